@@ -1,0 +1,145 @@
+/* nimbus.h - load a compiled lookup program and run it: the deployed part of Cumulonimbus.
+ *
+ *     nimbus_program *program;
+ *     nimbus_error error;
+ *     if (nimbus_open("mnist.nimbus", &program, &error) != NIMBUS_OK)
+ *         { fprintf(stderr, "%s\n", error.message); return 1; }
+ *     void *scratch = malloc(nimbus_scratch_size(program, n_rows));
+ *     int32_t *scores = malloc(n_rows * nimbus_info(program)->n_outputs * sizeof *scores);
+ *     nimbus_run(program, pixels, 784, n_rows, scores, scratch);
+ *
+ * A loaded program is immutable: any number of threads may run it, each with its own scratch.
+ * nimbus_run allocates nothing, takes no lock and does no input or output.
+ *
+ * Letters used in all documentation: N rows, D inputs, M outputs, C codebooks, V columns per
+ * codebook, H tree levels, K = 2^H leaves. */
+#ifndef NIMBUS_H
+#define NIMBUS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NIMBUS_VERSION_MAJOR 0
+#define NIMBUS_VERSION_MINOR 1
+#define NIMBUS_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define NIMBUS_API __attribute__((visibility("default")))
+#define NIMBUS_MUST_CHECK __attribute__((warn_unused_result))
+#else
+#define NIMBUS_API
+#define NIMBUS_MUST_CHECK
+#endif
+
+/* What a function that can fail returns. Every failure also fills the nimbus_error, if given. */
+typedef enum nimbus_status {
+    NIMBUS_OK = 0,
+    NIMBUS_ERR_ARGUMENT,    /* the caller passed something that can never be right */
+    NIMBUS_ERR_MEMORY,      /* an allocation failed */
+    NIMBUS_ERR_IO,          /* the operating system refused; error.os_errno says why */
+    NIMBUS_ERR_FORMAT,      /* the bytes are not what this format allows */
+    NIMBUS_ERR_TRUNCATED,   /* the bytes end before what they promise */
+    NIMBUS_ERR_CHECKSUM,    /* the bytes were damaged after they were written */
+    NIMBUS_ERR_VERSION,     /* written by a newer version of the format */
+    NIMBUS_ERR_UNSUPPORTED, /* valid, but not something this build can do */
+    NIMBUS_ERR_LIMIT,       /* larger than a documented limit */
+    NIMBUS_ERR_VALUE,       /* a datum is wrong: NaN, label out of range, text for a number */
+    NIMBUS_ERR_MISMATCH,    /* two things that must fit each other do not (net and data, say) */
+    NIMBUS_ERR_STATE,       /* the operation is not allowed in the object's present state */
+    NIMBUS_ERR_CANCELLED    /* the progress callback asked to stop */
+} nimbus_status;
+
+typedef struct nimbus_error {
+    nimbus_status status;
+    int os_errno;       /* errno of the failed call for NIMBUS_ERR_IO, else 0 */
+    uint64_t offset;    /* byte offset in the input where it went wrong, 0 if meaningless */
+    char message[500];  /* one line: what was found, what was expected, and where */
+} nimbus_error;
+
+/* Element type of a row of network inputs. */
+typedef enum nimbus_dtype { NIMBUS_U8 = 1, NIMBUS_F32 = 2 } nimbus_dtype;
+
+typedef struct nimbus_program nimbus_program;
+
+/* A compiled program as a whole. Sizes in bytes; counts are per row. */
+typedef struct nimbus_program_info {
+    size_t n_inputs;           /* D of the first step: elements in a row */
+    size_t n_outputs;          /* M of the last step: scores in a row of results */
+    nimbus_dtype input_dtype;  /* what nimbus_run reads: raw, not normalised */
+    size_t n_steps;
+    float output_scale;        /* real-valued output = score * output_scale */
+    size_t table_bytes;        /* tables and int8 weights as stored */
+    size_t file_bytes;
+    size_t lookups;            /* table entries added per row */
+    size_t comparisons;        /* threshold comparisons per row */
+    size_t multiply_adds;      /* int8 multiply-adds per row, in exact steps only */
+} nimbus_program_info;
+
+typedef enum nimbus_step_kind { NIMBUS_STEP_LOOKUP = 1, NIMBUS_STEP_EXACT = 2 } nimbus_step_kind;
+
+/* One step of a program: a lookup layer, or a layer left as an exact int8 product. */
+typedef struct nimbus_step_info {
+    nimbus_step_kind kind;
+    char name[48];        /* the layer's name in the net it was compiled from */
+    size_t n_inputs;      /* columns of its input that exist after dead columns are dropped */
+    size_t n_outputs;     /* columns it computes */
+    size_t n_codebooks;   /* C; 0 for an exact step, as are n_levels and table_bits */
+    size_t n_levels;      /* H */
+    unsigned table_bits;  /* stored bits per table entry: 8 or 4 */
+    int shared_columns;   /* 1: a tree level reads one column; 0: every node its own */
+    size_t bytes;         /* of the step in the file */
+    size_t lookups, comparisons, multiply_adds; /* per row */
+} nimbus_step_info;
+
+/* Opens a .nimbus file. On success *out is owned by the caller (nimbus_close); on failure it is
+ * NULL. Errors: IO, FORMAT, TRUNCATED, CHECKSUM, VERSION, UNSUPPORTED, LIMIT, MEMORY. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_open(const char *path, nimbus_program **out,
+                                                       nimbus_error *error);
+
+/* The same from n_bytes in memory, which are copied as needed and may be freed afterwards. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_load(const void *bytes, size_t n_bytes,
+                                                       nimbus_program **out, nimbus_error *error);
+
+NIMBUS_API void nimbus_close(nimbus_program *program); /* NULL is allowed */
+
+/* Owned by the program; valid until nimbus_close. */
+NIMBUS_API const nimbus_program_info *nimbus_info(const nimbus_program *program);
+
+/* Describes step i < n_steps. Error: ARGUMENT. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_step(const nimbus_program *program, size_t i,
+                                                       nimbus_step_info *out);
+
+/* The JSON text stored with the program (input schema, class names), UTF-8, NUL-terminated;
+ * "" if there is none. Owned by the program. The runtime itself never reads it. */
+NIMBUS_API const char *nimbus_metadata(const nimbus_program *program);
+
+/* Bytes of scratch that nimbus_run needs for calls of up to n_rows rows. Grows with n_rows only
+ * up to one block of rows, then stays constant. */
+NIMBUS_API size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows);
+
+/* Runs n_rows rows. Row r starts at (const char *)rows + r * row_stride (bytes) and holds n_inputs
+ * elements of input_dtype; F32 rows must be aligned to 4 bytes. scores is n_rows x n_outputs,
+ * row-major. scratch: nimbus_scratch_size(program, n_rows) bytes, any alignment, contents lost.
+ * A NaN input counts as "not greater" in every comparison. Error: ARGUMENT (a NULL pointer, or a
+ * row_stride below the row's size with n_rows > 1). */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_run(const nimbus_program *program,
+                                                      const void *rows, size_t row_stride,
+                                                      size_t n_rows, int32_t *scores,
+                                                      void *scratch);
+
+/* Name of the instruction set the kernels were chosen for: "c", "avx2", ... */
+NIMBUS_API const char *nimbus_isa(const nimbus_program *program);
+
+/* "ok", "format", ... : the lower-case name of a status, for messages and JSON. */
+NIMBUS_API const char *nimbus_status_name(nimbus_status status);
+
+NIMBUS_API const char *nimbus_version(void); /* "0.1.0" */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

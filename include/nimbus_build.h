@@ -1,0 +1,430 @@
+/* nimbus_build.h - everything that makes a program: data, nets, training, conversion, compiling.
+ *
+ * One section per stage, in the order of the data flow:
+ *
+ *     data --> train --> convert --> compile --> run (nimbus.h)
+ *
+ * Objects are opaque and owned by the caller who received them; each has one free function that
+ * accepts NULL. Options are structs that begin with their size: set them up with the INIT macro,
+ * then change what you need; a field left at zero means its documented default. Functions that can
+ * fail return a nimbus_status, set *out to NULL on failure and fill *error (which may be NULL).
+ * The library never prints, exits or keeps globals - with one exception it cannot avoid: training
+ * and conversion set OpenBLAS to one thread and thread by themselves. */
+#ifndef NIMBUS_BUILD_H
+#define NIMBUS_BUILD_H
+
+#include "nimbus.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ======================================================================= progress and cancel */
+
+/* Told by every long operation, at most some ten times a second. Returning non-zero asks it to
+ * stop: it writes its checkpoint, if it has one, and returns NIMBUS_ERR_CANCELLED. */
+typedef struct nimbus_progress {
+    const char *stage;   /* "train", "convert: layer linear2", "fine-tune", ... */
+    double done, total;  /* units of work, of this stage */
+    double seconds;      /* since this operation began (since its resumption, if resumed) */
+    double seconds_left; /* estimate for the whole operation, < 0 if not known yet */
+    size_t epoch, n_epochs;      /* epoch: 1-based, 0 outside training */
+    double loss;                 /* running mean of the epoch, NaN if there is none */
+    double train_accuracy;       /* running, 0..1; NaN if there is none */
+    double valid_accuracy;       /* after the last finished epoch; NaN if there is none */
+} nimbus_progress;
+
+typedef int (*nimbus_progress_fn)(void *user, const nimbus_progress *progress);
+
+/* ====================================================================================== data */
+
+/* A data set: N rows of D features of one dtype, and a class label or target values per row. */
+typedef struct nimbus_data nimbus_data;
+
+typedef enum nimbus_split {
+    NIMBUS_SPLIT_ALL = 0, /* every row of the source that is opened */
+    NIMBUS_SPLIT_TRAIN,   /* training rows without the validation rows */
+    NIMBUS_SPLIT_VALID,   /* rows held out from the training rows */
+    NIMBUS_SPLIT_TEST
+} nimbus_split;
+
+typedef struct nimbus_data_options {
+    size_t size;
+    const char *data_dir;    /* where known data sets lie; NULL: $NIMBUS_DATA, else "data" */
+    double valid_fraction;   /* of the training rows, chosen by seed; 0: none are held out */
+    double test_fraction;    /* for sources without test rows of their own; 0: 0.2 */
+    uint64_t seed;           /* of the splits and of the `digits` generator */
+    size_t n_rows;           /* digits: rows per split (0: 20,000 train, 4,000 test);
+                                others: keep only the first n_rows rows of the split (0: all) */
+    const char *label;       /* CSV: name or number (1-based; negative counts from the end) of the
+                                label column; NULL: the column called "label", "class" or "target",
+                                else the last. "none": there is no label column */
+    int regression;          /* CSV: the label column is a number to predict, not a class */
+    const char *schema;      /* JSON from nimbus_data_schema of the training data: CSV columns are
+                                read as they were there (same categories, same classes) */
+} nimbus_data_options;
+#define NIMBUS_DATA_OPTIONS_INIT {.size = sizeof(nimbus_data_options)}
+
+typedef struct nimbus_data_info {
+    size_t n_rows, n_features;        /* N, D */
+    nimbus_dtype dtype;
+    size_t channels, height, width;   /* of an image row (planar); n_features, 1, 1 for vectors */
+    size_t n_classes;                 /* 0: regression or no labels */
+    size_t n_targets;                 /* values per row of a regression target, else 0 */
+} nimbus_data_info;
+
+/* Opens a data set. `spec` is
+ *   - a known name: "digits" (built in, drawn by a generator), "mnist", "fashion-mnist",
+ *     "cifar-10", "nsl-kdd", looked up below data_dir/<name>/;
+ *   - a folder holding one of those in its official file names;
+ *   - "images,labels": a pair of IDX files or of .npy files, .gz allowed;
+ *   - a CIFAR-10 batch (.bin, .bin.xz) or the official .tar.gz;
+ *   - a .csv/.txt/.tsv (.gz) table;  - a .npy file (features only, no labels).
+ * Errors: IO (missing file; the message says the command that downloads a known set), FORMAT,
+ * TRUNCATED, VALUE (label out of range, NaN, text where a number belongs - with row and column),
+ * MISMATCH (does not fit options.schema), LIMIT, MEMORY, ARGUMENT. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_data_open(const char *spec, nimbus_split split,
+                                                            const nimbus_data_options *options,
+                                                            nimbus_data **out,
+                                                            nimbus_error *error);
+
+/* Reads one uncompressed table or array from memory: format "csv", "npy", "idx", "cifar".
+ * Labels come from the table itself (csv, cifar); npy and idx give features only. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_data_parse(const void *bytes, size_t n_bytes,
+                                                             const char *format,
+                                                             const nimbus_data_options *options,
+                                                             nimbus_data **out,
+                                                             nimbus_error *error);
+
+/* Copies caller's arrays: features [N][D] of dtype, labels [N] in 0..n_classes-1 (or NULL),
+ * targets [N][n_targets] (or NULL). Errors: VALUE (label out of range, NaN), MEMORY, ARGUMENT. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_data_from_arrays(
+    const nimbus_data_info *info, const void *features, const int32_t *labels,
+    const float *targets, nimbus_data **out, nimbus_error *error);
+
+NIMBUS_API void nimbus_data_free(nimbus_data *data);
+NIMBUS_API const nimbus_data_info *nimbus_data_get_info(const nimbus_data *data);
+NIMBUS_API const void *nimbus_data_features(const nimbus_data *data);   /* [N][D] of dtype */
+NIMBUS_API const int32_t *nimbus_data_labels(const nimbus_data *data);  /* [N] or NULL */
+NIMBUS_API const float *nimbus_data_targets(const nimbus_data *data);   /* [N][n_targets] or NULL */
+NIMBUS_API const char *nimbus_data_class_name(const nimbus_data *data, size_t label); /* or NULL */
+
+/* JSON text that describes the columns: kind, names, categories, classes. Owned by the data. */
+NIMBUS_API const char *nimbus_data_schema(const nimbus_data *data);
+
+/* Mean and 1 / standard deviation of every column over the rows, [D] each: per column for tables,
+ * the same for all pixels of a channel for images. Constant columns get 1. */
+NIMBUS_API void nimbus_data_normalisation(const nimbus_data *data, float *mean, float *inverse_std);
+
+/* A known data set: where it is looked up, whether it is there, how to get it. */
+typedef struct nimbus_data_source {
+    const char *name, *description;
+    char folder[512];
+    int present;
+    const char *download; /* shell command; "" for the built-in one */
+} nimbus_data_source;
+NIMBUS_API size_t nimbus_data_source_count(void);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_data_get_source(size_t i, const char *data_dir,
+                                                                  nimbus_data_source *out,
+                                                                  nimbus_error *error);
+
+/* ======================================================================================= net */
+
+/* A graph of layers with its parameters, in 32-bit floats. */
+typedef struct nimbus_net nimbus_net;
+
+typedef enum nimbus_loss {
+    NIMBUS_LOSS_CROSS_ENTROPY = 0, /* softmax cross-entropy over class logits */
+    NIMBUS_LOSS_SQUARED_ERROR      /* mean squared error of the outputs */
+} nimbus_loss;
+
+/* States of a linear layer on its way to a lookup layer. Allowed transitions:
+ * DENSE <-> LOCKED, DENSE/LOCKED <-> RECORD, DENSE/LOCKED/RECORD -> SOFT or LOOKUP (with trees),
+ * SOFT <-> LOOKUP, SOFT/LOOKUP -> DENSE/LOCKED (with weights), SOFT/LOOKUP -> INTEGER (compiled). */
+typedef enum nimbus_layer_state {
+    NIMBUS_STATE_DENSE = 0, /* matrix product; weights are trained */
+    NIMBUS_STATE_LOCKED,    /* matrix product; passes gradients, nothing is trained */
+    NIMBUS_STATE_RECORD,    /* matrix product; keeps its inputs */
+    NIMBUS_STATE_SOFT,      /* hard tree walk forward, differentiable backward; trained */
+    NIMBUS_STATE_LOOKUP,    /* tree walk and table sum; nothing is trained */
+    NIMBUS_STATE_INTEGER    /* integer thresholds and tables; exists in programs only */
+} nimbus_layer_state;
+
+/* How the comparisons of one tree are tied together. */
+typedef enum nimbus_tree_kind {
+    NIMBUS_TREE_SHARED = 0, /* one column per level, a threshold per node */
+    NIMBUS_TREE_PER_NODE,   /* a column and a threshold per node */
+    NIMBUS_TREE_FERN        /* one column and one threshold per level */
+} nimbus_tree_kind;
+
+/* Backward of the differentiable form. Forward is always the hard walk. */
+typedef enum nimbus_estimator {
+    NIMBUS_ESTIMATOR_FLIP = 0, /* difference between the two leaves a node on the path decides */
+    NIMBUS_ESTIMATOR_SIGMOID,  /* leaf probability = product of sigmoids along the path */
+    NIMBUS_ESTIMATOR_SOFTMAX   /* softmax over tree scores, as in Stella Nera (2023) */
+} nimbus_estimator;
+
+typedef struct nimbus_net_options {
+    size_t size;
+    /* What to build between the data's width and its number of classes:
+     *   "mlp:512,512"              hidden layers, ReLU between; also "784-512-512-10"
+     *   "mlp:512,512;bn;gelu;dropout=0.1"   batch norm, activation relu|gelu|tanh|sigmoid
+     *   "lut:392x16,256x10"        lookup layers from the start: trees x outputs
+     *   "lut:392x16,256x10;levels=4;window=7"    levels per tree, side of the pixel window */
+    const char *spec;
+    uint64_t seed;
+} nimbus_net_options;
+#define NIMBUS_NET_OPTIONS_INIT {.size = sizeof(nimbus_net_options)}
+
+/* Builds a net for this data: widths, normalisation and schema are taken from it.
+ * Errors: ARGUMENT (spec; the message points at the character), MISMATCH, MEMORY. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_net_build(const nimbus_net_options *options,
+                                                            const nimbus_data *data,
+                                                            nimbus_net **out,
+                                                            nimbus_error *error);
+
+/* .net files are safetensors; the graph stands in their metadata. Errors of load: IO, FORMAT,
+ * TRUNCATED, CHECKSUM, VERSION, UNSUPPORTED, VALUE (NaN), LIMIT, MEMORY; of save: IO, MEMORY. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_net_load(const char *path, nimbus_net **out,
+                                                           nimbus_error *error);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_net_save(const nimbus_net *net, const char *path,
+                                                           nimbus_error *error);
+NIMBUS_API void nimbus_net_free(nimbus_net *net);
+
+typedef struct nimbus_net_info {
+    size_t n_layers, n_inputs, n_outputs, n_params;
+    nimbus_dtype input_dtype;
+    nimbus_loss loss;
+    const char *metadata; /* JSON with the data's schema; owned by the net */
+} nimbus_net_info;
+
+typedef struct nimbus_layer_info {
+    const char *name, *type;
+    nimbus_layer_state state;
+    size_t n_inputs, n_outputs, n_params;
+    /* layers with trees and tables, else 0 */
+    size_t n_codebooks, n_levels, live_columns; /* distinct input columns read by the trees */
+    nimbus_tree_kind tree;
+    unsigned bits;
+} nimbus_layer_info;
+
+NIMBUS_API void nimbus_net_get_info(const nimbus_net *net, nimbus_net_info *out);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_net_get_layer(const nimbus_net *net, size_t i,
+                                                                nimbus_layer_info *out,
+                                                                nimbus_error *error);
+/* A parameter of layer i by name ("weight": [M][D], "bias": [M], "mean", "variance", "scale",
+ * "shift", "columns", "thresholds", "tables", ...). Owned by the net. Error: ARGUMENT. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_net_get_param(const nimbus_net *net, size_t i,
+                                                                const char *name,
+                                                                const float **values, size_t *n,
+                                                                nimbus_error *error);
+
+/* Moves layer i to a state; checks that the transition is allowed. Error: STATE (names both). */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_net_set_state(nimbus_net *net, size_t i,
+                                                                nimbus_layer_state state,
+                                                                nimbus_error *error);
+NIMBUS_API const char *nimbus_layer_state_name(nimbus_layer_state state);
+
+/* Outputs [N][n_outputs] (logits) of raw rows, row-major without gaps. n_threads 0: all cores.
+ * Errors: MISMATCH, MEMORY. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_net_predict(const nimbus_net *net,
+                                                              const nimbus_data *data,
+                                                              unsigned n_threads, float *outputs,
+                                                              nimbus_error *error);
+
+/* ===================================================================================== train */
+
+typedef enum nimbus_optimiser { NIMBUS_ADAMW = 0, NIMBUS_SGD } nimbus_optimiser;
+typedef enum nimbus_schedule { NIMBUS_COSINE = 0, NIMBUS_ONE_CYCLE, NIMBUS_CONSTANT } nimbus_schedule;
+
+typedef struct nimbus_train_options {
+    size_t size;
+    size_t epochs;            /* 0: 12 */
+    size_t batch;             /* rows per step, 0: 256 */
+    nimbus_optimiser optimiser;
+    nimbus_schedule schedule;
+    double rate;              /* peak learning rate, 0: 2e-3 AdamW, 0.05 SGD */
+    double table_rate;        /* of tables and thresholds in SOFT layers, 0: same as rate */
+    double warmup_steps;      /* linear rise before the schedule, 0: none; one-cycle: 30 % */
+    double beta1, beta2;      /* AdamW, 0: 0.9, 0.999 */
+    double momentum;          /* SGD, 0: 0.9 */
+    double weight_decay;      /* decoupled; of weights and tables, not of biases and norms */
+    double label_smoothing;
+    double mixup;             /* Beta(a, a) mixing of row pairs, 0: off */
+    double noise;             /* standard deviation added to normalised inputs */
+    unsigned shift;           /* images are moved by up to this many pixels each way */
+    int flip;                 /* images are mirrored left-right at random */
+    const nimbus_net *teacher; /* distillation target, same inputs and outputs; may be NULL */
+    const float *teacher_outputs; /* instead of teacher: [N][n_outputs] logits of the data rows
+                                     (not with shift, flip, noise or mixup); borrowed */
+    double distill;           /* weight of the teacher's part of the loss; 0 with a teacher: 0.5 */
+    double temperature;       /* of distillation, 0: 2 */
+    double tau, tau_end;      /* temperature of SOFT margins, annealed; 0: 0.5, tau */
+    double margin_noise;      /* noise on SOFT margins, annealed to 0 */
+    size_t first_layer;       /* rows are the outputs of layer first_layer - 1 (0: net inputs) */
+    const nimbus_data *valid; /* evaluated after every epoch; may be NULL */
+    uint64_t seed;
+    unsigned n_threads;       /* 0: all cores; results do not depend on it */
+    const char *checkpoint;   /* file written every checkpoint_seconds and at the end of every
+                                 epoch, removed on success; NULL: none. If it exists and fits these
+                                 options, training goes on from it and ends with the same bits */
+    double checkpoint_seconds; /* 0: 30 */
+    nimbus_progress_fn progress;
+    void *progress_user;
+} nimbus_train_options;
+#define NIMBUS_TRAIN_OPTIONS_INIT {.size = sizeof(nimbus_train_options)}
+
+typedef struct nimbus_train_report {
+    size_t epochs, steps;
+    double loss, train_accuracy; /* running means over the last epoch; accuracy NaN if none */
+    double valid_accuracy;       /* NaN without validation rows */
+    double seconds;              /* including earlier runs of a resumed training */
+    int resumed;
+} nimbus_train_report;
+
+/* Trains the net in place. On failure or cancel the net holds the last completed step's values.
+ * report may be NULL. Errors: MISMATCH (net and data), VALUE (loss or weights became NaN: layer
+ * named), IO and others of the checkpoint, CANCELLED, MEMORY, ARGUMENT. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_train(nimbus_net *net, const nimbus_data *data,
+                                                        const nimbus_train_options *options,
+                                                        nimbus_train_report *report,
+                                                        nimbus_error *error);
+
+typedef struct nimbus_evaluation {
+    size_t n_rows, n_correct; /* n_correct: 0 for regression */
+    double accuracy;          /* NaN for regression */
+    double loss;              /* of the net's own kind, mean over rows */
+} nimbus_evaluation;
+
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_evaluate(const nimbus_net *net,
+                                                           const nimbus_data *data,
+                                                           unsigned n_threads,
+                                                           nimbus_evaluation *out,
+                                                           nimbus_error *error);
+
+/* =================================================================================== convert */
+
+typedef enum nimbus_split_method { NIMBUS_JOINED = 0, NIMBUS_PLAIN } nimbus_split_method;
+typedef enum nimbus_table_method {
+    NIMBUS_LEAST_SQUARES = 0, /* all codebooks together, against the float net's outputs */
+    NIMBUS_MEAN               /* mean product of the rows in a leaf */
+} nimbus_table_method;
+typedef enum nimbus_preset {
+    NIMBUS_BALANCED = 0, /* V = 8 */
+    NIMBUS_SPEED,        /* V = 16 */
+    NIMBUS_ACCURACY      /* V = 4 */
+} nimbus_preset;
+
+typedef struct nimbus_convert_options {
+    size_t size;
+    nimbus_preset preset;        /* gives V where v is 0 */
+    size_t v;                    /* columns per codebook */
+    size_t levels;               /* H, 1..8; 0: 4 (K = 16) */
+    unsigned bits;               /* table entries, 2..8; 0: 8; 32: float tables */
+    nimbus_tree_kind tree;
+    nimbus_split_method split_method;
+    nimbus_table_method table_method;
+    nimbus_estimator estimator;
+    /* Per layer, "NAME:key=value,...;..." with keys v, levels, bits, tree (shared|node|fern),
+     * columns (block|patch|window); "NAME:exact" leaves the layer a matrix product.
+     * e.g. "linear1:v=16,columns=window;linear3:exact". NULL: none. */
+    const char *layers;
+    size_t fit_rows;             /* rows that trees and tables are fitted on, 0: 30,000 */
+    double lambda;               /* ridge, in rows per leaf; 0: chosen on held-out rows */
+    double layer_epochs;         /* training of each layer after its fit; 0: by depth; < 0: none */
+    size_t epochs;               /* global fine-tuning, 0: by preset; SIZE_MAX: none */
+    nimbus_train_options train;  /* of both: zero fields mean the conversion's own defaults */
+    const char *checkpoint;      /* file: resumable at any layer and step; NULL: none */
+    uint64_t seed;
+    unsigned n_threads;
+    const nimbus_data *valid;
+    nimbus_progress_fn progress;
+    void *progress_user;
+} nimbus_convert_options;
+#define NIMBUS_CONVERT_OPTIONS_INIT                                   \
+    {.size = sizeof(nimbus_convert_options),                          \
+     .train = {.size = sizeof(nimbus_train_options)}}
+
+typedef struct nimbus_convert_layer_report {
+    char name[48];
+    size_t n_codebooks, n_levels;
+    double error_fit;   /* normalised squared error against the float layer right after the fit */
+    double seconds;
+} nimbus_convert_layer_report;
+
+typedef struct nimbus_convert_report {
+    size_t n_layers; /* converted layers; `layers` holds the first NIMBUS_REPORT_LAYERS of them */
+    nimbus_convert_layer_report layers[64];
+    double seconds, fit_seconds, tune_seconds;
+    nimbus_train_report tune;
+} nimbus_convert_report;
+
+/* Replaces the linear layers of a copy of `teacher` by lookup layers, fitted and fine-tuned on
+ * data. The result's layers are in state LOOKUP (or DENSE where exact). report may be NULL.
+ * Errors: ARGUMENT (V larger than a layer, K larger than the rows, bad layer string), MISMATCH,
+ * CANCELLED, IO of the checkpoint, MEMORY. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_convert(const nimbus_net *teacher,
+                                                          const nimbus_data *data,
+                                                          const nimbus_convert_options *options,
+                                                          nimbus_net **out,
+                                                          nimbus_convert_report *report,
+                                                          nimbus_error *error);
+
+/* =================================================================================== compile */
+
+typedef struct nimbus_compile_options {
+    size_t size;
+    const nimbus_data *calibration; /* needed for layers left exact: ranges of their inputs */
+    unsigned n_threads;
+} nimbus_compile_options;
+#define NIMBUS_COMPILE_OPTIONS_INIT {.size = sizeof(nimbus_compile_options)}
+
+/* Makes the integer program of a converted (or plain float) net: a .nimbus file's bytes, freed
+ * with nimbus_compile_free. Errors: UNSUPPORTED (a layer that no step can express, by name),
+ * ARGUMENT (no calibration data though a layer is exact), LIMIT (sums that could overflow 32
+ * bits), MEMORY. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_compile(const nimbus_net *net,
+                                                          const nimbus_compile_options *options,
+                                                          void **bytes, size_t *n_bytes,
+                                                          nimbus_error *error);
+NIMBUS_API void nimbus_compile_free(void *bytes);
+
+/* The same into a file, written atomically. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_compile_to_file(
+    const nimbus_net *net, const nimbus_compile_options *options, const char *path,
+    nimbus_error *error);
+
+/* ===================================================================================== check */
+
+/* Normalised squared error of one layer between two forms, over the same rows:
+ * sum (a - b)^2 / sum (a - mean a)^2. NaN where a form does not exist. */
+typedef struct nimbus_check_layer {
+    char name[48];
+    double dense_to_lookup;  /* the float layer on the converted net's inputs */
+    double soft_to_lookup;   /* must be 0: the same bits */
+    size_t soft_lookup_differences; /* outputs whose bits differ */
+} nimbus_check_layer;
+
+typedef struct nimbus_check_report {
+    size_t n_layers;
+    nimbus_check_layer layers[64];
+    size_t n_rows;
+    double float_accuracy;   /* of `teacher`, NaN if none was given */
+    double lookup_accuracy;  /* of the converted net */
+    double integer_accuracy; /* of the program */
+    size_t decisions_changed; /* rows whose class differs between converted net and program */
+    double integer_error;    /* normalised squared error of the program's outputs */
+} nimbus_check_report;
+
+/* Runs all states on the same rows. teacher may be NULL. Errors: MISMATCH, MEMORY. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_check(const nimbus_net *teacher,
+                                                        const nimbus_net *converted,
+                                                        const nimbus_program *program,
+                                                        const nimbus_data *data,
+                                                        nimbus_check_report *out,
+                                                        nimbus_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
