@@ -1,0 +1,111 @@
+/* error.c - failing with a message: what was found, what was expected, where */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/base.h"
+
+/* A message is one line whatever names and file contents were printed into it. */
+static void keep_one_line(char *s)
+{
+    for (; *s; s++) {
+        if ((unsigned char)*s < 0x20 || *s == 0x7f)
+            *s = '?';
+    }
+}
+
+static void fill(nimbus_error *error, nimbus_status status, int os_errno, uint64_t offset,
+                 const char *format, va_list args)
+{
+    error->status = status;
+    error->os_errno = os_errno;
+    error->offset = offset;
+    vsnprintf(error->message, sizeof error->message, format, args);
+    keep_one_line(error->message);
+}
+
+nimbus_status nimbus_fail(nimbus_error *error, nimbus_status status, const char *format, ...)
+{
+    if (error) {
+        va_list args;
+        va_start(args, format);
+        fill(error, status, 0, 0, format, args);
+        va_end(args);
+    }
+    return status;
+}
+
+nimbus_status nimbus_fail_at(nimbus_error *error, nimbus_status status, uint64_t offset,
+                             const char *format, ...)
+{
+    if (error) {
+        va_list args;
+        va_start(args, format);
+        fill(error, status, 0, offset, format, args);
+        va_end(args);
+    }
+    return status;
+}
+
+nimbus_status nimbus_fail_errno(nimbus_error *error, const char *format, ...)
+{
+    int os_errno = errno;
+    if (error) {
+        va_list args;
+        va_start(args, format);
+        fill(error, NIMBUS_ERR_IO, os_errno, 0, format, args);
+        va_end(args);
+        char text[128] = "unknown error";
+        if (strerror_r(os_errno, text, sizeof text) != 0)
+            snprintf(text, sizeof text, "system error %d", os_errno);
+        size_t used = strlen(error->message);
+        snprintf(error->message + used, sizeof error->message - used, ": %s", text);
+    }
+    return NIMBUS_ERR_IO;
+}
+
+nimbus_status nimbus_fail_prefix(nimbus_error *error, nimbus_status status, const char *format, ...)
+{
+    if (error) {
+        char old[sizeof error->message];
+        memcpy(old, error->message, sizeof old);
+        va_list args;
+        va_start(args, format);
+        fill(error, status, error->os_errno, error->offset, format, args);
+        va_end(args);
+        size_t used = strlen(error->message);
+        snprintf(error->message + used, sizeof error->message - used, ": %s", old);
+    }
+    return status;
+}
+
+const char *nimbus_status_name(nimbus_status status)
+{
+    static const char *const names[] = {
+        [NIMBUS_OK] = "ok",
+        [NIMBUS_ERR_ARGUMENT] = "argument",
+        [NIMBUS_ERR_MEMORY] = "memory",
+        [NIMBUS_ERR_IO] = "io",
+        [NIMBUS_ERR_FORMAT] = "format",
+        [NIMBUS_ERR_TRUNCATED] = "truncated",
+        [NIMBUS_ERR_CHECKSUM] = "checksum",
+        [NIMBUS_ERR_VERSION] = "version",
+        [NIMBUS_ERR_UNSUPPORTED] = "unsupported",
+        [NIMBUS_ERR_LIMIT] = "limit",
+        [NIMBUS_ERR_VALUE] = "value",
+        [NIMBUS_ERR_MISMATCH] = "mismatch",
+        [NIMBUS_ERR_STATE] = "state",
+        [NIMBUS_ERR_CANCELLED] = "cancelled",
+    };
+    size_t i = (size_t)status;
+    return i < sizeof names / sizeof names[0] ? names[i] : "unknown";
+}
+
+#define TEXT_OF(x)       #x
+#define VERSION(a, b, c) TEXT_OF(a) "." TEXT_OF(b) "." TEXT_OF(c)
+
+const char *nimbus_version(void)
+{
+    return VERSION(NIMBUS_VERSION_MAJOR, NIMBUS_VERSION_MINOR, NIMBUS_VERSION_PATCH);
+}
