@@ -28,7 +28,7 @@ extern "C" {
 #define NIMBUS_VERSION_PATCH 0
 
 #if defined(__GNUC__)
-#define NIMBUS_API __attribute__((visibility("default")))
+#define NIMBUS_API        __attribute__((visibility("default")))
 #define NIMBUS_MUST_CHECK __attribute__((warn_unused_result))
 #else
 #define NIMBUS_API
@@ -55,9 +55,9 @@ typedef enum nimbus_status {
 
 typedef struct nimbus_error {
     nimbus_status status;
-    int os_errno;       /* errno of the failed call for NIMBUS_ERR_IO, else 0 */
-    uint64_t offset;    /* byte offset in the input where it went wrong, 0 if meaningless */
-    char message[500];  /* one line: what was found, what was expected, and where */
+    int os_errno;      /* errno of the failed call for NIMBUS_ERR_IO, else 0 */
+    uint64_t offset;   /* byte offset in the input where it went wrong, 0 if meaningless */
+    char message[500]; /* one line: what was found, what was expected, and where */
 } nimbus_error;
 
 /* Element type of a row of network inputs. */
@@ -67,16 +67,16 @@ typedef struct nimbus_program nimbus_program;
 
 /* A compiled program as a whole. Sizes in bytes; counts are per row. */
 typedef struct nimbus_program_info {
-    size_t n_inputs;           /* D of the first step: elements in a row */
-    size_t n_outputs;          /* M of the last step: scores in a row of results */
-    nimbus_dtype input_dtype;  /* what nimbus_run reads: raw, not normalised */
+    size_t n_inputs;          /* D of the first step: elements in a row */
+    size_t n_outputs;         /* M of the last step: scores in a row of results */
+    nimbus_dtype input_dtype; /* what nimbus_run reads: raw, not normalised */
     size_t n_steps;
-    float output_scale;        /* real-valued output = score * output_scale */
-    size_t table_bytes;        /* tables and int8 weights as stored */
+    float output_scale; /* real-valued output = score * output_scale */
+    size_t table_bytes; /* tables and int8 weights as stored */
     size_t file_bytes;
-    size_t lookups;            /* table entries added per row */
-    size_t comparisons;        /* threshold comparisons per row */
-    size_t multiply_adds;      /* int8 multiply-adds per row, in exact steps only */
+    size_t lookups;       /* table entries added per row */
+    size_t comparisons;   /* threshold comparisons per row */
+    size_t multiply_adds; /* int8 multiply-adds per row, in exact steps only */
 } nimbus_program_info;
 
 typedef enum nimbus_step_kind { NIMBUS_STEP_LOOKUP = 1, NIMBUS_STEP_EXACT = 2 } nimbus_step_kind;
@@ -84,14 +84,14 @@ typedef enum nimbus_step_kind { NIMBUS_STEP_LOOKUP = 1, NIMBUS_STEP_EXACT = 2 } 
 /* One step of a program: a lookup layer, or a layer left as an exact int8 product. */
 typedef struct nimbus_step_info {
     nimbus_step_kind kind;
-    char name[48];        /* the layer's name in the net it was compiled from */
-    size_t n_inputs;      /* columns of its input that exist after dead columns are dropped */
-    size_t n_outputs;     /* columns it computes */
-    size_t n_codebooks;   /* C; 0 for an exact step, as are n_levels and table_bits */
-    size_t n_levels;      /* H */
-    unsigned table_bits;  /* stored bits per table entry: 8 or 4 */
-    int shared_columns;   /* 1: a tree level reads one column; 0: every node its own */
-    size_t bytes;         /* of the step in the file */
+    char name[48];       /* the layer's name in the net it was compiled from */
+    size_t n_inputs;     /* columns of its input that exist after dead columns are dropped */
+    size_t n_outputs;    /* columns it computes */
+    size_t n_codebooks;  /* C; 0 for an exact step, as are n_levels and table_bits */
+    size_t n_levels;     /* H */
+    unsigned table_bits; /* stored bits per table entry: 8 or 4 */
+    int shared_columns;  /* 1: a tree level reads one column; 0: every node its own */
+    size_t bytes;        /* of the step in the file */
     size_t lookups, comparisons, multiply_adds; /* per row */
 } nimbus_step_info;
 

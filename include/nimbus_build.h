@@ -24,14 +24,14 @@ extern "C" {
 /* Told by every long operation, at most some ten times a second. Returning non-zero asks it to
  * stop: it writes its checkpoint, if it has one, and returns NIMBUS_ERR_CANCELLED. */
 typedef struct nimbus_progress {
-    const char *stage;   /* "train", "convert: layer linear2", "fine-tune", ... */
-    double done, total;  /* units of work, of this stage */
-    double seconds;      /* since this operation began (since its resumption, if resumed) */
-    double seconds_left; /* estimate for the whole operation, < 0 if not known yet */
-    size_t epoch, n_epochs;      /* epoch: 1-based, 0 outside training */
-    double loss;                 /* running mean of the epoch, NaN if there is none */
-    double train_accuracy;       /* running, 0..1; NaN if there is none */
-    double valid_accuracy;       /* after the last finished epoch; NaN if there is none */
+    const char *stage;      /* "train", "convert: layer linear2", "fine-tune", ... */
+    double done, total;     /* units of work, of this stage */
+    double seconds;         /* since this operation began (since its resumption, if resumed) */
+    double seconds_left;    /* estimate for the whole operation, < 0 if not known yet */
+    size_t epoch, n_epochs; /* epoch: 1-based, 0 outside training */
+    double loss;            /* running mean of the epoch, NaN if there is none */
+    double train_accuracy;  /* running, 0..1; NaN if there is none */
+    double valid_accuracy;  /* after the last finished epoch; NaN if there is none */
 } nimbus_progress;
 
 typedef int (*nimbus_progress_fn)(void *user, const nimbus_progress *progress);
@@ -50,27 +50,30 @@ typedef enum nimbus_split {
 
 typedef struct nimbus_data_options {
     size_t size;
-    const char *data_dir;    /* where known data sets lie; NULL: $NIMBUS_DATA, else "data" */
-    double valid_fraction;   /* of the training rows, chosen by seed; 0: none are held out */
-    double test_fraction;    /* for sources without test rows of their own; 0: 0.2 */
-    uint64_t seed;           /* of the splits and of the `digits` generator */
-    size_t n_rows;           /* digits: rows per split (0: 20,000 train, 4,000 test);
-                                others: keep only the first n_rows rows of the split (0: all) */
-    const char *label;       /* CSV: name or number (1-based; negative counts from the end) of the
-                                label column; NULL: the column called "label", "class" or "target",
-                                else the last. "none": there is no label column */
-    int regression;          /* CSV: the label column is a number to predict, not a class */
-    const char *schema;      /* JSON from nimbus_data_schema of the training data: CSV columns are
-                                read as they were there (same categories, same classes) */
+    const char *data_dir;  /* where known data sets lie; NULL: $NIMBUS_DATA, else "data" */
+    double valid_fraction; /* of the training rows, chosen by seed; 0: none are held out */
+    double test_fraction;  /* for sources without test rows of their own; 0: 0.2 */
+    uint64_t seed;         /* of the splits and of the `digits` generator */
+    size_t n_rows;         /* digits: rows per split (0: 20,000 train, 4,000 test);
+                              others: keep only the first n_rows rows of the split (0: all) */
+    const char *label;     /* CSV: name or number (1-based; negative counts from the end) of the
+                              label column; NULL: the column called "label", "class" or "target",
+                              else the last. "none": there is no label column */
+    int regression;        /* CSV: the label column is a number to predict, not a class */
+    const char *schema;    /* JSON from nimbus_data_schema of the training data: CSV columns are
+                              read as they were there (same categories, same classes) */
 } nimbus_data_options;
-#define NIMBUS_DATA_OPTIONS_INIT {.size = sizeof(nimbus_data_options)}
+#define NIMBUS_DATA_OPTIONS_INIT                                                                   \
+    {                                                                                              \
+        .size = sizeof(nimbus_data_options)                                                        \
+    }
 
 typedef struct nimbus_data_info {
-    size_t n_rows, n_features;        /* N, D */
+    size_t n_rows, n_features; /* N, D */
     nimbus_dtype dtype;
-    size_t channels, height, width;   /* of an image row (planar); n_features, 1, 1 for vectors */
-    size_t n_classes;                 /* 0: regression or no labels */
-    size_t n_targets;                 /* values per row of a regression target, else 0 */
+    size_t channels, height, width; /* of an image row (planar); n_features, 1, 1 for vectors */
+    size_t n_classes;               /* 0: regression or no labels */
+    size_t n_targets;               /* values per row of a regression target, else 0 */
 } nimbus_data_info;
 
 /* Opens a data set. `spec` is
@@ -85,8 +88,7 @@ typedef struct nimbus_data_info {
  * MISMATCH (does not fit options.schema), LIMIT, MEMORY, ARGUMENT. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_data_open(const char *spec, nimbus_split split,
                                                             const nimbus_data_options *options,
-                                                            nimbus_data **out,
-                                                            nimbus_error *error);
+                                                            nimbus_data **out, nimbus_error *error);
 
 /* Reads one uncompressed table or array from memory: format "csv", "npy", "idx", "cifar".
  * Labels come from the table itself (csv, cifar); npy and idx give features only. */
@@ -98,15 +100,15 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_data_parse(const void *bytes, 
 
 /* Copies caller's arrays: features [N][D] of dtype, labels [N] in 0..n_classes-1 (or NULL),
  * targets [N][n_targets] (or NULL). Errors: VALUE (label out of range, NaN), MEMORY, ARGUMENT. */
-NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_data_from_arrays(
-    const nimbus_data_info *info, const void *features, const int32_t *labels,
-    const float *targets, nimbus_data **out, nimbus_error *error);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status
+nimbus_data_from_arrays(const nimbus_data_info *info, const void *features, const int32_t *labels,
+                        const float *targets, nimbus_data **out, nimbus_error *error);
 
 NIMBUS_API void nimbus_data_free(nimbus_data *data);
 NIMBUS_API const nimbus_data_info *nimbus_data_get_info(const nimbus_data *data);
-NIMBUS_API const void *nimbus_data_features(const nimbus_data *data);   /* [N][D] of dtype */
-NIMBUS_API const int32_t *nimbus_data_labels(const nimbus_data *data);  /* [N] or NULL */
-NIMBUS_API const float *nimbus_data_targets(const nimbus_data *data);   /* [N][n_targets] or NULL */
+NIMBUS_API const void *nimbus_data_features(const nimbus_data *data);  /* [N][D] of dtype */
+NIMBUS_API const int32_t *nimbus_data_labels(const nimbus_data *data); /* [N] or NULL */
+NIMBUS_API const float *nimbus_data_targets(const nimbus_data *data);  /* [N][n_targets] or NULL */
 NIMBUS_API const char *nimbus_data_class_name(const nimbus_data *data, size_t label); /* or NULL */
 
 /* JSON text that describes the columns: kind, names, categories, classes. Owned by the data. */
@@ -140,7 +142,8 @@ typedef enum nimbus_loss {
 
 /* States of a linear layer on its way to a lookup layer. Allowed transitions:
  * DENSE <-> LOCKED, DENSE/LOCKED <-> RECORD, DENSE/LOCKED/RECORD -> SOFT or LOOKUP (with trees),
- * SOFT <-> LOOKUP, SOFT/LOOKUP -> DENSE/LOCKED (with weights), SOFT/LOOKUP -> INTEGER (compiled). */
+ * SOFT <-> LOOKUP, SOFT/LOOKUP -> DENSE/LOCKED (with weights), SOFT/LOOKUP -> INTEGER (compiled).
+ */
 typedef enum nimbus_layer_state {
     NIMBUS_STATE_DENSE = 0, /* matrix product; weights are trained */
     NIMBUS_STATE_LOCKED,    /* matrix product; passes gradients, nothing is trained */
@@ -174,14 +177,16 @@ typedef struct nimbus_net_options {
     const char *spec;
     uint64_t seed;
 } nimbus_net_options;
-#define NIMBUS_NET_OPTIONS_INIT {.size = sizeof(nimbus_net_options)}
+#define NIMBUS_NET_OPTIONS_INIT                                                                    \
+    {                                                                                              \
+        .size = sizeof(nimbus_net_options)                                                         \
+    }
 
 /* Builds a net for this data: widths, normalisation and schema are taken from it.
  * Errors: ARGUMENT (spec; the message points at the character), MISMATCH, MEMORY. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_net_build(const nimbus_net_options *options,
                                                             const nimbus_data *data,
-                                                            nimbus_net **out,
-                                                            nimbus_error *error);
+                                                            nimbus_net **out, nimbus_error *error);
 
 /* .net files are safetensors; the graph stands in their metadata. Errors of load: IO, FORMAT,
  * TRUNCATED, CHECKSUM, VERSION, UNSUPPORTED, VALUE (NaN), LIMIT, MEMORY; of save: IO, MEMORY. */
@@ -235,26 +240,30 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_net_predict(const nimbus_net *
 /* ===================================================================================== train */
 
 typedef enum nimbus_optimiser { NIMBUS_ADAMW = 0, NIMBUS_SGD } nimbus_optimiser;
-typedef enum nimbus_schedule { NIMBUS_COSINE = 0, NIMBUS_ONE_CYCLE, NIMBUS_CONSTANT } nimbus_schedule;
+typedef enum nimbus_schedule {
+    NIMBUS_COSINE = 0,
+    NIMBUS_ONE_CYCLE,
+    NIMBUS_CONSTANT
+} nimbus_schedule;
 
 typedef struct nimbus_train_options {
     size_t size;
-    size_t epochs;            /* 0: 12 */
-    size_t batch;             /* rows per step, 0: 256 */
+    size_t epochs; /* 0: 12 */
+    size_t batch;  /* rows per step, 0: 256 */
     nimbus_optimiser optimiser;
     nimbus_schedule schedule;
-    double rate;              /* peak learning rate, 0: 2e-3 AdamW, 0.05 SGD */
-    double table_rate;        /* of tables and thresholds in SOFT layers, 0: same as rate */
-    double warmup_steps;      /* linear rise before the schedule, 0: none; one-cycle: 30 % */
-    double beta1, beta2;      /* AdamW, 0: 0.9, 0.999 */
-    double momentum;          /* SGD, 0: 0.9 */
-    double weight_decay;      /* decoupled; of weights and tables, not of biases and norms */
+    double rate;         /* peak learning rate, 0: 2e-3 AdamW, 0.05 SGD */
+    double table_rate;   /* of tables and thresholds in SOFT layers, 0: same as rate */
+    double warmup_steps; /* linear rise before the schedule, 0: none; one-cycle: 30 % */
+    double beta1, beta2; /* AdamW, 0: 0.9, 0.999 */
+    double momentum;     /* SGD, 0: 0.9 */
+    double weight_decay; /* decoupled; of weights and tables, not of biases and norms */
     double label_smoothing;
-    double mixup;             /* Beta(a, a) mixing of row pairs, 0: off */
-    double noise;             /* standard deviation added to normalised inputs */
-    unsigned shift;           /* images are moved by up to this many pixels each way */
-    int flip;                 /* images are mirrored left-right at random */
-    const nimbus_net *teacher; /* distillation target, same inputs and outputs; may be NULL */
+    double mixup;                 /* Beta(a, a) mixing of row pairs, 0: off */
+    double noise;                 /* standard deviation added to normalised inputs */
+    unsigned shift;               /* images are moved by up to this many pixels each way */
+    int flip;                     /* images are mirrored left-right at random */
+    const nimbus_net *teacher;    /* distillation target, same inputs and outputs; may be NULL */
     const float *teacher_outputs; /* instead of teacher: [N][n_outputs] logits of the data rows
                                      (not with shift, flip, noise or mixup); borrowed */
     double distill;           /* weight of the teacher's part of the loss; 0 with a teacher: 0.5 */
@@ -264,15 +273,18 @@ typedef struct nimbus_train_options {
     size_t first_layer;       /* rows are the outputs of layer first_layer - 1 (0: net inputs) */
     const nimbus_data *valid; /* evaluated after every epoch; may be NULL */
     uint64_t seed;
-    unsigned n_threads;       /* 0: all cores; results do not depend on it */
-    const char *checkpoint;   /* file written every checkpoint_seconds and at the end of every
-                                 epoch, removed on success; NULL: none. If it exists and fits these
-                                 options, training goes on from it and ends with the same bits */
+    unsigned n_threads;        /* 0: all cores; results do not depend on it */
+    const char *checkpoint;    /* file written every checkpoint_seconds and at the end of every
+                                  epoch, removed on success; NULL: none. If it exists and fits these
+                                  options, training goes on from it and ends with the same bits */
     double checkpoint_seconds; /* 0: 30 */
     nimbus_progress_fn progress;
     void *progress_user;
 } nimbus_train_options;
-#define NIMBUS_TRAIN_OPTIONS_INIT {.size = sizeof(nimbus_train_options)}
+#define NIMBUS_TRAIN_OPTIONS_INIT                                                                  \
+    {                                                                                              \
+        .size = sizeof(nimbus_train_options)                                                       \
+    }
 
 typedef struct nimbus_train_report {
     size_t epochs, steps;
@@ -317,10 +329,10 @@ typedef enum nimbus_preset {
 
 typedef struct nimbus_convert_options {
     size_t size;
-    nimbus_preset preset;        /* gives V where v is 0 */
-    size_t v;                    /* columns per codebook */
-    size_t levels;               /* H, 1..8; 0: 4 (K = 16) */
-    unsigned bits;               /* table entries, 2..8; 0: 8; 32: float tables */
+    nimbus_preset preset; /* gives V where v is 0 */
+    size_t v;             /* columns per codebook */
+    size_t levels;        /* H, 1..8; 0: 4 (K = 16) */
+    unsigned bits;        /* table entries, 2..8; 0: 8; 32: float tables */
     nimbus_tree_kind tree;
     nimbus_split_method split_method;
     nimbus_table_method table_method;
@@ -329,26 +341,27 @@ typedef struct nimbus_convert_options {
      * columns (block|patch|window); "NAME:exact" leaves the layer a matrix product.
      * e.g. "linear1:v=16,columns=window;linear3:exact". NULL: none. */
     const char *layers;
-    size_t fit_rows;             /* rows that trees and tables are fitted on, 0: 30,000 */
-    double lambda;               /* ridge, in rows per leaf; 0: chosen on held-out rows */
-    double layer_epochs;         /* training of each layer after its fit; 0: by depth; < 0: none */
-    size_t epochs;               /* global fine-tuning, 0: by preset; SIZE_MAX: none */
-    nimbus_train_options train;  /* of both: zero fields mean the conversion's own defaults */
-    const char *checkpoint;      /* file: resumable at any layer and step; NULL: none */
+    size_t fit_rows;            /* rows that trees and tables are fitted on, 0: 30,000 */
+    double lambda;              /* ridge, in rows per leaf; 0: chosen on held-out rows */
+    double layer_epochs;        /* training of each layer after its fit; 0: by depth; < 0: none */
+    size_t epochs;              /* global fine-tuning, 0: by preset; SIZE_MAX: none */
+    nimbus_train_options train; /* of both: zero fields mean the conversion's own defaults */
+    const char *checkpoint;     /* file: resumable at any layer and step; NULL: none */
     uint64_t seed;
     unsigned n_threads;
     const nimbus_data *valid;
     nimbus_progress_fn progress;
     void *progress_user;
 } nimbus_convert_options;
-#define NIMBUS_CONVERT_OPTIONS_INIT                                   \
-    {.size = sizeof(nimbus_convert_options),                          \
-     .train = {.size = sizeof(nimbus_train_options)}}
+#define NIMBUS_CONVERT_OPTIONS_INIT                                                                \
+    {                                                                                              \
+        .size = sizeof(nimbus_convert_options), .train = {.size = sizeof(nimbus_train_options) }   \
+    }
 
 typedef struct nimbus_convert_layer_report {
     char name[48];
     size_t n_codebooks, n_levels;
-    double error_fit;   /* normalised squared error against the float layer right after the fit */
+    double error_fit; /* normalised squared error against the float layer right after the fit */
     double seconds;
 } nimbus_convert_layer_report;
 
@@ -363,12 +376,9 @@ typedef struct nimbus_convert_report {
  * data. The result's layers are in state LOOKUP (or DENSE where exact). report may be NULL.
  * Errors: ARGUMENT (V larger than a layer, K larger than the rows, bad layer string), MISMATCH,
  * CANCELLED, IO of the checkpoint, MEMORY. */
-NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_convert(const nimbus_net *teacher,
-                                                          const nimbus_data *data,
-                                                          const nimbus_convert_options *options,
-                                                          nimbus_net **out,
-                                                          nimbus_convert_report *report,
-                                                          nimbus_error *error);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_convert(
+    const nimbus_net *teacher, const nimbus_data *data, const nimbus_convert_options *options,
+    nimbus_net **out, nimbus_convert_report *report, nimbus_error *error);
 
 /* =================================================================================== compile */
 
@@ -377,7 +387,10 @@ typedef struct nimbus_compile_options {
     const nimbus_data *calibration; /* needed for layers left exact: ranges of their inputs */
     unsigned n_threads;
 } nimbus_compile_options;
-#define NIMBUS_COMPILE_OPTIONS_INIT {.size = sizeof(nimbus_compile_options)}
+#define NIMBUS_COMPILE_OPTIONS_INIT                                                                \
+    {                                                                                              \
+        .size = sizeof(nimbus_compile_options)                                                     \
+    }
 
 /* Makes the integer program of a converted (or plain float) net: a .nimbus file's bytes, freed
  * with nimbus_compile_free. Errors: UNSUPPORTED (a layer that no step can express, by name),
@@ -390,9 +403,9 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_compile(const nimbus_net *net,
 NIMBUS_API void nimbus_compile_free(void *bytes);
 
 /* The same into a file, written atomically. */
-NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_compile_to_file(
-    const nimbus_net *net, const nimbus_compile_options *options, const char *path,
-    nimbus_error *error);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status
+nimbus_compile_to_file(const nimbus_net *net, const nimbus_compile_options *options,
+                       const char *path, nimbus_error *error);
 
 /* ===================================================================================== check */
 
@@ -400,8 +413,8 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_compile_to_file(
  * sum (a - b)^2 / sum (a - mean a)^2. NaN where a form does not exist. */
 typedef struct nimbus_check_layer {
     char name[48];
-    double dense_to_lookup;  /* the float layer on the converted net's inputs */
-    double soft_to_lookup;   /* must be 0: the same bits */
+    double dense_to_lookup;         /* the float layer on the converted net's inputs */
+    double soft_to_lookup;          /* must be 0: the same bits */
     size_t soft_lookup_differences; /* outputs whose bits differ */
 } nimbus_check_layer;
 
@@ -409,20 +422,17 @@ typedef struct nimbus_check_report {
     size_t n_layers;
     nimbus_check_layer layers[64];
     size_t n_rows;
-    double float_accuracy;   /* of `teacher`, NaN if none was given */
-    double lookup_accuracy;  /* of the converted net */
-    double integer_accuracy; /* of the program */
+    double float_accuracy;    /* of `teacher`, NaN if none was given */
+    double lookup_accuracy;   /* of the converted net */
+    double integer_accuracy;  /* of the program */
     size_t decisions_changed; /* rows whose class differs between converted net and program */
-    double integer_error;    /* normalised squared error of the program's outputs */
+    double integer_error;     /* normalised squared error of the program's outputs */
 } nimbus_check_report;
 
 /* Runs all states on the same rows. teacher may be NULL. Errors: MISMATCH, MEMORY. */
-NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_check(const nimbus_net *teacher,
-                                                        const nimbus_net *converted,
-                                                        const nimbus_program *program,
-                                                        const nimbus_data *data,
-                                                        nimbus_check_report *out,
-                                                        nimbus_error *error);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status
+nimbus_check(const nimbus_net *teacher, const nimbus_net *converted, const nimbus_program *program,
+             const nimbus_data *data, nimbus_check_report *out, nimbus_error *error);
 
 #ifdef __cplusplus
 }

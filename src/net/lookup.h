@@ -11,7 +11,7 @@
  *     "thresholds" [C][K-1]
  *     "tables"     [C][K][M]
  *     "bias"       [M]       (the linear layer's own, shared by all states)
- *     "scales"     [M]       statistic, quantisation step of each output; absent when bits == 0 */
+ *     "scales"     [M]       statistic, quantisation step of each output (bits > 0 only) */
 #ifndef NIMBUS_LOOKUP_H
 #define NIMBUS_LOOKUP_H
 
@@ -27,7 +27,7 @@ typedef struct nimbus_lookup {
     real temperature;                       /* tau, in margins */
     real margin_noise;                      /* training: standard deviation added to margins */
     real *rounded;                          /* [C][K][M] tables as the forward pass adds them */
-    size_t rounded_step;                    /* tables changed since `rounded` was made: see below */
+    int32_t *column_index;                  /* [C][K-1] "columns" as integers, renewed per pass */
 } nimbus_lookup;
 
 /* Gives a linear layer trees and tables (zeroed) of this size, replacing any it has; the layer
@@ -42,8 +42,10 @@ void nimbus_lookup_encode(const nimbus_layer *layer, const real *x, size_t n_row
                           unsigned n_threads);
 
 /* Rounds the tables of a layer with bits > 0 to what the forward pass adds (and the compiler
- * stores); call after the tables, scales or bits change. No-op for bits == 0. */
-void nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads);
+ * stores); call after the tables, scales or bits change. No-op for bits == 0. Error: MEMORY, on
+ * the first call only. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads,
+                                                    nimbus_error *error);
 
 /* The tables as the forward pass adds them: the rounded ones for bits > 0, else the floats. */
 const real *nimbus_lookup_tables(const nimbus_layer *layer);
