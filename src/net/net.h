@@ -89,9 +89,11 @@ struct nimbus_layer {
     nimbus_param params[NIMBUS_MAX_LAYER_PARAMS];
     double number; /* the type's one numeric attribute: dropout rate, batch norm epsilon */
     size_t units;  /* linear: M */
+    bool bare;     /* linear: no weight, a lookup layer from birth; batch norm: no scale, shift */
     nimbus_layer_state state; /* DENSE except for linear layers on their way through conversion */
     struct nimbus_lookup *lookup; /* linear layers with trees and tables, else NULL; owned */
-    /* RECORD: inputs seen so far, [n_recorded][D], at most record_limit rows; owned. */
+    /* RECORD: inputs seen so far, [n_recorded][D]; owned. Set record_limit first: the move to
+     * RECORD frees an older record and makes room for that many rows. */
     real *record;
     size_t n_recorded, record_limit;
 };
@@ -114,7 +116,8 @@ const nimbus_layer_type *nimbus_layer_type_named(const char *name); /* NULL if u
 nimbus_net *nimbus_net_new(void); /* empty; NULL: out of memory */
 
 /* Appends a layer reading the given earlier layers; sets it up. `proto` gives type, name (empty:
- * made from the type and a number), number, units; the rest is ignored. */
+ * made from the type and a number; else letters, digits, '_', '-'), number, units, bare and, for
+ * `input`, in_shape; the rest is ignored. A bare linear layer needs nimbus_lookup_attach next. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_layer *proto,
                                                const size_t *inputs, size_t n_inputs,
                                                uint64_t seed, nimbus_error *error);

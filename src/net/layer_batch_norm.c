@@ -1,0 +1,177 @@
+/* layer_batch_norm.c - normalises every column over the batch, then scales and shifts it
+ *
+ * y = scale * (x - mean) / sqrt(variance + epsilon) + shift (Ioffe & Szegedy 2015). In training
+ * mean and variance are the batch's, and the running ones move a tenth of the way towards them (the
+ * variance unbiased, as in PyTorch); else, and for a batch of one row, the running ones are used.
+ * `number` is epsilon (0: 1e-5); a bare layer has no scale and shift. */
+#include "net/internal.h"
+
+#define MOMENTUM ((real)0.1)
+#define COLUMNS  64 /* per parallel item */
+
+struct norm_args {
+    const nimbus_io *io;
+    size_t w;
+    bool batch; /* batch statistics, not running ones */
+    real epsilon;
+    real *mean, *inverse; /* [w] each, in `saved`: what this pass used */
+    nimbus_param *running_mean, *running_variance, *scale, *shift;
+};
+
+static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size_t n_inputs,
+                           uint64_t seed, nimbus_error *error)
+{
+    static const struct {
+        const char *name;
+        bool statistic;
+        real start;
+    } params[] = {
+        {"mean", true, 0}, {"variance", true, 1}, {"scale", false, 1}, {"shift", false, 0}};
+    (void)n_inputs, (void)seed;
+    if (layer->number == 0)
+        layer->number = 1e-5;
+    if (!(layer->number > 0 && layer->number < 1))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "layer %s: epsilon %g, expected 0 < epsilon < 1", layer->name,
+                           layer->number);
+    layer->shape = inputs[0];
+    size_t w = nimbus_shape_width(layer->shape);
+    for (size_t i = 0; i < (layer->bare ? 2u : 4u); i++) {
+        nimbus_status status =
+            nimbus_layer_add_param(layer, params[i].name, 1, &w, params[i].statistic, false, error);
+        if (status != NIMBUS_OK)
+            return status;
+        for (size_t j = 0; j < w; j++)
+            layer->params[i].value[j] = params[i].start;
+    }
+    return NIMBUS_OK;
+}
+
+static size_t saved_size(const nimbus_layer *layer, size_t n_rows)
+{
+    (void)n_rows;
+    return 2 * nimbus_shape_width(layer->shape) * sizeof(real);
+}
+
+static struct norm_args args_of(nimbus_layer *layer, nimbus_io *io)
+{
+    size_t w = nimbus_shape_width(layer->shape);
+    real *saved = io->saved;
+    return (struct norm_args){io,
+                              w,
+                              io->training && io->n_rows > 1,
+                              (real)layer->number,
+                              saved,
+                              saved + w,
+                              nimbus_layer_param(layer, "mean"),
+                              nimbus_layer_param(layer, "variance"),
+                              nimbus_layer_param(layer, "scale"),
+                              nimbus_layer_param(layer, "shift")};
+}
+
+/* Mean and variance of columns begin..end of the batch; moves the running ones. */
+NIMBUS_SIMD_CLONES static void batch_statistics(const struct norm_args *a, size_t begin, size_t n)
+{
+    real mean[COLUMNS] = {0}, square[COLUMNS] = {0};
+    real *running_mean = a->running_mean->value + begin;
+    real *running_variance = a->running_variance->value + begin;
+    size_t n_rows = a->io->n_rows;
+    const real *x = a->io->x[0] + begin;
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t i = 0; i < n; i++)
+            mean[i] += x[r * a->w + i];
+    for (size_t i = 0; i < n; i++)
+        mean[i] /= (real)n_rows;
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t i = 0; i < n; i++) {
+            real delta = x[r * a->w + i] - mean[i];
+            square[i] += delta * delta;
+        }
+    for (size_t i = 0; i < n; i++) {
+        a->mean[begin + i] = mean[i];
+        a->inverse[begin + i] = 1 / real_sqrt(square[i] / (real)n_rows + a->epsilon);
+        running_mean[i] += MOMENTUM * (mean[i] - running_mean[i]);
+        running_variance[i] += MOMENTUM * (square[i] / (real)(n_rows - 1) - running_variance[i]);
+    }
+}
+
+NIMBUS_SIMD_CLONES static void forward_columns(void *arg, size_t begin, size_t end)
+{
+    const struct norm_args *a = arg;
+    size_t n = end - begin;
+    real factor[COLUMNS], offset[COLUMNS];
+    if (a->batch) {
+        batch_statistics(a, begin, n);
+    } else {
+        for (size_t i = begin; i < end; i++) {
+            a->mean[i] = a->running_mean->value[i];
+            a->inverse[i] = 1 / real_sqrt(a->running_variance->value[i] + a->epsilon);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        factor[i] = a->inverse[begin + i] * (a->scale ? a->scale->value[begin + i] : 1);
+        offset[i] = a->shift ? a->shift->value[begin + i] : 0;
+    }
+    for (size_t r = 0; r < a->io->n_rows; r++) {
+        const real *x = a->io->x[0] + r * a->w + begin, *mean = a->mean + begin;
+        real *y = a->io->y + r * a->w + begin;
+        for (size_t i = 0; i < n; i++)
+            y[i] = (x[i] - mean[i]) * factor[i] + offset[i];
+    }
+}
+
+static void forward(nimbus_layer *layer, nimbus_io *io)
+{
+    struct norm_args a = args_of(layer, io);
+    nimbus_parallel_ranges(io->n_threads, a.w, COLUMNS, forward_columns, &a);
+}
+
+/* With z = (x - mean) * inverse: dshift = sum dy, dscale = sum dy z, and through the batch's mean
+ * and variance dx = scale * inverse * (dy - dshift / N - z * dscale / N). */
+NIMBUS_SIMD_CLONES static void backward_columns(void *arg, size_t begin, size_t end)
+{
+    const struct norm_args *a = arg;
+    size_t n = end - begin, n_rows = a->io->n_rows;
+    const real *dy = a->io->dy + begin, *x = a->io->x[0] + begin;
+    const real *mean = a->mean + begin, *inverse = a->inverse + begin;
+    real sum[COLUMNS] = {0}, product[COLUMNS] = {0}, factor[COLUMNS];
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t i = 0; i < n; i++) {
+            real d = dy[r * a->w + i];
+            sum[i] += d;
+            product[i] += d * (x[r * a->w + i] - mean[i]) * inverse[i];
+        }
+    for (size_t i = 0; i < n; i++) {
+        if (a->scale && a->scale->trained)
+            a->scale->grad[begin + i] += product[i];
+        if (a->shift && a->shift->trained)
+            a->shift->grad[begin + i] += sum[i];
+        factor[i] = inverse[i] * (a->scale ? a->scale->value[begin + i] : 1);
+        sum[i] = a->batch ? sum[i] / (real)n_rows : 0;
+        product[i] = a->batch ? product[i] * inverse[i] / (real)n_rows : 0;
+    }
+    if (!a->io->dx[0])
+        return;
+    for (size_t r = 0; r < n_rows; r++) {
+        real *dx = a->io->dx[0] + r * a->w + begin;
+        for (size_t i = 0; i < n; i++)
+            dx[i] +=
+                factor[i] * (dy[r * a->w + i] - sum[i] - (x[r * a->w + i] - mean[i]) * product[i]);
+    }
+}
+
+static void backward(nimbus_layer *layer, nimbus_io *io)
+{
+    struct norm_args a = args_of(layer, io);
+    nimbus_parallel_ranges(io->n_threads, a.w, COLUMNS, backward_columns, &a);
+}
+
+const nimbus_layer_type nimbus_layer_batch_norm = {
+    .name = "batch_norm",
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .setup = setup,
+    .saved_size = saved_size,
+    .forward = forward,
+    .backward = backward,
+};

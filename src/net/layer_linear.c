@@ -1,0 +1,128 @@
+/* layer_linear.c - y = x W^T + bias, or the trees and tables that stand in its place
+ *
+ * W is [M][D]. In the states DENSE, LOCKED and RECORD this is a matrix product; in SOFT and LOOKUP
+ * everything but the bias's gradient is lookup.c's. A bare layer has no weight: it is a lookup
+ * layer from birth. */
+#include <string.h>
+
+#include "net/internal.h"
+#include "net/lookup.h"
+
+struct rows_args {
+    const real *from;
+    real *to;
+    size_t n_rows, m;
+};
+
+static bool is_lookup(const nimbus_layer *layer)
+{
+    return layer->state == NIMBUS_STATE_SOFT || layer->state == NIMBUS_STATE_LOOKUP;
+}
+
+static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size_t n_inputs,
+                           uint64_t seed, nimbus_error *error)
+{
+    (void)n_inputs;
+    size_t m = layer->units, d = nimbus_shape_width(inputs[0]), shape[2] = {m, d};
+    if (m == 0 || m > NIMBUS_MAX_WIDTH)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "layer %s: %zu outputs, expected 1 to %u",
+                           layer->name, m, NIMBUS_MAX_WIDTH);
+    layer->shape = (nimbus_shape){m, 1, 1};
+    nimbus_status status = NIMBUS_OK;
+    if (!layer->bare)
+        status = nimbus_layer_add_param(layer, "weight", 2, shape, false, true, error);
+    if (status == NIMBUS_OK)
+        status = nimbus_layer_add_param(layer, "bias", 1, &m, false, false, error);
+    if (status != NIMBUS_OK || layer->bare) {
+        layer->state = layer->bare ? NIMBUS_STATE_SOFT : NIMBUS_STATE_DENSE;
+        return status;
+    }
+    /* He's uniform start: keeps the variance through layers followed by ReLU. */
+    real *weight = layer->params[0].value;
+    double bound = sqrt(6.0 / (double)d);
+    uint64_t stream = nimbus_crc32c(0, layer->name, strlen(layer->name));
+    for (size_t i = 0; i < m * d; i++)
+        weight[i] = (real)(bound * (2 * nimbus_random_uniform(seed, stream, i) - 1));
+    return NIMBUS_OK;
+}
+
+static size_t saved_size(const nimbus_layer *layer, size_t n_rows)
+{
+    return layer->lookup ? nimbus_lookup_saved_size(layer, n_rows) : 0;
+}
+
+static void copy_bias(void *arg, size_t begin, size_t end)
+{
+    const struct rows_args *a = arg;
+    for (size_t r = begin; r < end; r++)
+        memcpy(a->to + r * a->m, a->from, a->m * sizeof *a->to);
+}
+
+static void record_inputs(nimbus_layer *layer, const nimbus_io *io)
+{
+    size_t d = nimbus_shape_width(layer->in_shape), n = layer->record_limit - layer->n_recorded;
+    if (!layer->record)
+        return;
+    if (n > io->n_rows)
+        n = io->n_rows;
+    memcpy(layer->record + layer->n_recorded * d, io->x[0], n * d * sizeof(real));
+    layer->n_recorded += n;
+}
+
+static void forward(nimbus_layer *layer, nimbus_io *io)
+{
+    if (is_lookup(layer)) {
+        nimbus_lookup_forward(layer, io);
+        return;
+    }
+    if (layer->state == NIMBUS_STATE_RECORD)
+        record_inputs(layer, io);
+    size_t m = layer->units, d = nimbus_shape_width(layer->in_shape);
+    struct rows_args a = {nimbus_layer_param(layer, "bias")->value, io->y, io->n_rows, m};
+    nimbus_parallel_ranges(io->n_threads, io->n_rows, NIMBUS_GRAIN * 4 / m + 1, copy_bias, &a);
+    nimbus_gemm(false, true, io->n_rows, m, d, 1, io->x[0], d,
+                nimbus_layer_param(layer, "weight")->value, d, 1, io->y, m, io->n_threads);
+}
+
+/* Adds the sums of columns begin..end over the rows. */
+NIMBUS_SIMD_CLONES static void add_column_sums(void *arg, size_t begin, size_t end)
+{
+    const struct rows_args *a = arg;
+    for (size_t r = 0; r < a->n_rows; r++) {
+        const real *row = a->from + r * a->m;
+        real *sum = a->to;
+        for (size_t i = begin; i < end; i++)
+            sum[i] += row[i];
+    }
+}
+
+static void backward(nimbus_layer *layer, nimbus_io *io)
+{
+    if (is_lookup(layer)) {
+        nimbus_lookup_backward(layer, io);
+        return;
+    }
+    size_t m = layer->units, d = nimbus_shape_width(layer->in_shape), n = io->n_rows;
+    nimbus_param *weight = nimbus_layer_param(layer, "weight");
+    nimbus_param *bias = nimbus_layer_param(layer, "bias");
+    if (bias->trained) {
+        struct rows_args a = {io->dy, bias->grad, n, m};
+        nimbus_parallel_ranges(io->n_threads, m, 128, add_column_sums, &a);
+    }
+    if (weight->trained)
+        nimbus_gemm(true, false, m, d, n, 1, io->dy, m, io->x[0], d, 1, weight->grad, d,
+                    io->n_threads);
+    if (io->dx[0])
+        nimbus_gemm(false, false, n, d, m, 1, io->dy, m, weight->value, d, 1, io->dx[0], d,
+                    io->n_threads);
+}
+
+const nimbus_layer_type nimbus_layer_linear = {
+    .name = "linear",
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .setup = setup,
+    .saved_size = saved_size,
+    .forward = forward,
+    .backward = backward,
+};
