@@ -152,6 +152,10 @@ void nimbus_parallel(unsigned n_threads, size_t n_items, void (*body)(void *arg,
                      void *arg);
 unsigned nimbus_thread_count(unsigned n_threads); /* resolves 0 */
 
+/* ---- clock.c ----------------------------------------------------------------------------- */
+
+double nimbus_seconds(void); /* since some fixed moment, unaffected by clock changes */
+
 /* ---- fault injection, in test builds only (NIMBUS_TEST_HOOKS) ----------------------------- */
 #ifdef NIMBUS_TEST_HOOKS
 extern long nimbus_fail_alloc_after;     /* fail the k-th allocation from now (1 = next); 0 off */

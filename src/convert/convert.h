@@ -1,0 +1,92 @@
+/* convert.h - the parts of the conversion stage: columns, trees, tables, rounding. */
+#ifndef NIMBUS_CONVERT_H
+#define NIMBUS_CONVERT_H
+
+#include "net/lookup.h"
+#include "net/net.h"
+
+/* ---- columns.c: which input columns the tree of each codebook may read --------------------- */
+
+typedef enum nimbus_columns {
+    NIMBUS_COLUMNS_AUTO = 0, /* patches for images, blocks otherwise */
+    NIMBUS_COLUMNS_BLOCK,    /* V consecutive columns */
+    NIMBUS_COLUMNS_PATCH,    /* a rectangle of about V neighbouring pixels of one channel */
+    NIMBUS_COLUMNS_WINDOW    /* the patch and its surroundings: windows overlap */
+} nimbus_columns;
+
+/* Lists of input columns, codebook c's are column[first[c] .. first[c + 1]). */
+typedef struct nimbus_groups {
+    size_t n_codebooks;
+    size_t *first;    /* [C + 1] */
+    uint32_t *column; /* [first[C]] */
+} nimbus_groups;
+
+/* Deals the columns of an input of this shape to codebooks of v columns, the last one shorter
+ * where v does not divide. Errors: ARGUMENT (v larger than the input), MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_groups_new(nimbus_shape shape, size_t v,
+                                                  nimbus_columns columns, nimbus_groups *out,
+                                                  nimbus_error *error);
+void nimbus_groups_free(nimbus_groups *groups);
+
+/* ---- tree.c: learning the splits ------------------------------------------------------------ */
+
+typedef struct nimbus_tree_job {
+    const real *x;      /* [n_rows][n_columns] inputs the trees are learned on */
+    size_t n_rows, n_columns;
+    const real *weight; /* [n_outputs][n_columns]; used by joined splits only */
+    size_t n_outputs;
+    nimbus_split_method method;
+    const nimbus_groups *groups;
+    unsigned n_threads;
+} nimbus_tree_job;
+
+/* Fills "columns", "thresholds" and "margin" of a layer with attached lookup (its kind, H and C;
+ * C == groups->n_codebooks). Errors: MEMORY; ARGUMENT if K exceeds the rows. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_trees_learn(nimbus_layer *layer, const nimbus_tree_job *job,
+                                                   nimbus_error *error);
+
+/* ---- table.c: fitting the tables ------------------------------------------------------------ */
+
+typedef struct nimbus_table_job {
+    const real *x;      /* [n_rows][D] inputs of the layer, from the already converted prefix */
+    const real *y;      /* [n_rows][M] what the layer should give: the float net's outputs */
+    size_t n_rows;
+    const real *weight; /* [M][D] of the float layer */
+    const nimbus_groups *groups;
+    nimbus_table_method method;
+    double lambda;      /* ridge in rows per leaf (n_rows / K); 0: chosen on held-out rows */
+    unsigned n_threads;
+} nimbus_table_job;
+
+/* Fills "tables" of a layer with learned trees; "bias" holds the float layer's and is kept.
+ * *error_fit: squared error over the rows (the held-out tenth if lambda was chosen), divided by
+ * the variance of y. Errors: MEMORY, VALUE (the system is not positive definite). */
+NIMBUS_MUST_CHECK nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job,
+                                                  double *error_fit, nimbus_error *error);
+
+/* ---- quantise.c ----------------------------------------------------------------------------- */
+
+/* Chooses the quantisation steps for tables of `bits` and rounds: entries are first centred (a
+ * codebook's mid-range moves into the bias, which changes nothing), then each output gets the step
+ * of least squared error - one step for all outputs if `uniform`. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits,
+                                                      bool uniform, unsigned n_threads,
+                                                      nimbus_error *error);
+
+/* ---- plan.c: what the options say about each layer ------------------------------------------ */
+
+typedef struct nimbus_layer_plan {
+    bool exact;
+    size_t v, levels;
+    unsigned bits; /* 0: float tables */
+    nimbus_tree_kind tree;
+    nimbus_columns columns;
+} nimbus_layer_plan;
+
+/* One plan per layer of the net (only those of linear layers mean anything); freed with
+ * nimbus_free. Error: ARGUMENT; the message points at the place in options->layers. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_plan_layers(const nimbus_net *net,
+                                                   const nimbus_convert_options *options,
+                                                   nimbus_layer_plan **out, nimbus_error *error);
+
+#endif

@@ -1,0 +1,168 @@
+/* plan.c - read the conversion options into one plan per layer */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "convert/convert.h"
+
+/* A cursor over options->layers, "NAME:key=value,...;...". */
+typedef struct cursor {
+    const char *text, *at;
+} cursor;
+
+static nimbus_status bad_text(const cursor *c, const char *expected, nimbus_error *error)
+{
+    return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "layer options \"%s\", character %zu: expected %s",
+                       c->text, (size_t)(c->at - c->text) + 1, expected);
+}
+
+/* Length of the word at the cursor, up to one of the separators. */
+static size_t word_length(const cursor *c)
+{
+    return strcspn(c->at, ":;,=");
+}
+
+static bool word_is(const cursor *c, const char *word)
+{
+    return strlen(word) == word_length(c) && strncmp(c->at, word, word_length(c)) == 0;
+}
+
+static nimbus_status read_number(cursor *c, size_t low, size_t high, size_t *out,
+                                 nimbus_error *error)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(c->at, &end, 10);
+    if (errno || end != c->at + word_length(c) || end == c->at || value < low || value > high) {
+        char expected[64];
+        snprintf(expected, sizeof expected, "a number from %zu to %zu", low, high);
+        return bad_text(c, expected, error);
+    }
+    c->at = end;
+    *out = (size_t)value;
+    return NIMBUS_OK;
+}
+
+/* One of the words; *out becomes its index. */
+static nimbus_status read_word(cursor *c, const char *const *words, size_t n_words,
+                               const char *expected, size_t *out, nimbus_error *error)
+{
+    for (size_t i = 0; i < n_words; i++)
+        if (word_is(c, words[i])) {
+            *out = i;
+            c->at += word_length(c);
+            return NIMBUS_OK;
+        }
+    return bad_text(c, expected, error);
+}
+
+static nimbus_status read_bits(cursor *c, unsigned *bits, nimbus_error *error)
+{
+    size_t value = 0;
+    nimbus_status status = read_number(c, 2, 32, &value, error);
+    if (status == NIMBUS_OK && value > 8 && value != 32) {
+        c->at -= 1;
+        return bad_text(c, "2 to 8 bits, or 32 for float tables", error);
+    }
+    *bits = value == 32 ? 0 : (unsigned)value;
+    return status;
+}
+
+static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_error *error)
+{
+    static const char *const keys[] = {"exact", "v", "levels", "bits", "tree", "columns"};
+    static const char *const trees[] = {"shared", "node", "fern"};
+    static const char *const columns[] = {"auto", "block", "patch", "window"};
+    size_t key = 0, value = 0;
+    nimbus_status status =
+        read_word(c, keys, sizeof keys / sizeof keys[0],
+                  "one of exact, v=, levels=, bits=, tree=, columns=", &key, error);
+    if (status || key == 0) {
+        plan->exact |= !status;
+        return status;
+    }
+    if (*c->at != '=')
+        return bad_text(c, "\"=\"", error);
+    c->at++;
+    switch (key) {
+    case 1:
+        return read_number(c, 1, NIMBUS_MAX_WIDTH, &plan->v, error);
+    case 2:
+        return read_number(c, 1, NIMBUS_MAX_LEVELS, &plan->levels, error);
+    case 3:
+        return read_bits(c, &plan->bits, error);
+    case 4:
+        if ((status = read_word(c, trees, 3, "shared, node or fern", &value, error)) == NIMBUS_OK)
+            plan->tree = (nimbus_tree_kind)value;
+        return status;
+    default:
+        if ((status = read_word(c, columns, 4, "auto, block, patch or window", &value, error)) ==
+            NIMBUS_OK)
+            plan->columns = (nimbus_columns)value;
+        return status;
+    }
+}
+
+static nimbus_status read_layer(cursor *c, const nimbus_net *net, nimbus_layer_plan *plans,
+                                nimbus_error *error)
+{
+    size_t layer = net->n_layers;
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (net->layers[i].type == &nimbus_layer_linear && word_is(c, net->layers[i].name))
+            layer = i;
+    if (layer == net->n_layers)
+        return bad_text(c, "the name of a linear layer of the net", error);
+    c->at += word_length(c);
+    if (*c->at != ':')
+        return bad_text(c, "\":\"", error);
+    do {
+        c->at++;
+        nimbus_status status = read_setting(c, plans + layer, error);
+        if (status)
+            return status;
+    } while (*c->at == ',');
+    if (*c->at != ';' && *c->at != '\0')
+        return bad_text(c, "\",\", \";\" or the end", error);
+    return NIMBUS_OK;
+}
+
+nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_options *options,
+                                 nimbus_layer_plan **out, nimbus_error *error)
+{
+    static const size_t v_of_preset[] = {
+        [NIMBUS_BALANCED] = 8, [NIMBUS_SPEED] = 16, [NIMBUS_ACCURACY] = 4};
+    nimbus_status status = NIMBUS_OK;
+    unsigned bits = options->bits ? options->bits : 8;
+
+    *out = NULL;
+    if (options->levels > NIMBUS_MAX_LEVELS)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "%zu tree levels, expected 1 to %d",
+                           options->levels, NIMBUS_MAX_LEVELS);
+    if (bits < 2 || (bits > 8 && bits != 32))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "tables of %u bits, expected 2 to 8, or 32 for float tables", bits);
+    if ((unsigned)options->preset > NIMBUS_ACCURACY || (unsigned)options->tree > NIMBUS_TREE_FERN)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "unknown preset %d or tree kind %d",
+                           (int)options->preset, (int)options->tree);
+    nimbus_layer_plan *plans = nimbus_alloc(net->n_layers, sizeof *plans);
+    if (!plans)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for the conversion's plan");
+    for (size_t i = 0; i < net->n_layers; i++) {
+        size_t d = nimbus_shape_width(net->layers[i].in_shape);
+        size_t v = v_of_preset[options->preset];
+        plans[i] = (nimbus_layer_plan){.v = options->v ? options->v : v < d ? v : d,
+                                       .levels = options->levels ? options->levels : 4,
+                                       .bits = bits == 32 ? 0 : bits,
+                                       .tree = options->tree};
+    }
+    cursor c = {.text = options->layers, .at = options->layers};
+    while (options->layers && *c.at && status == NIMBUS_OK) {
+        status = read_layer(&c, net, plans, error);
+        c.at += status == NIMBUS_OK && *c.at == ';';
+    }
+    if (status)
+        nimbus_free(plans);
+    else
+        *out = plans;
+    return status;
+}

@@ -1,0 +1,97 @@
+/* quantise.c - quantisation steps for the tables of a layer */
+#include <math.h>
+
+#include "convert/convert.h"
+#include "net/simd.h"
+
+/* A codebook adds the same to an output whichever leaf is taken only in its mid-range: moved into
+ * the bias it leaves the sums unchanged and the range of the entries smallest. */
+static void centre(nimbus_layer *layer)
+{
+    const nimbus_lookup *lookup = layer->lookup;
+    size_t m = nimbus_shape_width(layer->shape), k = lookup->n_leaves;
+    real *tables = nimbus_layer_param(layer, "tables")->value;
+    real *bias = nimbus_layer_param(layer, "bias")->value;
+
+    for (size_t c = 0; c < lookup->n_codebooks; c++)
+        for (size_t j = 0; j < m; j++) {
+            real *entry = tables + c * k * m + j, low = *entry, high = *entry;
+            for (size_t i = 1; i < k; i++) {
+                low = entry[i * m] < low ? entry[i * m] : low;
+                high = entry[i * m] > high ? entry[i * m] : high;
+            }
+            real middle = (low + high) / 2;
+            for (size_t i = 0; i < k; i++)
+                entry[i * m] -= middle;
+            bias[j] += middle;
+        }
+}
+
+typedef struct step_job {
+    const real *tables;
+    size_t rows, m; /* C * K, M */
+    real *scales;
+    real limit;
+} step_job;
+
+/* Squared error of output j's entries rounded with this step. */
+static double rounding_error(const step_job *job, size_t j, real step)
+{
+    double error = 0;
+    for (size_t r = 0; r < job->rows; r++) {
+        real entry = job->tables[r * job->m + j], q = NIMBUS_RINT(entry / step);
+        q = q > job->limit ? job->limit : q < -job->limit ? -job->limit : q;
+        double difference = (double)(entry - q * step);
+        error += difference * difference;
+    }
+    return error;
+}
+
+static real largest_entry(const step_job *job, size_t j)
+{
+    real largest = 0;
+    for (size_t r = 0; r < job->rows; r++) {
+        real entry = NIMBUS_FABS(job->tables[r * job->m + j]);
+        largest = entry > largest ? entry : largest;
+    }
+    return largest;
+}
+
+/* With few bits it pays to clip the largest entries and step more finely: search the range. */
+static void step_item(void *arg, size_t j)
+{
+    const step_job *job = arg;
+    real full = largest_entry(job, j) / job->limit, best_step = full > 0 ? full : 1;
+    double best = rounding_error(job, j, best_step);
+    for (int i = 19; full > 0 && i >= 5; i--) {
+        real step = full * (real)i / 20;
+        double error = rounding_error(job, j, step);
+        if (error < best) {
+            best = error;
+            best_step = step;
+        }
+    }
+    job->scales[j] = best_step;
+}
+
+nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits, bool uniform,
+                                    unsigned n_threads, nimbus_error *error)
+{
+    nimbus_lookup *lookup = layer->lookup;
+    size_t m = nimbus_shape_width(layer->shape);
+    step_job job = {.tables = nimbus_layer_param(layer, "tables")->value,
+                    .rows = lookup->n_codebooks * lookup->n_leaves,
+                    .m = m,
+                    .scales = nimbus_layer_param(layer, "scales")->value,
+                    .limit = (real)((1 << (bits - 1)) - 1)};
+
+    centre(layer);
+    nimbus_parallel(n_threads, m, step_item, &job);
+    for (size_t j = 1; uniform && j < m; j++)
+        if (job.scales[j] > job.scales[0])
+            job.scales[0] = job.scales[j];
+    for (size_t j = 1; uniform && j < m; j++)
+        job.scales[j] = job.scales[0];
+    lookup->bits = bits;
+    return nimbus_lookup_round(layer, n_threads, error);
+}

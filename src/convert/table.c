@@ -1,0 +1,416 @@
+/* table.c - fit the tables of a layer by least squares over all codebooks together
+ *
+ * With G the N x CK matrix that has a one for every code of a row, and T0 the mean tables,
+ *     T = T0 + (G^T G + lambda I)^-1 G^T (Y - bias - G T0)
+ * (Blalock & Guttag 2021, equation 8, with their prototypes folded into the tables, T0 as the
+ * point that the ridge pulls to, and Y the float net's outputs on clean inputs while G comes from
+ * the already converted ones, so that a layer repairs the errors before it). G^T G only counts how
+ * often two codes meet. Up to MAX_DENSE unknowns one Cholesky factor serves all M columns; beyond
+ * that the same equations are relaxed codebook by codebook (Gauss-Seidel). */
+#include <lapacke.h>
+#include <math.h>
+#include <string.h>
+
+#include "convert/convert.h"
+#include "net/simd.h"
+
+enum { MAX_DENSE = 8192, SWEEPS = 12, SOLVE_BLOCK = 64, SUM_ROWS = 64 };
+
+/* Ridges tried when none is given, in rows per leaf. */
+static const double lambdas[] = {1e-4, 1e-3, 1e-2, 1e-1};
+
+typedef struct fit {
+    const nimbus_table_job *job;
+    nimbus_layer *layer;
+    size_t n, c, k, m, d;   /* n: rows that are fitted, without the held-out ones */
+    uint8_t *codes;         /* [n_rows][C] */
+    uint8_t *code_columns;  /* [C][n] */
+    real *tables, *bias;    /* the layer's: [C][K][M], [M] */
+    real *prior;            /* [C][K][M] T0 */
+    real *residual;         /* [n][M] */
+    float *counts;          /* [CK][CK] lower triangle of G^T G; exact up to 2^24 rows */
+    double *factor;         /* [CK][CK] */
+    double *right;          /* [M][CK] G^T residual */
+    double *solution;       /* [M][CK] */
+    double lambda;
+    bool failed;
+} fit;
+
+/* ---- mean tables ---------------------------------------------------------------------------- */
+
+/* Means of the piece over the rows of every leaf; an empty leaf takes its nearest ancestor's. */
+static void leaf_means(const fit *f, size_t c, double *sums, const double *share)
+{
+    const nimbus_groups *groups = f->job->groups;
+    const uint32_t *group = groups->column + groups->first[c];
+    size_t v = groups->first[c + 1] - groups->first[c], width = v + 1, nodes = f->k - 1;
+
+    memset(sums, 0, 2 * f->k * width * sizeof *sums);
+    for (size_t n = 0; n < f->n; n++) {
+        double *sum = sums + (nodes + f->code_columns[c * f->n + n]) * width;
+        for (size_t j = 0; j < v; j++)
+            sum[j] += (double)f->job->x[n * f->d + group[j]];
+        sum[v] += 1;
+    }
+    for (size_t i = nodes; i-- > 0;)
+        for (size_t j = 0; j < width; j++)
+            sums[i * width + j] = sums[(2 * i + 1) * width + j] + sums[(2 * i + 2) * width + j];
+    for (size_t i = 0; i < nodes + f->k; i++) {
+        double *sum = sums + i * width;
+        if (sum[v] == 0 && i > 0) {
+            memcpy(sum, sums + (i - 1) / 2 * width, v * sizeof *sum); /* parent: mean already */
+            continue;
+        }
+        for (size_t j = 0; j < v; j++)
+            sum[j] /= sum[v] > 0 ? sum[v] : 1;
+    }
+    for (size_t k = 0; k < f->k; k++)
+        for (size_t j = 0; j < v; j++)
+            sums[(nodes + k) * width + j] *= share[group[j]];
+}
+
+typedef struct prior_job {
+    const fit *f;
+    const double *share; /* [D] 1 / number of codebooks that hold the column */
+    bool *failed;        /* [C] */
+} prior_job;
+
+static void prior_item(void *arg, size_t c)
+{
+    const prior_job *p = arg;
+    const fit *f = p->f;
+    const nimbus_groups *groups = f->job->groups;
+    const uint32_t *group = groups->column + groups->first[c];
+    size_t v = groups->first[c + 1] - groups->first[c], width = v + 1;
+    double *sums = nimbus_alloc(2 * f->k * width, sizeof *sums);
+
+    p->failed[c] = !sums;
+    if (!sums)
+        return;
+    leaf_means(f, c, sums, p->share);
+    for (size_t k = 0; k < f->k; k++) {
+        const double *mean = sums + (f->k - 1 + k) * width;
+        real *out = f->prior + (c * f->k + k) * f->m;
+        for (size_t m = 0; m < f->m; m++) {
+            double sum = 0;
+            for (size_t j = 0; j < v; j++)
+                sum += (double)f->job->weight[m * f->d + group[j]] * mean[j];
+            out[m] = (real)sum;
+        }
+    }
+    nimbus_free(sums);
+}
+
+static nimbus_status fill_prior(fit *f, nimbus_error *error)
+{
+    const nimbus_groups *groups = f->job->groups;
+    double *share = nimbus_alloc(f->d, sizeof *share);
+    bool *failed = nimbus_alloc(f->c, sizeof *failed);
+    bool any = !share || !failed;
+
+    if (!any) {
+        for (size_t i = 0; i < groups->first[f->c]; i++)
+            share[groups->column[i]] += 1;
+        for (size_t j = 0; j < f->d; j++)
+            share[j] = share[j] > 0 ? 1 / share[j] : 0;
+        prior_job p = {.f = f, .share = share, .failed = failed};
+        nimbus_parallel(f->job->n_threads, f->c, prior_item, &p);
+        for (size_t c = 0; c < f->c; c++)
+            any |= failed[c];
+    }
+    nimbus_free(share);
+    nimbus_free(failed);
+    return any ? nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for mean tables",
+                             f->layer->name)
+               : NIMBUS_OK;
+}
+
+/* ---- residual = y - bias - G tables --------------------------------------------------------- */
+
+NIMBUS_SIMD_CLONES
+static void residual_rows(const fit *f, const real *tables, real *out, size_t first, size_t last)
+{
+    for (size_t n = first; n < last; n++) {
+        real *restrict r = out + (n - first) * f->m;
+        const real *restrict y = f->job->y + n * f->m, *restrict bias = f->bias;
+        for (size_t m = 0; m < f->m; m++)
+            r[m] = y[m] - bias[m];
+        for (size_t c = 0; c < f->c; c++) {
+            const real *restrict t = tables + (c * f->k + f->codes[n * f->c + c]) * f->m;
+            for (size_t m = 0; m < f->m; m++)
+                r[m] -= t[m];
+        }
+    }
+}
+
+typedef struct residual_job {
+    const fit *f;
+    const real *tables;
+    size_t first, last; /* rows */
+    double *squares;    /* [items] or NULL: sums of squares instead of storing */
+    real *out;          /* [last - first][M] */
+} residual_job;
+
+static void residual_item(void *arg, size_t item)
+{
+    const residual_job *r = arg;
+    const fit *f = r->f;
+    size_t first = r->first + item * SUM_ROWS;
+    size_t last = first + SUM_ROWS < r->last ? first + SUM_ROWS : r->last;
+    real *out = r->out + (first - r->first) * f->m;
+    residual_rows(f, r->tables, out, first, last);
+    if (!r->squares)
+        return;
+    double square = 0;
+    for (size_t i = 0; i < (last - first) * f->m; i++)
+        square += (double)out[i] * (double)out[i];
+    r->squares[item] = square;
+}
+
+/* Residuals of rows [first, last) into out; returns their sum of squares (< 0: no memory). */
+static double residuals(const fit *f, const real *tables, size_t first, size_t last, real *out)
+{
+    size_t items = (last - first + SUM_ROWS - 1) / SUM_ROWS;
+    double *squares = nimbus_alloc(items, sizeof *squares), sum = 0;
+    if (!squares)
+        return -1;
+    residual_job job = {
+        .f = f, .tables = tables, .first = first, .last = last, .squares = squares, .out = out};
+    nimbus_parallel(f->job->n_threads, items, residual_item, &job);
+    for (size_t i = 0; i < items; i++)
+        sum += squares[i];
+    nimbus_free(squares);
+    return sum;
+}
+
+/* ---- the normal equations ------------------------------------------------------------------- */
+
+/* Rows c of blocks of G^T G: counts of codebook c against all codebooks up to c. */
+static void counts_item(void *arg, size_t c)
+{
+    const fit *f = arg;
+    size_t ck = f->c * f->k;
+    const uint8_t *mine = f->code_columns + c * f->n;
+    for (size_t other = 0; other <= c; other++) {
+        const uint8_t *theirs = f->code_columns + other * f->n;
+        float *block = f->counts + c * f->k * ck + other * f->k;
+        for (size_t n = 0; n < f->n; n++)
+            block[(size_t)mine[n] * ck + theirs[n]] += 1;
+    }
+}
+
+/* G^T residual for one codebook. */
+NIMBUS_SIMD_CLONES
+static void right_of_codebook(const fit *f, size_t c, real *sums)
+{
+    size_t ck = f->c * f->k;
+    memset(sums, 0, f->k * f->m * sizeof *sums);
+    for (size_t n = 0; n < f->n; n++) {
+        real *restrict sum = sums + f->code_columns[c * f->n + n] * f->m;
+        const real *restrict r = f->residual + n * f->m;
+        for (size_t m = 0; m < f->m; m++)
+            sum[m] += r[m];
+    }
+    for (size_t k = 0; k < f->k; k++)
+        for (size_t m = 0; m < f->m; m++)
+            f->right[m * ck + c * f->k + k] = (double)sums[k * f->m + m];
+}
+
+static void right_item(void *arg, size_t c)
+{
+    fit *f = arg;
+    /* the tables are not in use yet: their codebook's part serves as work space */
+    right_of_codebook(f, c, f->tables + c * f->k * f->m);
+}
+
+static void solve_item(void *arg, size_t item)
+{
+    const fit *f = arg;
+    size_t ck = f->c * f->k, first = item * SOLVE_BLOCK;
+    size_t n = f->m - first < SOLVE_BLOCK ? f->m - first : SOLVE_BLOCK;
+    double *solution = f->solution + first * ck;
+    memcpy(solution, f->right + first * ck, n * ck * sizeof *solution);
+    /* the factor's rows are LAPACK's columns: its lower triangle is their upper one */
+    (void)LAPACKE_dpotrs(LAPACK_COL_MAJOR, 'U', (lapack_int)ck, (lapack_int)n, f->factor,
+                         (lapack_int)ck, solution, (lapack_int)ck);
+    for (size_t m = 0; m < n; m++)
+        for (size_t i = 0; i < ck; i++)
+            f->tables[i * f->m + first + m] =
+                f->prior[i * f->m + first + m] + (real)solution[m * ck + i];
+}
+
+/* tables = prior + solution for this ridge. */
+static nimbus_status solve(fit *f, double lambda, nimbus_error *error)
+{
+    size_t ck = f->c * f->k;
+    double ridge = lambda * (double)f->n / (double)f->k;
+
+    for (size_t i = 0; i < ck; i++)
+        for (size_t j = 0; j <= i; j++)
+            f->factor[i * ck + j] = (double)f->counts[i * ck + j] + (i == j ? ridge : 0);
+    lapack_int info =
+        LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', (lapack_int)ck, f->factor, (lapack_int)ck);
+    if (info != 0)
+        return nimbus_fail(error, NIMBUS_ERR_VALUE,
+                           "layer %s: the least squares system of %zu unknowns is not positive "
+                           "definite at unknown %d; a larger lambda than %g helps",
+                           f->layer->name, ck, (int)info, lambda);
+    nimbus_parallel(f->job->n_threads, (f->m + SOLVE_BLOCK - 1) / SOLVE_BLOCK, solve_item, f);
+    return NIMBUS_OK;
+}
+
+/* Gauss-Seidel: each codebook in turn takes the ridge mean of what is left. A block of outputs. */
+static void relax_item(void *arg, size_t item)
+{
+    const fit *f = arg;
+    size_t first = item * SOLVE_BLOCK;
+    size_t width = f->m - first < SOLVE_BLOCK ? f->m - first : SOLVE_BLOCK;
+    real ridge = (real)(f->lambda * (double)f->n / (double)f->k);
+    real change[(1 << NIMBUS_MAX_LEVELS) * SOLVE_BLOCK], count[1 << NIMBUS_MAX_LEVELS];
+
+    for (size_t c = 0; c < f->c; c++) {
+        const uint8_t *codes = f->code_columns + c * f->n;
+        memset(change, 0, f->k * SOLVE_BLOCK * sizeof *change);
+        memset(count, 0, f->k * sizeof *count);
+        for (size_t n = 0; n < f->n; n++) {
+            count[codes[n]] += 1;
+            for (size_t m = 0; m < width; m++)
+                change[codes[n] * SOLVE_BLOCK + m] += f->residual[n * f->m + first + m];
+        }
+        for (size_t k = 0; k < f->k; k++)
+            for (size_t m = 0; m < width; m++) {
+                size_t i = (c * f->k + k) * f->m + first + m;
+                real *step = change + k * SOLVE_BLOCK + m;
+                *step = (*step - ridge * (f->tables[i] - f->prior[i])) / (count[k] + ridge);
+                f->tables[i] += *step;
+            }
+        for (size_t n = 0; n < f->n; n++)
+            for (size_t m = 0; m < width; m++)
+                f->residual[n * f->m + first + m] -= change[codes[n] * SOLVE_BLOCK + m];
+    }
+}
+
+/* ---- the whole fit -------------------------------------------------------------------------- */
+
+static nimbus_status solve_dense(fit *f, size_t held_out, double *best, nimbus_error *error)
+{
+    size_t ck = f->c * f->k, square;
+    nimbus_status status = NIMBUS_OK;
+    real *check = NULL;
+    double best_lambda = f->job->lambda;
+
+    if (nimbus_mul_overflows(ck, ck, &square))
+        return nimbus_fail(error, NIMBUS_ERR_LIMIT, "layer %s: too many leaves", f->layer->name);
+    f->counts = nimbus_alloc(square, sizeof *f->counts);
+    f->factor = nimbus_alloc(square, sizeof *f->factor);
+    f->right = nimbus_alloc(f->m * ck, sizeof *f->right);
+    f->solution = nimbus_alloc(f->m * ck, sizeof *f->solution);
+    check = nimbus_alloc(held_out * f->m, sizeof *check);
+    if (!f->counts || !f->factor || !f->right || !f->solution || !check) {
+        status = nimbus_fail(error, NIMBUS_ERR_MEMORY,
+                             "layer %s: no memory for a least squares system of %zu unknowns",
+                             f->layer->name, ck);
+        goto done;
+    }
+    nimbus_parallel(f->job->n_threads, f->c, counts_item, f);
+    nimbus_parallel(f->job->n_threads, f->c, right_item, f);
+    *best = INFINITY;
+    for (size_t i = 0; held_out && i < sizeof lambdas / sizeof lambdas[0]; i++) {
+        if ((status = solve(f, lambdas[i], error)))
+            goto done;
+        double left = residuals(f, f->tables, f->n, f->n + held_out, check);
+        if (left >= 0 && left < *best) {
+            *best = left;
+            best_lambda = lambdas[i];
+        }
+    }
+    if (!held_out || best_lambda != lambdas[sizeof lambdas / sizeof lambdas[0] - 1])
+        status = solve(f, best_lambda, error);
+done:
+    nimbus_free(check);
+    return status;
+}
+
+static nimbus_status solve_all(fit *f, size_t held_out, double *left, nimbus_error *error)
+{
+    size_t last = f->n + held_out;
+    *left = residuals(f, f->prior, 0, f->n, f->residual);
+    if (f->c * f->k <= MAX_DENSE)
+        return solve_dense(f, held_out, left, error);
+    f->lambda = f->job->lambda > 0 ? f->job->lambda : 1e-2;
+    memcpy(f->tables, f->prior, f->c * f->k * f->m * sizeof *f->tables);
+    for (size_t s = 0; s < SWEEPS; s++)
+        nimbus_parallel(f->job->n_threads, (f->m + SOLVE_BLOCK - 1) / SOLVE_BLOCK, relax_item, f);
+    if (held_out)
+        *left = residuals(f, f->tables, f->n, last, f->residual);
+    return NIMBUS_OK;
+}
+
+/* Sum over rows [first, last) of the squared distance of y from its mean. */
+static double spread_of(const fit *f, size_t first, size_t last)
+{
+    double spread = 0;
+    for (size_t m = 0; m < f->m; m++) {
+        double sum = 0, square = 0;
+        for (size_t n = first; n < last; n++) {
+            double y = (double)f->job->y[n * f->m + m];
+            sum += y;
+            square += y * y;
+        }
+        spread += square - sum * sum / (double)(last - first);
+    }
+    return spread;
+}
+
+nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job,
+                                double *error_fit, nimbus_error *error)
+{
+    nimbus_status status = NIMBUS_OK;
+    nimbus_lookup *lookup = layer->lookup;
+    size_t held_out = job->lambda > 0 || job->method == NIMBUS_MEAN ? 0 : job->n_rows / 10;
+    double left = 0;
+    fit f = {.job = job,
+             .layer = layer,
+             .n = job->n_rows - held_out,
+             .c = lookup->n_codebooks,
+             .k = lookup->n_leaves,
+             .m = nimbus_shape_width(layer->shape),
+             .d = nimbus_shape_width(layer->in_shape),
+             .tables = nimbus_layer_param(layer, "tables")->value,
+             .bias = nimbus_layer_param(layer, "bias")->value};
+
+    f.codes = nimbus_alloc(job->n_rows * f.c, 1);
+    f.code_columns = nimbus_alloc(f.c * f.n, 1);
+    f.prior = nimbus_alloc(f.c * f.k * f.m, sizeof *f.prior);
+    f.residual = nimbus_alloc(job->n_rows * f.m, sizeof *f.residual);
+    if (!f.codes || !f.code_columns || !f.prior || !f.residual) {
+        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory to fit tables on %zu rows",
+                             layer->name, job->n_rows);
+        goto done;
+    }
+    nimbus_lookup_encode(layer, job->x, job->n_rows, f.codes, job->n_threads);
+    for (size_t n = 0; n < f.n; n++)
+        for (size_t c = 0; c < f.c; c++)
+            f.code_columns[c * f.n + n] = f.codes[n * f.c + c];
+    if ((status = fill_prior(&f, error)))
+        goto done;
+    if (job->method == NIMBUS_MEAN) {
+        memcpy(f.tables, f.prior, f.c * f.k * f.m * sizeof *f.tables);
+    } else if ((status = solve_all(&f, held_out, &left, error))) {
+        goto done;
+    }
+    if (!held_out)
+        left = residuals(&f, f.tables, 0, f.n, f.residual);
+    double spread = held_out ? spread_of(&f, f.n, job->n_rows) : spread_of(&f, 0, f.n);
+    *error_fit = spread > 0 ? left / spread : 0;
+done:
+    nimbus_free(f.codes);
+    nimbus_free(f.code_columns);
+    nimbus_free(f.prior);
+    nimbus_free(f.residual);
+    nimbus_free(f.counts);
+    nimbus_free(f.factor);
+    nimbus_free(f.right);
+    nimbus_free(f.solution);
+    return status;
+}

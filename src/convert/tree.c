@@ -1,0 +1,343 @@
+/* tree.c - learn the split trees that hash a piece of a row to a leaf
+ *
+ * Blalock & Guttag 2021 ("Multiplying Matrices Without Multiplying", algorithm 1 and 2): level by
+ * level, every candidate column is tried; a bucket of rows is split where the squared error left in
+ * its two halves is least. The error is measured on z: the piece itself (plain), or z = x L with
+ * L L^T = W_c^T W_c, whose distances are those of the piece's outputs W_c x (joined).
+ * Sum of |z|^2 is the same for every split, so least error is greatest |sum of z|^2 / n.
+ *
+ * Thresholds are searched among up to 63 edges per column, quantiles of the values present, each
+ * strictly between two of them, so a run of equal values (ReLU's zeros) is never cut. */
+#include <lapacke.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "convert/convert.h"
+
+enum { N_BINS = 64, MAX_TREE_ROWS = 10000 };
+
+/* Work space of one codebook. v: candidate columns; a row of z has v values as well. */
+typedef struct workspace {
+    size_t n, v, k;
+    real *z;          /* [n][v] */
+    real *edges;      /* [v][N_BINS - 1] */
+    size_t *n_edges;  /* [v] */
+    uint8_t *bin;     /* [v][n] */
+    uint8_t *bucket;  /* [n] path so far: the node's place in its level */
+    double *sums;     /* [K/2][N_BINS][v + 1] per bin: sum of z, count */
+    real *sorted;     /* [n] */
+    double *gram;     /* [v][v] */
+} workspace;
+
+static void workspace_free(workspace *w)
+{
+    nimbus_free(w->z);
+    nimbus_free(w->edges);
+    nimbus_free(w->n_edges);
+    nimbus_free(w->bin);
+    nimbus_free(w->bucket);
+    nimbus_free(w->sums);
+    nimbus_free(w->sorted);
+    nimbus_free(w->gram);
+}
+
+static bool workspace_new(workspace *w, size_t n, size_t v, size_t k)
+{
+    *w = (workspace){.n = n, .v = v, .k = k};
+    w->z = nimbus_alloc(n * v, sizeof *w->z);
+    w->edges = nimbus_alloc(v * (N_BINS - 1), sizeof *w->edges);
+    w->n_edges = nimbus_alloc(v, sizeof *w->n_edges);
+    w->bin = nimbus_alloc(v * n, sizeof *w->bin);
+    w->bucket = nimbus_alloc(n, sizeof *w->bucket);
+    w->sums = nimbus_alloc(k / 2 * N_BINS * (v + 1), sizeof *w->sums);
+    w->sorted = nimbus_alloc(n, sizeof *w->sorted);
+    w->gram = nimbus_alloc(v * v, sizeof *w->gram);
+    return w->z && w->edges && w->n_edges && w->bin && w->bucket && w->sums && w->sorted && w->gram;
+}
+
+static int compare_reals(const void *a, const void *b)
+{
+    real x = *(const real *)a, y = *(const real *)b;
+    return (x > y) - (x < y);
+}
+
+/* Edges of candidate j at quantiles of its values, and every row's bin. */
+static void bin_column(workspace *w, const nimbus_tree_job *job, size_t j, uint32_t column)
+{
+    real *edges = w->edges + j * (N_BINS - 1);
+    size_t n_edges = 0, at = 0;
+
+    for (size_t n = 0; n < w->n; n++)
+        w->sorted[n] = job->x[n * job->n_columns + column];
+    qsort(w->sorted, w->n, sizeof *w->sorted, compare_reals);
+    for (size_t b = 1; b < N_BINS; b++) {
+        size_t want = b * w->n / N_BINS;
+        if (want < at)
+            continue;
+        /* the next place at or after the quantile where the value changes */
+        for (at = want > 0 ? want : 1; at < w->n && !(w->sorted[at] > w->sorted[at - 1]);)
+            at++;
+        if (at == w->n)
+            break;
+        real below = w->sorted[at - 1], above = w->sorted[at];
+        real middle = below + (above - below) / 2;
+        edges[n_edges++] = middle < above ? middle : below;
+        at++;
+    }
+    if (n_edges == 0) /* a constant column: nothing lies above its value */
+        edges[0] = w->sorted[w->n - 1];
+    w->n_edges[j] = n_edges;
+    for (size_t n = 0; n < w->n; n++) {
+        real value = job->x[n * job->n_columns + column];
+        size_t low = 0, high = n_edges;
+        while (low < high) {
+            size_t middle = (low + high) / 2;
+            if (value > edges[middle])
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        w->bin[j * w->n + n] = (uint8_t)low;
+    }
+}
+
+/* z = x L for joined splits: L from the Cholesky factor of the group's Gram matrix of weights. */
+static void fill_errors_space(workspace *w, const nimbus_tree_job *job, const uint32_t *group)
+{
+    size_t v = w->v;
+    if (job->method == NIMBUS_PLAIN) {
+        for (size_t n = 0; n < w->n; n++)
+            for (size_t j = 0; j < v; j++)
+                w->z[n * v + j] = job->x[n * job->n_columns + group[j]];
+        return;
+    }
+    double trace = 0;
+    for (size_t i = 0; i < v; i++)
+        for (size_t j = 0; j <= i; j++) {
+            double sum = 0;
+            for (size_t m = 0; m < job->n_outputs; m++)
+                sum += (double)job->weight[m * job->n_columns + group[i]] *
+                       (double)job->weight[m * job->n_columns + group[j]];
+            w->gram[i * v + j] = sum;
+            trace += i == j ? sum : 0;
+        }
+    /* a little on the diagonal: fewer outputs than columns leave the matrix singular */
+    for (size_t i = 0; i < v; i++)
+        w->gram[i * v + i] += 1e-6 * trace / (double)v + 1e-30;
+    (void)LAPACKE_dpotrf(LAPACK_ROW_MAJOR, 'L', (lapack_int)v, w->gram, (lapack_int)v);
+    for (size_t n = 0; n < w->n; n++)
+        for (size_t j = 0; j < v; j++) {
+            double sum = 0;
+            for (size_t i = j; i < v; i++)
+                sum += (double)job->x[n * job->n_columns + group[i]] * w->gram[i * v + j];
+            w->z[n * v + j] = (real)sum;
+        }
+}
+
+/* Per bucket and bin of candidate j: sum of z and count. */
+static void fill_sums(workspace *w, size_t j, size_t n_buckets)
+{
+    size_t width = w->v + 1;
+    const uint8_t *bin = w->bin + j * w->n;
+    memset(w->sums, 0, n_buckets * N_BINS * width * sizeof *w->sums);
+    for (size_t n = 0; n < w->n; n++) {
+        double *sum = w->sums + ((size_t)w->bucket[n] * N_BINS + bin[n]) * width;
+        const real *z = w->z + n * w->v;
+        for (size_t i = 0; i < w->v; i++)
+            sum[i] += (double)z[i];
+        sum[w->v] += 1;
+    }
+}
+
+static double gain_of(const double *sum, size_t v)
+{
+    double square = 0;
+    for (size_t i = 0; i < v; i++)
+        square += sum[i] * sum[i];
+    return sum[v] > 0 ? square / sum[v] : 0;
+}
+
+/* gain[e]: sum over both sides of |sum z|^2 / n if bucket b is split at edge e of candidate j.
+ * Edges that leave one side empty get the gain of not splitting. */
+static void edge_gains(const workspace *w, size_t b, size_t n_edges, double *gain, double *left,
+                       double *right)
+{
+    size_t width = w->v + 1;
+    const double *sums = w->sums + b * N_BINS * width;
+    memset(left, 0, width * sizeof *left);
+    memset(right, 0, width * sizeof *right);
+    for (size_t e = 0; e <= n_edges; e++)
+        for (size_t i = 0; i < width; i++)
+            right[i] += sums[e * width + i];
+    for (size_t e = 0; e < n_edges; e++) {
+        for (size_t i = 0; i < width; i++) {
+            left[i] += sums[e * width + i];
+            right[i] -= sums[e * width + i];
+        }
+        gain[e] = gain_of(left, w->v) + gain_of(right, w->v);
+    }
+}
+
+typedef struct split {
+    double gain;
+    size_t candidate, edge;
+} split;
+
+/* The edge that a bucket with nothing to split gets: the column's middle one. */
+static size_t middle_edge(const workspace *w, size_t j)
+{
+    return w->n_edges[j] / 2 < w->n_edges[j] ? w->n_edges[j] / 2 : 0;
+}
+
+/* Best split of each of the level's buckets, tied as `kind` asks; writes nodes. */
+static void split_level(workspace *w, nimbus_tree_kind kind, size_t level, split *best,
+                        split *trial, double *gain)
+{
+    size_t n_buckets = (size_t)1 << level;
+    double total_best = -1, level_gain[N_BINS], *left = gain + N_BINS, *right = left + w->v + 1;
+
+    for (size_t b = 0; b < n_buckets; b++)
+        best[b] = (split){.gain = -1};
+    for (size_t j = 0; j < w->v; j++) {
+        double total = 0;
+        size_t n_edges = w->n_edges[j];
+        fill_sums(w, j, n_buckets);
+        memset(level_gain, 0, sizeof level_gain);
+        for (size_t b = 0; b < n_buckets; b++) {
+            trial[b] = (split){.gain = 0, .candidate = j, .edge = middle_edge(w, j)};
+            edge_gains(w, b, n_edges, gain, left, right);
+            for (size_t e = 0; e < n_edges; e++) {
+                level_gain[e] += gain[e];
+                /* strictly better than leaving the bucket whole, beyond rounding */
+                if (gain[e] > trial[b].gain * (1 + 1e-12)) {
+                    trial[b].gain = gain[e];
+                    trial[b].edge = e;
+                }
+            }
+            total += trial[b].gain;
+            if (kind == NIMBUS_TREE_PER_NODE && trial[b].gain > best[b].gain)
+                best[b] = trial[b];
+        }
+        if (kind == NIMBUS_TREE_FERN) {
+            size_t edge = middle_edge(w, j);
+            for (size_t e = 0; e < n_edges; e++)
+                edge = level_gain[e] > level_gain[edge] ? e : edge;
+            total = n_edges ? level_gain[edge] : 0;
+            for (size_t b = 0; b < n_buckets; b++)
+                trial[b].edge = edge;
+        }
+        if (kind != NIMBUS_TREE_PER_NODE && total > total_best) {
+            total_best = total;
+            memcpy(best, trial, n_buckets * sizeof *best);
+        }
+    }
+}
+
+typedef struct learn_job {
+    const nimbus_tree_job *job;
+    const nimbus_lookup *lookup;
+    real *columns, *thresholds; /* [C][K-1] */
+    bool *failed;               /* [C] out of memory */
+    size_t n_rows;
+} learn_job;
+
+static void learn_codebook(void *arg, size_t c)
+{
+    const learn_job *l = arg;
+    const nimbus_groups *groups = l->job->groups;
+    const uint32_t *group = groups->column + groups->first[c];
+    size_t v = groups->first[c + 1] - groups->first[c], k = l->lookup->n_leaves;
+    split *best = nimbus_alloc(k, sizeof *best);
+    double *gain = nimbus_alloc(N_BINS + 2 * (v + 1), sizeof *gain);
+    workspace w = {0};
+
+    l->failed[c] = !workspace_new(&w, l->n_rows, v, k) || !best || !gain;
+    if (l->failed[c])
+        goto done;
+    fill_errors_space(&w, l->job, group);
+    for (size_t j = 0; j < v; j++)
+        bin_column(&w, l->job, j, group[j]);
+    for (size_t h = 0; h < l->lookup->n_levels; h++) {
+        size_t first = c * (k - 1) + ((size_t)1 << h) - 1;
+        split_level(&w, l->lookup->kind, h, best, best + k / 2, gain);
+        for (size_t b = 0; b < (size_t)1 << h; b++) {
+            l->columns[first + b] = (real)group[best[b].candidate];
+            l->thresholds[first + b] = w.edges[best[b].candidate * (N_BINS - 1) + best[b].edge];
+        }
+        for (size_t n = 0; n < w.n; n++) {
+            split s = best[w.bucket[n]];
+            bool right = w.n_edges[s.candidate] && w.bin[s.candidate * w.n + n] > s.edge;
+            w.bucket[n] = (uint8_t)(2 * w.bucket[n] + right);
+        }
+    }
+done:
+    workspace_free(&w);
+    nimbus_free(best);
+    nimbus_free(gain);
+}
+
+/* 1 / standard deviation of every input column, floored at 5 % of their median so that nearly
+ * constant columns do not get huge margins. */
+static nimbus_status fill_margins(nimbus_layer *layer, const nimbus_tree_job *job,
+                                  nimbus_error *error)
+{
+    size_t d = job->n_columns, nodes = layer->lookup->n_codebooks * (layer->lookup->n_leaves - 1);
+    real *deviation = nimbus_alloc(2 * d, sizeof *deviation), *sorted = deviation + d;
+    const real *columns = nimbus_layer_param(layer, "columns")->value;
+    real *margin = nimbus_layer_param(layer, "margin")->value;
+    size_t n_live = 0;
+
+    if (!deviation)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for margins",
+                           layer->name);
+    for (size_t j = 0; j < d; j++) {
+        double sum = 0, square = 0;
+        for (size_t n = 0; n < job->n_rows; n++) {
+            double value = (double)job->x[n * d + j];
+            sum += value;
+            square += value * value;
+        }
+        double mean = sum / (double)job->n_rows, variance = square / (double)job->n_rows - mean * mean;
+        deviation[j] = (real)sqrt(variance > 0 ? variance : 0);
+        if (deviation[j] > 0)
+            sorted[n_live++] = deviation[j];
+    }
+    qsort(sorted, n_live, sizeof *sorted, compare_reals);
+    real floor = n_live ? (real)0.05 * sorted[n_live / 2] : 1;
+    for (size_t i = 0; i < nodes; i++) {
+        real s = deviation[(size_t)columns[i]];
+        margin[i] = 1 / (s > floor ? s : floor);
+    }
+    nimbus_free(deviation);
+    return NIMBUS_OK;
+}
+
+nimbus_status nimbus_trees_learn(nimbus_layer *layer, const nimbus_tree_job *job,
+                                 nimbus_error *error)
+{
+    nimbus_status status = NIMBUS_OK;
+    nimbus_lookup *lookup = layer->lookup;
+    size_t c = lookup->n_codebooks;
+    learn_job learn = {.job = job,
+                       .lookup = lookup,
+                       .columns = nimbus_layer_param(layer, "columns")->value,
+                       .thresholds = nimbus_layer_param(layer, "thresholds")->value,
+                       .n_rows = job->n_rows < MAX_TREE_ROWS ? job->n_rows : MAX_TREE_ROWS};
+
+    if (lookup->n_leaves > job->n_rows)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "layer %s: %zu leaves per tree but only %zu rows to learn them on",
+                           layer->name, lookup->n_leaves, job->n_rows);
+    learn.failed = nimbus_alloc(c, sizeof *learn.failed);
+    if (!learn.failed)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for trees", layer->name);
+    nimbus_parallel(job->n_threads, c, learn_codebook, &learn);
+    for (size_t i = 0; i < c && status == NIMBUS_OK; i++)
+        if (learn.failed[i])
+            status = nimbus_fail(error, NIMBUS_ERR_MEMORY,
+                                 "layer %s: no memory to learn %zu trees on %zu rows", layer->name,
+                                 c, learn.n_rows);
+    nimbus_free(learn.failed);
+    return status ? status : fill_margins(layer, job, error);
+}
