@@ -1,0 +1,255 @@
+/* cmd_convert.c - nimbus convert: the linear layers of a float net become trees and tables */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+typedef struct convert_arguments {
+    common_arguments common;
+    const char *output, *layers, *checkpoint;
+    int speed, accuracy, tree, splits, tables, estimator, no_fine_tune;
+    size_t v, levels, bits, epochs, fit_rows;
+    double lambda, layer_epochs, rate, distill, temperature, tau, margin_noise, valid;
+    size_t batch, shift;
+    double smoothing, weight_decay;
+} convert_arguments;
+
+#define AT(field) offsetof(convert_arguments, field)
+
+static const char *const trees[] = {"shared", "node", "fern", NULL};
+static const char *const split_methods[] = {"joined", "plain", NULL};
+static const char *const table_methods[] = {"least-squares", "mean", NULL};
+static const char *const estimators[] = {"flip", "sigmoid", "softmax", NULL};
+
+static const option_entry entries[] = {
+    {"output", 'o', OPTION_TEXT, "FILE", AT(output), 0, 0, NULL,
+     "where the converted net goes (NET.lookup.net)"},
+    {"speed", 0, OPTION_FLAG, NULL, AT(speed), 0, 0, NULL,
+     "smaller and faster: 16 columns per codebook"},
+    {"accuracy", 0, OPTION_FLAG, NULL, AT(accuracy), 0, 0, NULL,
+     "closer to the float net: 4 columns per codebook"},
+    {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
+     "input columns per codebook, V (8)"},
+    {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
+     "levels of a tree; it has 2^H leaves (4)"},
+    {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
+     "of a table entry, 2 to 8, or 32 for float tables (8)"},
+    {"tree", 0, OPTION_CHOICE, "KIND", AT(tree), 0, 0, trees,
+     "shared: a column per level; node: a column per node; fern: a column and threshold per level "
+     "(shared)"},
+    {"layers", 0, OPTION_TEXT, "LIST", AT(layers), 0, 0, NULL,
+     "per layer: NAME:key=value,... with v, levels, bits, tree, columns=block|patch|window, or "
+     "NAME:exact, separated by ';' (none)"},
+    {"splits", 0, OPTION_CHOICE, "METHOD", AT(splits), 0, 0, split_methods,
+     "trees lower the error of the outputs (joined) or of the inputs (plain) (joined)"},
+    {"tables", 0, OPTION_CHOICE, "METHOD", AT(tables), 0, 0, table_methods,
+     "fit of the tables: least-squares or mean (least-squares)"},
+    {"fit-rows", 0, OPTION_COUNT, "N", AT(fit_rows), 2, 1e9, NULL,
+     "rows that trees and tables are fitted on (30000)"},
+    {"lambda", 0, OPTION_NUMBER, "X", AT(lambda), 0, 1e9, NULL,
+     "ridge of the least squares, in rows per leaf (chosen on held-out rows)"},
+    {"layer-epochs", 0, OPTION_NUMBER, "N", AT(layer_epochs), -1, 1000, NULL,
+     "training of each layer after its fit, -1: none (by depth)"},
+    {"epochs", 'e', OPTION_COUNT, "N", AT(epochs), 1, 1e6, NULL,
+     "of fine-tuning all layers together (by preset)"},
+    {"no-fine-tune", 0, OPTION_FLAG, NULL, AT(no_fine_tune), 0, 0, NULL,
+     "leave the fine-tuning out"},
+    {"batch", 'b', OPTION_COUNT, "ROWS", AT(batch), 1, 1e6, NULL,
+     "rows per training step (256)"},
+    {"rate", 'r', OPTION_NUMBER, "X", AT(rate), 1e-9, 100, NULL,
+     "peak learning rate of both trainings (the conversion's own)"},
+    {"distill", 0, OPTION_NUMBER, "X", AT(distill), 0, 1, NULL,
+     "weight of the float net's outputs against the labels (the conversion's own)"},
+    {"temperature", 0, OPTION_NUMBER, "T", AT(temperature), 0.01, 100, NULL,
+     "softens both sides' outputs for that part (2)"},
+    {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
+     "images are moved by up to this many pixels while fine-tuning (the conversion's own)"},
+    {"smoothing", 0, OPTION_NUMBER, "X", AT(smoothing), 0, 0.99, NULL,
+     "part of each label spread over all classes (the conversion's own)"},
+    {"weight-decay", 0, OPTION_NUMBER, "X", AT(weight_decay), 0, 10, NULL,
+     "of the tables (the conversion's own)"},
+    {"estimator", 0, OPTION_CHOICE, "NAME", AT(estimator), 0, 0, estimators,
+     "gradient of a tree: flip, sigmoid or softmax (flip)"},
+    {"tau", 0, OPTION_NUMBER, "X", AT(tau), 0.001, 100, NULL,
+     "width of the thresholds' gradient, in standard deviations (0.5)"},
+    {"margin-noise", 0, OPTION_NUMBER, "X", AT(margin_noise), 0, 10, NULL,
+     "noise on comparisons, annealed to 0, in standard deviations (the conversion's own)"},
+    {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0, 0.9, NULL,
+     "part of the training rows held out and evaluated after every epoch (0.05)"},
+    {"checkpoint", 0, OPTION_TEXT, "FILE", AT(checkpoint), 0, 0, NULL,
+     "the same command resumes from it, removed at the end (OUTPUT.ckpt)"},
+};
+
+static int convert_run(int argc, char **argv);
+
+const nimbus_verb verb_convert = {
+    .name = "convert",
+    .purpose = "replace the matrix products of a trained net by trees and tables",
+    .usage = "FLOAT.net --data SPEC [-o FILE.net] [options]",
+    .about = "Fits trees and tables to every linear layer of a trained float net, layer by layer, "
+             "then fine-tunes them all with the float net as teacher. The defaults need no "
+             "touching; --speed and --accuracy choose the trade. Interrupted, the same command "
+             "goes on from the checkpoint.",
+    .examples = {"nimbus convert float.net --data mnist",
+                 "nimbus convert float.net --data mnist --speed --layers linear3:exact -o fast.net"},
+    .groups = GROUP_DATA | GROUP_SEED | GROUP_THREADS,
+    .options = entries,
+    .n_options = sizeof entries / sizeof *entries,
+    .min_files = 1,
+    .max_files = 1,
+    .run = convert_run,
+};
+
+static nimbus_convert_options convert_options_of(const convert_arguments *args)
+{
+    nimbus_convert_options o = NIMBUS_CONVERT_OPTIONS_INIT;
+    o.preset = args->speed ? NIMBUS_SPEED : args->accuracy ? NIMBUS_ACCURACY : NIMBUS_BALANCED;
+    o.v = args->v;
+    o.levels = args->levels;
+    o.bits = (unsigned)args->bits;
+    o.tree = (nimbus_tree_kind)args->tree;
+    o.split_method = (nimbus_split_method)args->splits;
+    o.table_method = (nimbus_table_method)args->tables;
+    o.estimator = (nimbus_estimator)args->estimator;
+    o.layers = args->layers;
+    o.fit_rows = args->fit_rows;
+    o.lambda = args->lambda;
+    o.layer_epochs = args->layer_epochs;
+    o.epochs = args->no_fine_tune ? SIZE_MAX : args->epochs;
+    o.train.batch = args->batch;
+    o.train.rate = args->rate;
+    o.train.distill = args->distill;
+    o.train.temperature = args->temperature;
+    o.train.shift = (unsigned)args->shift;
+    o.train.label_smoothing = args->smoothing;
+    o.train.weight_decay = args->weight_decay;
+    o.train.tau = args->tau;
+    o.train.margin_noise = args->margin_noise;
+    o.seed = args->common.seed;
+    o.n_threads = (unsigned)args->common.threads;
+    return o;
+}
+
+static nimbus_status convert_and_save(const convert_arguments *args, const nimbus_net *teacher,
+                                      const data_splits *splits, nimbus_net **out,
+                                      nimbus_convert_report *report, nimbus_error *error)
+{
+    progress_display display;
+    nimbus_convert_options o = convert_options_of(args);
+    progress_init(&display, &args->common);
+    o.checkpoint = args->checkpoint;
+    o.valid = splits->valid;
+    o.progress = progress_show;
+    o.progress_user = &display;
+    work_begin();
+    nimbus_status status = nimbus_convert(teacher, splits->train, &o, out, report, error);
+    progress_finish(&display);
+    if (!status)
+        status = nimbus_net_save(*out, args->output, error);
+    if (status == NIMBUS_ERR_CANCELLED)
+        status = tool_error(error, status, "interrupted; the same command goes on from %s",
+                            args->checkpoint);
+    work_end();
+    return status;
+}
+
+static json_t *layers_report(const nimbus_convert_report *report, table *t)
+{
+    json_t *list = json_array();
+    table_heads(t, "layer", "codebooks", "leaves", "error", "seconds");
+    for (size_t i = 0; i < report->n_layers && i < 64; i++) {
+        const nimbus_convert_layer_report *layer = &report->layers[i];
+        table_cell(t, "%s", layer->name);
+        table_size(t, layer->n_codebooks);
+        table_size(t, (size_t)1 << layer->n_levels);
+        table_number(t, "%.4f", layer->error_fit);
+        table_number(t, "%.1f", layer->seconds);
+        json_array_append_new(
+            list, json_pack("{s:s,s:I,s:I,s:o,s:o}", "name", layer->name, "codebooks",
+                            (json_int_t)layer->n_codebooks, "levels", (json_int_t)layer->n_levels,
+                            "error", json_number(layer->error_fit), "seconds",
+                            json_number(layer->seconds)));
+    }
+    return list;
+}
+
+static int report_result(const convert_arguments *args, const nimbus_net *teacher,
+                         const nimbus_net *net, const data_splits *splits,
+                         const nimbus_convert_report *report)
+{
+    table layers, t;
+    nimbus_error error;
+    const unsigned n_threads = (unsigned)args->common.threads;
+    json_t *before = json_object(), *after = json_object();
+    table_init(&layers, "lrrrr");
+    json_t *json = json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "output", args->output, "layers",
+                             layers_report(report, &layers), "float", before, "converted", after,
+                             "seconds", json_number(report->seconds), "fit_seconds",
+                             json_number(report->fit_seconds), "tune_seconds",
+                             json_number(report->tune_seconds));
+    table_init(&t, "lrrr");
+    table_heads(&t, "float net", "rows", "accuracy", "loss");
+    nimbus_status status = splits_evaluate(teacher, splits, n_threads, &t, before, &error);
+    table_heads(&t, "converted", "", "", "");
+    if (!status)
+        status = splits_evaluate(net, splits, n_threads, &t, after, &error);
+    if (status) {
+        json_decref(json);
+        return fail(&error);
+    }
+    if (!args->common.json) {
+        table_print(&layers, stdout);
+        putchar('\n');
+    }
+    note(&args->common, "%s: converted in %.1f s", args->output, report->seconds);
+    return result_finish(&args->common, &t, json);
+}
+
+static int convert_run(int argc, char **argv)
+{
+    convert_arguments args = {.valid = 0.05};
+    nimbus_error error = {0};
+    nimbus_net *teacher = NULL, *net = NULL;
+    data_splits splits = {0};
+    static nimbus_convert_report report;
+    nimbus_net_info info;
+    char *output = NULL, *checkpoint = NULL, *schema = NULL;
+    nimbus_status status;
+    int result = EXIT_DONE;
+
+    int code = options_parse(&verb_convert, argc, argv, &args);
+    if (code >= 0)
+        return code;
+    if (!args.common.data)
+        return usage_error(&verb_convert, "--data SPEC is missing");
+    if (args.speed && args.accuracy)
+        return usage_error(&verb_convert, "--speed and --accuracy exclude each other");
+    if (args.bits > 8 && args.bits != 32)
+        return usage_error(&verb_convert, "--bits: %zu is neither 2 to 8 nor 32", args.bits);
+    if (!args.output)
+        args.output = output = path_with_suffix(args.common.files[0], ".lookup.net");
+    if (args.output && !args.checkpoint)
+        args.checkpoint = checkpoint = path_and_suffix(args.output, ".ckpt");
+    if (!args.output || !args.checkpoint) {
+        status = tool_error(&error, NIMBUS_ERR_MEMORY, "out of memory");
+        goto done;
+    }
+    if ((status = output_check(args.output, &error)) ||
+        (status = net_open(args.common.files[0], &teacher, &error)))
+        goto done;
+    nimbus_net_get_info(teacher, &info);
+    schema = schema_of_metadata(info.metadata, NULL);
+    if ((status = splits_open(&args.common, schema, args.valid, &splits, &error)) ||
+        (status = convert_and_save(&args, teacher, &splits, &net, &report, &error)))
+        goto done;
+    result = report_result(&args, teacher, net, &splits, &report);
+done:
+    nimbus_net_free(net);
+    nimbus_net_free(teacher);
+    splits_close(&splits);
+    free(output);
+    free(checkpoint);
+    free(schema);
+    return status ? fail(&error) : result;
+}

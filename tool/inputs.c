@@ -1,0 +1,324 @@
+/* inputs.c - opens data sets and models for the verbs, and evaluates programs like nets */
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+#define PROGRAM_MAGIC "NIMBUS\r\n"
+#define ROWS_AT_ONCE  4096
+
+nimbus_status tool_error(nimbus_error *error, nimbus_status status, const char *format, ...)
+{
+    va_list args;
+    *error = (nimbus_error){.status = status};
+    va_start(args, format);
+    vsnprintf(error->message, sizeof error->message, format, args);
+    va_end(args);
+    return status;
+}
+
+nimbus_data_options data_options_of(const common_arguments *common, const char *schema)
+{
+    nimbus_data_options options = NIMBUS_DATA_OPTIONS_INIT;
+    options.data_dir = common->data_dir;
+    options.seed = common->data_seed;
+    options.n_rows = common->rows;
+    options.label = common->label;
+    options.regression = common->regression;
+    options.schema = schema;
+    return options;
+}
+
+nimbus_status splits_open(const common_arguments *common, const char *schema,
+                          double valid_fraction, data_splits *out, nimbus_error *error)
+{
+    nimbus_data_options options = data_options_of(common, schema);
+    options.valid_fraction = valid_fraction;
+    *out = (data_splits){0};
+    nimbus_status status =
+        nimbus_data_open(common->data, NIMBUS_SPLIT_TRAIN, &options, &out->train, error);
+    if (!status && valid_fraction > 0)
+        status = nimbus_data_open(common->data, NIMBUS_SPLIT_VALID, &options, &out->valid, error);
+    if (!status) { /* the test rows are read as the training rows were */
+        nimbus_error no_test_rows;
+        options.schema = nimbus_data_schema(out->train);
+        if (nimbus_data_open(common->data, NIMBUS_SPLIT_TEST, &options, &out->test, &no_test_rows))
+            note(common, "no test rows: %s", no_test_rows.message);
+    }
+    if (status)
+        splits_close(out);
+    return status;
+}
+
+void splits_close(data_splits *splits)
+{
+    nimbus_data_free(splits->train);
+    nimbus_data_free(splits->valid);
+    nimbus_data_free(splits->test);
+    *splits = (data_splits){0};
+}
+
+nimbus_status splits_evaluate(const nimbus_net *net, const data_splits *splits, unsigned n_threads,
+                              table *t, json_t *json, nimbus_error *error)
+{
+    const struct {
+        const char *name;
+        const nimbus_data *data;
+    } parts[] = {{"train", splits->train}, {"valid", splits->valid}, {"test", splits->test}};
+    for (size_t i = 0; i < 3; i++) {
+        nimbus_evaluation e;
+        if (!parts[i].data || nimbus_data_get_info(parts[i].data)->n_rows == 0)
+            continue;
+        nimbus_status status = nimbus_evaluate(net, parts[i].data, n_threads, &e, error);
+        if (status)
+            return status;
+        table_cell(t, "%s", parts[i].name);
+        table_size(t, e.n_rows);
+        table_percent(t, e.accuracy);
+        table_number(t, "%.4f", e.loss);
+        json_object_set_new(json, parts[i].name,
+                            json_pack("{s:I,s:o,s:o}", "rows", (json_int_t)e.n_rows, "accuracy",
+                                      json_number(e.accuracy), "loss", json_number(e.loss)));
+    }
+    return NIMBUS_OK;
+}
+
+char *schema_of_metadata(const char *metadata, json_t **classes)
+{
+    json_t *root = json_loads(metadata, 0, NULL);
+    json_t *schema = json_object_get(root, "schema");
+    char *text = schema ? json_dumps(schema, JSON_COMPACT) : NULL;
+    if (classes)
+        *classes = json_incref(json_object_get(schema, "classes"));
+    json_decref(root);
+    return text;
+}
+
+static nimbus_status read_magic(const char *path, char magic[9], nimbus_error *error)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(errno));
+    size_t n = fread(magic, 1, 9, file);
+    int failed = ferror(file), code = errno;
+    fclose(file);
+    if (failed)
+        return tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(code));
+    if (n < 9)
+        return tool_error(error, NIMBUS_ERR_TRUNCATED,
+                          "%s: only %zu bytes, neither a .nimbus program nor a .net file", path,
+                          n);
+    return NIMBUS_OK;
+}
+
+static void describe_net(model *m)
+{
+    nimbus_net_info info;
+    nimbus_net_get_info(m->net, &info);
+    m->n_inputs = info.n_inputs;
+    m->n_outputs = info.n_outputs;
+    m->input_dtype = info.input_dtype;
+    m->schema = schema_of_metadata(info.metadata, &m->classes);
+}
+
+static void describe_program(model *m)
+{
+    const nimbus_program_info *info = nimbus_info(m->program);
+    m->n_inputs = info->n_inputs;
+    m->n_outputs = info->n_outputs;
+    m->input_dtype = info->input_dtype;
+    m->schema = schema_of_metadata(nimbus_metadata(m->program), &m->classes);
+}
+
+nimbus_status model_open(const char *path, model *out, nimbus_error *error)
+{
+    char magic[9];
+    *out = (model){0};
+    nimbus_status status = read_magic(path, magic, error);
+    if (status)
+        return status;
+    if (memcmp(magic, PROGRAM_MAGIC, 8) == 0) {
+        status = nimbus_open(path, &out->program, error);
+        if (!status)
+            describe_program(out);
+    } else if (magic[8] == '{') { /* safetensors: length of the header, then its JSON */
+        status = nimbus_net_load(path, &out->net, error);
+        if (!status)
+            describe_net(out);
+    } else {
+        status = tool_error(error, NIMBUS_ERR_FORMAT,
+                            "%s: neither a .nimbus program nor a .net file", path);
+    }
+    return status;
+}
+
+void model_close(model *m)
+{
+    nimbus_net_free(m->net);
+    nimbus_close(m->program);
+    free(m->schema);
+    json_decref(m->classes);
+    *m = (model){0};
+}
+
+nimbus_status net_open(const char *path, nimbus_net **out, nimbus_error *error)
+{
+    char magic[9];
+    *out = NULL;
+    nimbus_status status = read_magic(path, magic, error);
+    if (status)
+        return status;
+    if (memcmp(magic, PROGRAM_MAGIC, 8) == 0)
+        return tool_error(error, NIMBUS_ERR_FORMAT,
+                          "%s: is a compiled .nimbus program; a .net file is needed here", path);
+    return nimbus_net_load(path, out, error);
+}
+
+nimbus_status program_outputs(const nimbus_program *program, const nimbus_data *data,
+                              float **outputs, nimbus_error *error)
+{
+    const nimbus_program_info *info = nimbus_info(program);
+    const nimbus_data_info *have = nimbus_data_get_info(data);
+    nimbus_status status = NIMBUS_OK;
+    size_t m = info->n_outputs, stride = info->n_inputs * (info->input_dtype == NIMBUS_U8 ? 1 : 4);
+    void *scratch = NULL;
+    int32_t *scores = NULL;
+
+    *outputs = NULL;
+    if (have->n_features != info->n_inputs || have->dtype != info->input_dtype)
+        return tool_error(error, NIMBUS_ERR_MISMATCH,
+                          "the program reads %zu %s values a row, but the data has %zu %s values",
+                          info->n_inputs, info->input_dtype == NIMBUS_U8 ? "u8" : "f32",
+                          have->n_features, have->dtype == NIMBUS_U8 ? "u8" : "f32");
+    *outputs = calloc(have->n_rows ? have->n_rows : 1, m * sizeof **outputs);
+    scratch = malloc(nimbus_scratch_size(program, ROWS_AT_ONCE));
+    scores = calloc(ROWS_AT_ONCE, m * sizeof *scores);
+    if (!*outputs || !scratch || !scores) {
+        status = tool_error(error, NIMBUS_ERR_MEMORY, "out of memory for the outputs of %zu rows",
+                            have->n_rows);
+        goto done;
+    }
+    const char *rows = nimbus_data_features(data);
+    for (size_t at = 0; at < have->n_rows; at += ROWS_AT_ONCE) {
+        size_t n = have->n_rows - at < ROWS_AT_ONCE ? have->n_rows - at : ROWS_AT_ONCE;
+        status = nimbus_run(program, rows + at * stride, stride, n, scores, scratch);
+        if (status) {
+            status = tool_error(error, status, "the program refused rows from %zu on", at);
+            goto done;
+        }
+        for (size_t i = 0; i < n * m; i++)
+            (*outputs)[at * m + i] = (float)scores[i] * info->output_scale;
+    }
+done:
+    if (status) {
+        free(*outputs);
+        *outputs = NULL;
+    }
+    free(scratch);
+    free(scores);
+    return status;
+}
+
+/* Index of the largest of m values; the first of equals. */
+static size_t best_of(const float *y, size_t m)
+{
+    size_t best = 0;
+    for (size_t j = 1; j < m; j++)
+        if (y[j] > y[best])
+            best = j;
+    return best;
+}
+
+static double cross_entropy(const float *y, size_t m, size_t label)
+{
+    double sum = 0, top = (double)y[best_of(y, m)];
+    for (size_t j = 0; j < m; j++)
+        sum += exp((double)y[j] - top);
+    return log(sum) + top - (double)y[label];
+}
+
+nimbus_evaluation outputs_evaluate(const float *outputs, size_t n_outputs, const nimbus_data *data)
+{
+    const nimbus_data_info *info = nimbus_data_get_info(data);
+    const int32_t *labels = nimbus_data_labels(data);
+    const float *targets = nimbus_data_targets(data);
+    nimbus_evaluation result = {.n_rows = info->n_rows, .accuracy = NAN, .loss = NAN};
+    double sum = 0;
+    if ((!labels && !targets) || info->n_rows == 0)
+        return result;
+    for (size_t i = 0; i < info->n_rows; i++) {
+        const float *y = outputs + i * n_outputs;
+        if (labels && (size_t)labels[i] < n_outputs) {
+            result.n_correct += best_of(y, n_outputs) == (size_t)labels[i];
+            sum += cross_entropy(y, n_outputs, (size_t)labels[i]);
+        }
+        for (size_t j = 0; targets && j < n_outputs && j < info->n_targets; j++) {
+            double d = (double)y[j] - (double)targets[i * info->n_targets + j];
+            sum += d * d / (double)info->n_targets;
+        }
+    }
+    result.loss = sum / (double)info->n_rows;
+    if (labels)
+        result.accuracy = (double)result.n_correct / (double)info->n_rows;
+    return result;
+}
+
+nimbus_status model_evaluate(const model *m, const nimbus_data *data, unsigned n_threads,
+                             nimbus_evaluation *out, nimbus_error *error)
+{
+    if (m->net)
+        return nimbus_evaluate(m->net, data, n_threads, out, error);
+    float *outputs;
+    nimbus_status status = program_outputs(m->program, data, &outputs, error);
+    if (status)
+        return status;
+    *out = outputs_evaluate(outputs, m->n_outputs, data);
+    free(outputs);
+    return NIMBUS_OK;
+}
+
+nimbus_status output_check(const char *path, nimbus_error *error)
+{
+    struct stat s;
+    char folder[PATH_MAX];
+    if (strlen(path) >= sizeof folder)
+        return tool_error(error, NIMBUS_ERR_ARGUMENT, "the name of the output is too long");
+    if (stat(path, &s) == 0 && !S_ISREG(s.st_mode))
+        return tool_error(error, NIMBUS_ERR_IO, "%s: exists and is not a regular file", path);
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        snprintf(folder, sizeof folder, ".");
+    else
+        snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    if (access(folder, W_OK | X_OK) != 0)
+        return tool_error(error, NIMBUS_ERR_IO, "cannot write into folder '%s': %s", folder,
+                          strerror(errno));
+    return NIMBUS_OK;
+}
+
+static char *join(const char *path, size_t keep, const char *suffix)
+{
+    size_t size = keep + strlen(suffix) + 1;
+    char *out = malloc(size);
+    if (out)
+        snprintf(out, size, "%.*s%s", (int)keep, path, suffix);
+    return out;
+}
+
+char *path_and_suffix(const char *path, const char *suffix)
+{
+    return join(path, strlen(path), suffix);
+}
+
+char *path_with_suffix(const char *path, const char *suffix)
+{
+    const char *slash = strrchr(path, '/'), *dot = strrchr(path, '.');
+    int has_suffix = dot && dot != path && (!slash || dot > slash + 1);
+    return join(path, has_suffix ? (size_t)(dot - path) : strlen(path), suffix);
+}

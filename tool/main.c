@@ -1,0 +1,129 @@
+/* main.c - the command-line tool: finds the verb, keeps signals and standard output in order */
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+static const nimbus_verb *const verbs[] = {&verb_demo,    &verb_data, &verb_train, &verb_convert,
+                                           &verb_compile, &verb_eval, &verb_run,   &verb_bench,
+                                           &verb_inspect, &verb_check};
+#define N_VERBS (sizeof verbs / sizeof *verbs)
+
+static const char *verb_name = "";
+static volatile sig_atomic_t signal_seen, working;
+
+static void on_signal(int number)
+{
+    if (signal_seen || !working)
+        _exit(128 + number);
+    signal_seen = number;
+}
+
+void work_begin(void)
+{
+    working = 1;
+}
+
+void work_end(void)
+{
+    working = 0;
+}
+
+int work_interrupted(void)
+{
+    return (int)signal_seen;
+}
+
+static void install_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a write past a size limit then fails with a message */
+}
+
+int fail(const nimbus_error *error)
+{
+    return fail_with("%s", error->message[0] ? error->message : nimbus_status_name(error->status));
+}
+
+int fail_with(const char *format, ...)
+{
+    va_list args;
+    fprintf(stderr, "nimbus %s: ", verb_name);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return signal_seen ? 128 + (int)signal_seen : EXIT_FAILED;
+}
+
+void note(const common_arguments *common, const char *format, ...)
+{
+    va_list args;
+    if (common->quiet)
+        return;
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+static void print_overview(FILE *out)
+{
+    fputs("nimbus - turns float nets into integer lookup programs, and runs them\n\n"
+          "usage: nimbus VERB [options]\n\n",
+          out);
+    for (size_t i = 0; i < N_VERBS; i++)
+        fprintf(out, "  %-8s  %s\n", verbs[i]->name, verbs[i]->purpose);
+    fputs("\nthe way of a net:  data -> train -> convert -> compile -> run\n"
+          "start here:        nimbus demo\n"
+          "more:              nimbus VERB --help\n",
+          out);
+}
+
+static int dispatch(int argc, char **argv)
+{
+    const char *names[N_VERBS];
+    for (size_t i = 0; i < N_VERBS; i++) {
+        names[i] = verbs[i]->name;
+        if (strcmp(argv[0], verbs[i]->name) == 0) {
+            verb_name = verbs[i]->name;
+            return verbs[i]->run(argc, argv);
+        }
+    }
+    const char *near = nearest_name(argv[0], names, N_VERBS);
+    fprintf(stderr, "nimbus: unknown verb '%s'%s%s%s\ntry 'nimbus --help'\n", argv[0],
+            near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    int code = EXIT_DONE;
+    install_signals();
+    if (argc < 2) {
+        print_overview(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        printf("nimbus %s\n", nimbus_version());
+    } else if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+               (strcmp(argv[1], "help") == 0 && argc == 2)) {
+        print_overview(stdout);
+    } else if (strcmp(argv[1], "help") == 0) {
+        char *help[] = {argv[2], "--help", NULL};
+        code = dispatch(2, help);
+    } else {
+        code = dispatch(argc - 1, argv + 1);
+    }
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_DONE) {
+        perror("nimbus: cannot write to standard output");
+        code = EXIT_FAILED;
+    }
+    return code;
+}
