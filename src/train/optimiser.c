@@ -8,17 +8,11 @@
  * The same pass clears the gradient and notices values that are no longer finite. Parameters are
  * cut into fixed chunks, one list over all of them, so that threads share the work of small and
  * large ones alike. */
-#if defined(__GNUC__) && !defined(__clang__) /* lets the square root be vectorised */
-#pragma GCC optimize("no-math-errno")
-#define SIMD_WITH_ROOT _Pragma("omp simd reduction(| : bad)")
-#else
-#define SIMD_WITH_ROOT
-#endif
-
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
+#include "net/simd.h"
 #include "train/train.h"
 
 #define CHUNK   8192
@@ -53,12 +47,13 @@ typedef struct adamw_rates {
     real keep, beta1, rest1, beta2, rest2, step_size, root_scale;
 } adamw_rates;
 
+NIMBUS_SIMD_CLONES
 static bool adamw(size_t n, real *restrict w, real *restrict g, real *restrict m, real *restrict v,
                   const adamw_rates *rates)
 {
     const adamw_rates r = *rates;
     int bad = 0;
-    SIMD_WITH_ROOT
+#pragma omp simd reduction(| : bad)
     for (size_t i = 0; i < n; i++) {
         real gi = g[i];
         real mi = r.beta1 * m[i] + r.rest1 * gi;
@@ -73,6 +68,7 @@ static bool adamw(size_t n, real *restrict w, real *restrict g, real *restrict m
     return !bad;
 }
 
+NIMBUS_SIMD_CLONES
 static bool sgd(size_t n, real *restrict w, real *restrict g, real *restrict m, real keep,
                 real momentum, real rate)
 {
