@@ -1,4 +1,4 @@
-/* convert.h - the parts of the conversion stage: columns, trees, tables, rounding. */
+/* convert.h - the parts of the conversion stage: columns, trees, tables, plans. */
 #ifndef NIMBUS_CONVERT_H
 #define NIMBUS_CONVERT_H
 
@@ -63,15 +63,6 @@ typedef struct nimbus_table_job {
  * the variance of y. Errors: MEMORY, VALUE (the system is not positive definite). */
 NIMBUS_MUST_CHECK nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job,
                                                   double *error_fit, nimbus_error *error);
-
-/* ---- quantise.c ----------------------------------------------------------------------------- */
-
-/* Chooses the quantisation steps for tables of `bits` and rounds: entries are first centred (a
- * codebook's mid-range moves into the bias, which changes nothing), then each output gets the step
- * of least squared error - one step for all outputs if `uniform`. Error: MEMORY. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits,
-                                                      bool uniform, unsigned n_threads,
-                                                      nimbus_error *error);
 
 /* ---- plan.c: what the options say about each layer ------------------------------------------ */
 

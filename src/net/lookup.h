@@ -50,6 +50,14 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigne
 /* The tables as the forward pass adds them: the rounded ones for bits > 0, else the floats. */
 const real *nimbus_lookup_tables(const nimbus_layer *layer);
 
+/* quantise.c: chooses the quantisation steps for tables of `bits` (2..8) and rounds: entries are
+ * first centred (a codebook's mid-range moves into the bias, which changes nothing), then each
+ * output gets the step of least squared error - one step for all outputs if `uniform`, as the last
+ * layer needs it for its scores to be compared. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits,
+                                                      bool uniform, unsigned n_threads,
+                                                      nimbus_error *error);
+
 /* Forward and backward of the states SOFT and LOOKUP; called by the linear layer. */
 size_t nimbus_lookup_saved_size(const nimbus_layer *layer, size_t n_rows);
 void nimbus_lookup_forward(nimbus_layer *layer, nimbus_io *io);

@@ -1,7 +1,7 @@
 /* quantise.c - quantisation steps for the tables of a layer */
 #include <math.h>
 
-#include "convert/convert.h"
+#include "net/lookup.h"
 #include "net/simd.h"
 
 /* A codebook adds the same to an output whichever leaf is taken only in its mid-range: moved into

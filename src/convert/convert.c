@@ -1,0 +1,371 @@
+/* convert.c - the schedule: layer by layer through the net, then one global fine-tune
+ *
+ * For every linear layer in order: its inputs, as the layers before it now compute them, and the
+ * float net's own output on the same rows are known; trees are learned, tables fitted, and for deep
+ * nets the layer is trained for a while with the ones after it locked. Outputs of finished layers
+ * are computed once and kept, and every layer sees the same bounded number of rows, so the work
+ * grows linearly with depth. Then tables are rounded and all layers train together, taught by the
+ * float net. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "convert/internal.h"
+
+enum {
+    DEFAULT_FIT_ROWS = 30000,
+    SHALLOW = 4 /* nets of up to so many linear layers gain nothing from training layer by layer */
+};
+
+/* ---- settings ------------------------------------------------------------------------------- */
+
+static nimbus_status resolve(const nimbus_convert_options *options, nimbus_convert_options *out,
+                             const nimbus_data *data, nimbus_error *error)
+{
+    static const size_t epochs_of_preset[] = {
+        [NIMBUS_BALANCED] = 20, [NIMBUS_SPEED] = 30, [NIMBUS_ACCURACY] = 20};
+    nimbus_convert_options defaults = NIMBUS_CONVERT_OPTIONS_INIT;
+    size_t n_rows = nimbus_data_get_info(data)->n_rows;
+
+    *out = options ? *options : defaults;
+    if (out->size != sizeof *out || out->train.size != sizeof out->train)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "conversion options of %zu bytes, expected %zu: not set up with "
+                           "NIMBUS_CONVERT_OPTIONS_INIT",
+                           out->size, sizeof *out);
+    if ((unsigned)out->split_method > NIMBUS_PLAIN || (unsigned)out->table_method > NIMBUS_MEAN ||
+        (unsigned)out->estimator > NIMBUS_ESTIMATOR_SOFTMAX)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "unknown split, table or estimator method");
+    if (!(out->lambda >= 0) || !isfinite(out->lambda))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "lambda %g, expected 0 or more", out->lambda);
+    if (out->fit_rows == 0)
+        out->fit_rows = DEFAULT_FIT_ROWS;
+    if (out->fit_rows > n_rows)
+        out->fit_rows = n_rows;
+    if (out->epochs == 0)
+        out->epochs = (unsigned)out->preset <= NIMBUS_ACCURACY ? epochs_of_preset[out->preset] : 0;
+
+    nimbus_train_options *train = &out->train;
+    train->epochs = out->epochs;
+    train->rate = train->rate > 0 ? train->rate : 1e-3;
+    train->table_rate = train->table_rate > 0 ? train->table_rate : 3e-3;
+    train->warmup_steps = train->warmup_steps > 0 ? train->warmup_steps : 50;
+    train->distill = train->distill > 0 ? train->distill : 1;
+    train->margin_noise = train->margin_noise > 0 ? train->margin_noise : 0.3;
+    train->seed = out->seed;
+    train->n_threads = out->n_threads;
+    train->valid = out->valid;
+    return NIMBUS_OK;
+}
+
+/* ---- one layer ------------------------------------------------------------------------------ */
+
+static nimbus_status fit_layer(conversion *c, size_t i, double *error_fit, nimbus_error *error)
+{
+    nimbus_layer *layer = &c->net->layers[i];
+    const nimbus_layer_plan *plan = &c->plans[i];
+    const nimbus_layer *source = &c->teacher->layers[i];
+    const real *weight = nimbus_layer_param((nimbus_layer *)source, "weight")->value;
+    const real *x = c->converted.out[layer->input[0]];
+    nimbus_groups groups = {0};
+    nimbus_status status;
+
+    if ((status = nimbus_groups_new(layer->in_shape, plan->v, plan->columns, &groups, error))) {
+        status = nimbus_fail_prefix(error, status, "layer %s", layer->name);
+        goto done;
+    }
+    if ((status = nimbus_lookup_attach(layer, groups.n_codebooks, plan->levels, plan->tree, error)))
+        goto done;
+    layer->lookup->estimator = c->options.estimator;
+    nimbus_tree_job trees = {.x = x,
+                             .n_rows = c->converted.n_rows,
+                             .n_columns = nimbus_shape_width(layer->in_shape),
+                             .weight = weight,
+                             .n_outputs = nimbus_shape_width(layer->shape),
+                             .method = c->options.split_method,
+                             .groups = &groups,
+                             .n_threads = c->options.n_threads};
+    nimbus_table_job tables = {.x = x,
+                               .y = c->clean.out[i],
+                               .n_rows = c->converted.n_rows,
+                               .weight = weight,
+                               .groups = &groups,
+                               .method = c->options.table_method,
+                               .lambda = c->options.lambda,
+                               .n_threads = c->options.n_threads};
+    if ((status = nimbus_trees_learn(layer, &trees, error)) ||
+        (status = nimbus_tables_fit(layer, &tables, error_fit, error)) ||
+        (status = nimbus_net_set_state(c->net, i, NIMBUS_STATE_LOOKUP, error)))
+        goto done;
+done:
+    nimbus_groups_free(&groups);
+    return status;
+}
+
+/* The last layer with parameters of its own kind is the one whose scores are compared. */
+static bool is_last_linear(const nimbus_net *net, size_t i)
+{
+    for (size_t j = i + 1; j < net->n_layers; j++)
+        if (net->layers[j].type == &nimbus_layer_linear)
+            return false;
+    return true;
+}
+
+static nimbus_status quantise_layers(conversion *c, nimbus_error *error)
+{
+    for (size_t i = 0; i < c->net->n_layers; i++) {
+        nimbus_layer *layer = &c->net->layers[i];
+        if (!layer->lookup || c->plans[i].exact || c->plans[i].bits == 0 || layer->lookup->bits)
+            continue;
+        nimbus_status status =
+            nimbus_layer_quantise(layer, c->plans[i].bits, is_last_linear(c->net, i),
+                                  c->options.n_threads, error);
+        if (status)
+            return status;
+    }
+    return NIMBUS_OK;
+}
+
+static nimbus_status set_states(nimbus_net *net, nimbus_layer_state from, nimbus_layer_state to,
+                                nimbus_error *error)
+{
+    nimbus_status status = NIMBUS_OK;
+    for (size_t i = 0; i < net->n_layers && status == NIMBUS_OK; i++)
+        if (net->layers[i].type == &nimbus_layer_linear && net->layers[i].state == from)
+            status = nimbus_net_set_state(net, i, to, error);
+    return status;
+}
+
+/* ---- training: one layer with the rest locked, and all together ------------------------------ */
+
+static int forward_progress(void *user, const nimbus_progress *progress)
+{
+    conversion *c = user;
+    nimbus_progress p = *progress;
+    p.stage = c->stage;
+    p.seconds = c->seconds_before + nimbus_seconds() - c->began;
+    return c->options.progress(c->options.progress_user, &p);
+}
+
+static void hook_progress(conversion *c, nimbus_train_options *train, const char *stage)
+{
+    snprintf(c->stage, sizeof c->stage, "%s", stage);
+    train->progress = c->options.progress ? forward_progress : NULL;
+    train->progress_user = c;
+}
+
+/* Trains layer i (in SOFT) on its recorded inputs; the layers after it pass gradients only. */
+static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
+{
+    const nimbus_layer *layer = &c->net->layers[i];
+    nimbus_data_info info = *nimbus_data_get_info(c->fit_data);
+    nimbus_data *inputs = NULL;
+    nimbus_train_options train = c->options.train;
+    nimbus_status status;
+    char stage[80];
+
+    info.dtype = NIMBUS_F32;
+    info.n_features = nimbus_shape_width(layer->in_shape);
+    info.channels = layer->in_shape.channels;
+    info.height = layer->in_shape.height;
+    info.width = layer->in_shape.width;
+    if ((status = nimbus_data_from_arrays(&info, c->converted.out[layer->input[0]],
+                                          nimbus_data_labels(c->fit_data),
+                                          nimbus_data_targets(c->fit_data), &inputs, error)) ||
+        (status = set_states(c->net, NIMBUS_STATE_DENSE, NIMBUS_STATE_LOCKED, error)) ||
+        (status = nimbus_net_set_state(c->net, i, NIMBUS_STATE_SOFT, error)))
+        goto done;
+    train.first_layer = i;
+    train.epochs = (size_t)ceil(c->layer_epochs);
+    train.teacher_outputs = c->teacher_outputs;
+    train.valid = NULL;
+    train.shift = 0;
+    train.flip = 0;
+    train.noise = 0;
+    train.mixup = 0;
+    train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
+    snprintf(stage, sizeof stage, "train layer %s", layer->name);
+    hook_progress(c, &train, stage);
+    if ((status = nimbus_train(c->net, inputs, &train, NULL, error)) ||
+        (status = nimbus_net_set_state(c->net, i, NIMBUS_STATE_LOOKUP, error)) ||
+        (status = set_states(c->net, NIMBUS_STATE_LOCKED, NIMBUS_STATE_DENSE, error)))
+        goto done;
+done:
+    nimbus_data_free(inputs);
+    return status;
+}
+
+static nimbus_status fine_tune(conversion *c, const nimbus_data *data,
+                               nimbus_train_report *report, nimbus_error *error)
+{
+    nimbus_train_options train = c->options.train;
+    nimbus_status status;
+
+    train.teacher = c->teacher;
+    train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
+    hook_progress(c, &train, "fine-tune");
+    if ((status = set_states(c->net, NIMBUS_STATE_LOOKUP, NIMBUS_STATE_SOFT, error)) ||
+        (status = nimbus_train(c->net, data, &train, report, error)))
+        return status;
+    return set_states(c->net, NIMBUS_STATE_SOFT, NIMBUS_STATE_LOOKUP, error);
+}
+
+/* ---- layer by layer -------------------------------------------------------------------------- */
+
+static nimbus_status report_fit(conversion *c, const nimbus_layer *layer, size_t done, size_t total,
+                                nimbus_error *error)
+{
+    if (!c->options.progress)
+        return NIMBUS_OK;
+    snprintf(c->stage, sizeof c->stage, "fit layer %s", layer->name);
+    nimbus_progress p = {.stage = c->stage,
+                         .done = (double)done,
+                         .total = (double)total,
+                         .seconds = c->seconds_before + nimbus_seconds() - c->began,
+                         .seconds_left = -1,
+                         .loss = NAN,
+                         .train_accuracy = NAN,
+                         .valid_accuracy = NAN};
+    if (c->options.progress(c->options.progress_user, &p))
+        return nimbus_fail(error, NIMBUS_ERR_CANCELLED, "conversion stopped before layer %s",
+                           layer->name);
+    return NIMBUS_OK;
+}
+
+static bool wants_fit(const conversion *c, size_t i)
+{
+    const nimbus_layer *layer = &c->net->layers[i];
+    return layer->type == &nimbus_layer_linear && !c->plans[i].exact &&
+           c->teacher->layers[i].lookup == NULL;
+}
+
+static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report,
+                                    nimbus_error *error)
+{
+    nimbus_status status = NIMBUS_OK;
+    size_t n_fits = 0, done = 0;
+
+    for (size_t i = 0; i < c->net->n_layers; i++)
+        n_fits += wants_fit(c, i);
+    c->layer_epochs = c->options.layer_epochs != 0 ? c->options.layer_epochs
+                      : n_fits > SHALLOW           ? 1
+                                                   : 0;
+    if (n_fits == 0)
+        return NIMBUS_OK;
+    for (size_t i = 0; i < c->net->n_layers && status == NIMBUS_OK; i++) {
+        double began = nimbus_seconds();
+        status = nimbus_frontier_advance(&c->clean, i, error);
+        if (status == NIMBUS_OK && wants_fit(c, i)) {
+            double error_fit = NAN;
+            bool fitted_before = i < c->layers_done;
+            if (!fitted_before) {
+                if ((status = report_fit(c, &c->net->layers[i], done, n_fits, error)) ||
+                    (status = fit_layer(c, i, &error_fit, error)))
+                    break;
+                if (c->layer_epochs > 0 && (status = train_layer(c, i, error)))
+                    break;
+                c->layers_done = i + 1;
+            }
+            if (report->n_layers < sizeof report->layers / sizeof report->layers[0]) {
+                nimbus_convert_layer_report *r = &report->layers[report->n_layers];
+                memcpy(r->name, c->net->layers[i].name, sizeof r->name);
+                r->n_codebooks = c->net->layers[i].lookup->n_codebooks;
+                r->n_levels = c->net->layers[i].lookup->n_levels;
+                r->error_fit = error_fit;
+                r->seconds = nimbus_seconds() - began;
+            }
+            report->n_layers++;
+            done++;
+            if (!fitted_before)
+                status = nimbus_conversion_save(c, error);
+        }
+        if (status == NIMBUS_OK)
+            status = nimbus_frontier_advance(&c->converted, i, error);
+    }
+    return status;
+}
+
+/* ---- the whole conversion -------------------------------------------------------------------- */
+
+static nimbus_status prepare(conversion *c, const nimbus_data *data, nimbus_error *error)
+{
+    nimbus_status status;
+    size_t n_outputs = nimbus_shape_width(c->teacher->layers[c->teacher->n_layers - 1].shape);
+
+    if ((status = nimbus_sample_rows(data, c->options.fit_rows, c->options.seed, &c->fit_data,
+                                     error)) ||
+        (status = nimbus_frontier_new(&c->clean, c->teacher, c->fit_data, c->options.n_threads,
+                                      error)) ||
+        (status = nimbus_frontier_new(&c->converted, c->net, c->fit_data, c->options.n_threads,
+                                      error)))
+        return status;
+    size_t n_rows = nimbus_data_get_info(c->fit_data)->n_rows;
+    c->teacher_outputs = nimbus_alloc(n_rows * n_outputs, sizeof *c->teacher_outputs);
+    if (!c->teacher_outputs)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for the teacher's outputs");
+    return nimbus_net_predict(c->teacher, c->fit_data, c->options.n_threads, c->teacher_outputs,
+                              error);
+}
+
+static nimbus_status check_arguments(const nimbus_net *teacher, const nimbus_data *data,
+                                     nimbus_error *error)
+{
+    const nimbus_data_info *info = nimbus_data_get_info(data);
+    size_t d = nimbus_shape_width(teacher->layers[0].shape);
+
+    if (info->n_features != d)
+        return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
+                           "the net reads rows of %zu values, the data has %zu features", d,
+                           info->n_features);
+    if (info->n_rows < 2)
+        return nimbus_fail(error, NIMBUS_ERR_MISMATCH, "%zu rows are too few to convert on",
+                           info->n_rows);
+    return NIMBUS_OK;
+}
+
+nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
+                             const nimbus_convert_options *options, nimbus_net **out,
+                             nimbus_convert_report *report, nimbus_error *error)
+{
+    nimbus_convert_report unused = {0};
+    conversion *c = NULL;
+    nimbus_status status;
+
+    *out = NULL;
+    report = report ? report : &unused;
+    *report = (nimbus_convert_report){0};
+    if ((status = check_arguments(teacher, data, error)))
+        return status;
+    c = nimbus_alloc(1, sizeof *c);
+    if (!c)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to convert");
+    c->began = nimbus_seconds();
+    if ((status = resolve(options, &c->options, data, error)) ||
+        (status = nimbus_net_copy(teacher, &c->teacher, error)) ||
+        (status = nimbus_net_copy(teacher, &c->net, error)) ||
+        (status = nimbus_plan_layers(teacher, &c->options, &c->plans, error)) ||
+        (status = nimbus_conversion_open(c, data, error)))
+        goto done;
+    if (!c->rounded) {
+        if ((status = prepare(c, data, error)) || (status = convert_layers(c, report, error)) ||
+            (status = quantise_layers(c, error)))
+            goto done;
+        c->rounded = true;
+        if ((status = nimbus_conversion_save(c, error)))
+            goto done;
+    }
+    report->fit_seconds = c->seconds_before + nimbus_seconds() - c->began;
+    nimbus_conversion_release(c);
+    if (c->options.epochs != SIZE_MAX && c->options.epochs > 0 &&
+        (status = fine_tune(c, data, &report->tune, error)))
+        goto done;
+    report->tune_seconds = report->tune.seconds;
+    report->seconds = report->fit_seconds + report->tune_seconds;
+    if ((status = nimbus_conversion_close(c, error)))
+        goto done;
+    *out = c->net;
+    c->net = NULL;
+done:
+    nimbus_conversion_free(c);
+    return status;
+}

@@ -1,0 +1,67 @@
+/* internal.h - the state of a running conversion, shared by the schedule and its checkpoint. */
+#ifndef NIMBUS_CONVERT_INTERNAL_H
+#define NIMBUS_CONVERT_INTERNAL_H
+
+#include "convert/convert.h"
+
+/* ---- frontier.c: outputs of a net's layers over many rows, kept only while needed ------------ */
+
+typedef struct nimbus_frontier {
+    nimbus_net *net;
+    const nimbus_data *data;
+    size_t n_rows;
+    unsigned n_threads;
+    real **out;       /* [n_layers] -> [n_rows][width], NULL before it is computed or after the
+                         last layer that reads it is done */
+    size_t *last_use; /* [n_layers] index of that layer */
+} nimbus_frontier;
+
+NIMBUS_MUST_CHECK nimbus_status nimbus_frontier_new(nimbus_frontier *f, nimbus_net *net,
+                                                    const nimbus_data *data, unsigned n_threads,
+                                                    nimbus_error *error);
+void nimbus_frontier_free(nimbus_frontier *f);
+
+/* Computes layer i (in inference mode; its inputs must be there) and releases what no later layer
+ * reads. Layers are advanced in order. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_frontier_advance(nimbus_frontier *f, size_t i,
+                                                        nimbus_error *error);
+
+/* A seeded choice of n rows of data, as a data set of its own. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_sample_rows(const nimbus_data *data, size_t n, uint64_t seed,
+                                                   nimbus_data **out, nimbus_error *error);
+
+/* ---- the conversion -------------------------------------------------------------------------- */
+
+typedef struct conversion {
+    nimbus_convert_options options; /* with defaults filled in */
+    nimbus_layer_plan *plans;       /* [n_layers] */
+    nimbus_net *teacher, *net;      /* copies: the float net, and what becomes of it */
+    nimbus_data *fit_data;
+    nimbus_frontier clean, converted; /* the teacher's and the net's layer outputs over fit_data */
+    float *teacher_outputs;           /* [fit rows][n_outputs] */
+    double layer_epochs;              /* resolved */
+    size_t layers_done;               /* layers below this index are finished */
+    bool rounded;                     /* tables have their quantisation steps */
+    double began, seconds_before;     /* seconds_before: of earlier runs */
+    uint32_t fingerprint;             /* of everything that shapes the result */
+    char tune_path[4096];             /* the training checkpoint beside options.checkpoint; "" */
+    char stage[80];
+} conversion;
+
+void nimbus_conversion_release(conversion *c); /* what only fitting needs */
+void nimbus_conversion_free(conversion *c);
+
+/* ---- resume.c --------------------------------------------------------------------------------- */
+
+/* Takes up a checkpoint if options.checkpoint names one that exists. Errors: MISMATCH (made with
+ * other options, net or data), and those of reading. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data,
+                                                       nimbus_error *error);
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error);
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_close(const conversion *c, nimbus_error *error);
+
+/* The checkpoint's bytes, for tests and fuzzing: fills c->net and the progress fields. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_read(conversion *c, const void *bytes,
+                                                       size_t size, nimbus_error *error);
+
+#endif

@@ -1,0 +1,195 @@
+/* resume.c - the conversion's checkpoint: the net so far, and how far that is
+ *
+ * A container with magic "NIMBUSCV" and the sections "INFO" (u32 fingerprint, u32 finished layers,
+ * u32 tables are rounded, f32 seconds) and "NET " (the bytes of a .net file). Training keeps its
+ * own checkpoint in a file beside it, PATH.tune. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "convert/internal.h"
+
+static const char magic[8] = "NIMBUSCV";
+enum { MAJOR = 1, MINOR = 0 };
+static const size_t size_limit = (size_t)8 << 30;
+
+static uint32_t crc_of_data(const nimbus_data *data)
+{
+    const nimbus_data_info *info = nimbus_data_get_info(data);
+    const int32_t *labels = nimbus_data_labels(data);
+    const float *targets = nimbus_data_targets(data);
+    size_t element = info->dtype == NIMBUS_U8 ? 1 : sizeof(float);
+    uint32_t crc = nimbus_crc32c(0, nimbus_data_features(data),
+                                 info->n_rows * info->n_features * element);
+    if (labels)
+        crc = nimbus_crc32c(crc, labels, info->n_rows * sizeof *labels);
+    if (targets)
+        crc = nimbus_crc32c(crc, targets, info->n_rows * info->n_targets * sizeof *targets);
+    return crc;
+}
+
+/* A checksum over everything that shapes the fits: options, the float net, the data. What shapes
+ * the training after them stands in the training's own checkpoint. */
+static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, nimbus_error *error)
+{
+    const nimbus_convert_options *o = &c->options;
+    nimbus_buffer b = {0};
+    nimbus_status status = nimbus_net_write(c->teacher, &b, error);
+
+    if (status == NIMBUS_OK) {
+        const uint64_t numbers[] = {o->v,
+                                    o->levels,
+                                    o->bits,
+                                    o->fit_rows,
+                                    o->epochs,
+                                    o->seed,
+                                    (uint64_t)o->preset,
+                                    (uint64_t)o->tree,
+                                    (uint64_t)o->split_method,
+                                    (uint64_t)o->table_method,
+                                    (uint64_t)o->estimator,
+                                    crc_of_data(data)};
+        for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+            nimbus_write_u64le(&b, numbers[i]);
+        nimbus_write_f32le(&b, (float)o->lambda);
+        nimbus_write_f32le(&b, (float)o->layer_epochs);
+        nimbus_write_bytes(&b, o->layers ? o->layers : "", o->layers ? strlen(o->layers) : 0);
+        if (b.failed)
+            status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for a checkpoint");
+        c->fingerprint = nimbus_crc32c(0, b.bytes, b.size);
+    }
+    nimbus_buffer_free(&b);
+    return status;
+}
+
+nimbus_status nimbus_conversion_read(conversion *c, const void *bytes, size_t size,
+                                     nimbus_error *error)
+{
+    nimbus_section *sections = NULL;
+    nimbus_net *net = NULL;
+    size_t n = 0;
+    nimbus_status status =
+        nimbus_container_read(bytes, size, magic, MAJOR, MINOR, &sections, &n, error);
+    if (status)
+        return status;
+    if (n != 2 || sections[0].tag != NIMBUS_TAG('I', 'N', 'F', 'O') || sections[0].size != 16 ||
+        sections[1].tag != NIMBUS_TAG('N', 'E', 'T', ' ')) {
+        status = nimbus_fail(error, NIMBUS_ERR_FORMAT,
+                             "%zu sections, expected INFO of 16 bytes and NET", n);
+        goto done;
+    }
+    nimbus_reader r = nimbus_reader_of(sections[0].bytes, sections[0].size);
+    uint32_t fingerprint = nimbus_read_u32le(&r), layers = nimbus_read_u32le(&r);
+    uint32_t rounded = nimbus_read_u32le(&r);
+    float seconds = nimbus_read_f32le(&r);
+    if ((status = nimbus_net_read(sections[1].bytes, sections[1].size, &net, error)))
+        goto done;
+    if (layers > net->n_layers || rounded > 1 || !(seconds >= 0)) {
+        status = nimbus_fail(error, NIMBUS_ERR_FORMAT,
+                             "%u finished layers of %zu, expected no more than there are", layers,
+                             net->n_layers);
+        goto done;
+    }
+    c->fingerprint = fingerprint;
+    c->layers_done = layers;
+    c->rounded = rounded;
+    c->seconds_before = (double)seconds;
+    nimbus_net_free(c->net);
+    c->net = net;
+    net = NULL;
+done:
+    nimbus_net_free(net);
+    nimbus_free(sections);
+    return status;
+}
+
+nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data, nimbus_error *error)
+{
+    const char *path = c->options.checkpoint;
+    nimbus_buffer file = {0};
+    nimbus_status status = take_fingerprint(c, data, error);
+    uint32_t expected = c->fingerprint;
+
+    if (status || !path)
+        return status;
+    int length = snprintf(c->tune_path, sizeof c->tune_path, "%s.tune", path);
+    if (length < 0 || (size_t)length >= sizeof c->tune_path)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "the checkpoint's path has %zu characters, expected fewer than %zu",
+                           strlen(path), sizeof c->tune_path - 5);
+    if (!nimbus_file_exists(path))
+        return NIMBUS_OK;
+    if ((status = nimbus_file_read(path, size_limit, &file, error)))
+        return status;
+    status = nimbus_conversion_read(c, file.bytes, file.size, error);
+    if (status)
+        status = nimbus_fail_prefix(error, status, "checkpoint %s (delete it to start again)",
+                                    path);
+    else if (c->fingerprint != expected)
+        status = nimbus_fail(error, NIMBUS_ERR_MISMATCH,
+                             "checkpoint %s was made with other options, another net or other "
+                             "data; delete it to start again",
+                             path);
+    nimbus_buffer_free(&file);
+    return status;
+}
+
+nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error)
+{
+    nimbus_buffer info = {0}, net = {0}, file = {0};
+    nimbus_status status = NIMBUS_OK;
+
+    if (!c->options.checkpoint)
+        return NIMBUS_OK;
+    nimbus_write_u32le(&info, c->fingerprint);
+    nimbus_write_u32le(&info, (uint32_t)c->layers_done);
+    nimbus_write_u32le(&info, c->rounded);
+    nimbus_write_f32le(&info, (float)(c->seconds_before + nimbus_seconds() - c->began));
+    if ((status = nimbus_net_write(c->net, &net, error)))
+        goto done;
+    if (info.failed) {
+        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for a checkpoint");
+        goto done;
+    }
+    const nimbus_section sections[] = {{NIMBUS_TAG('I', 'N', 'F', 'O'), info.bytes, info.size},
+                                       {NIMBUS_TAG('N', 'E', 'T', ' '), net.bytes, net.size}};
+    if ((status = nimbus_container_write(&file, magic, MAJOR, MINOR, sections, 2, error)) == 0)
+        status = nimbus_file_write(c->options.checkpoint, file.bytes, file.size, error);
+done:
+    nimbus_buffer_free(&info);
+    nimbus_buffer_free(&net);
+    nimbus_buffer_free(&file);
+    return status;
+}
+
+nimbus_status nimbus_conversion_close(const conversion *c, nimbus_error *error)
+{
+    if (c->options.checkpoint && nimbus_file_exists(c->options.checkpoint) &&
+        unlink(c->options.checkpoint) != 0)
+        return nimbus_fail_errno(error, "removing the finished checkpoint %s",
+                                 c->options.checkpoint);
+    return NIMBUS_OK;
+}
+
+void nimbus_conversion_release(conversion *c)
+{
+    if (c->clean.net)
+        nimbus_frontier_free(&c->clean);
+    if (c->converted.net)
+        nimbus_frontier_free(&c->converted);
+    nimbus_data_free(c->fit_data);
+    c->fit_data = NULL;
+    nimbus_free(c->teacher_outputs);
+    c->teacher_outputs = NULL;
+}
+
+void nimbus_conversion_free(conversion *c)
+{
+    if (!c)
+        return;
+    nimbus_conversion_release(c);
+    nimbus_free(c->plans);
+    nimbus_net_free(c->teacher);
+    nimbus_net_free(c->net);
+    nimbus_free(c);
+}
