@@ -74,7 +74,8 @@ static void test_status_names(void **state)
 static void test_alloc_is_zeroed_and_aligned(void **state)
 {
     (void)state;
-    for (size_t n = 0; n < 300; n += 7) {
+    for (size_t i_size = 0; i_size < 200; i_size++) {
+        size_t n = i_size * i_size / 2 % 5000;
         uint8_t *p = nimbus_alloc(n, 3);
         assert_non_null(p);
         assert_int_equal((uintptr_t)p % 64, 0);
@@ -278,6 +279,12 @@ static nimbus_buffer sample_container(void)
     return b;
 }
 
+static void put_le(uint8_t *p, uint64_t v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = (uint8_t)(v >> 8 * i);
+}
+
 /* Reads, and checks that a failure leaves nothing behind and says something. */
 static nimbus_status read_status(const void *bytes, size_t size)
 {
@@ -361,7 +368,17 @@ static void test_container_refuses_every_prefix(void **state)
         assert_int_equal(read_status(exact, n), NIMBUS_ERR_TRUNCATED);
         nimbus_free(exact);
     }
+    nimbus_buffer_free(&b);
+}
+
+static void test_container_refuses_bytes_behind_it(void **state)
+{
+    (void)state;
+    nimbus_buffer b = sample_container();
     nimbus_write_u8(&b, 0);
+    assert_int_equal(read_status(b.bytes, b.size), NIMBUS_ERR_FORMAT);
+    put_le(b.bytes + 16, b.size, 8); /* the header knows of the byte, no section does */
+    put_le(b.bytes + 28, nimbus_crc32c(0, b.bytes, 28), 4);
     assert_int_equal(read_status(b.bytes, b.size), NIMBUS_ERR_FORMAT);
     nimbus_buffer_free(&b);
 }
@@ -377,12 +394,6 @@ static void test_container_refuses_every_bit_flip(void **state)
     }
     assert_int_equal(read_status(b.bytes, b.size), NIMBUS_OK);
     nimbus_buffer_free(&b);
-}
-
-static void put_le(uint8_t *p, uint64_t v, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        p[i] = (uint8_t)(v >> 8 * i);
 }
 
 /* A liar who knows the checksums: sets one field of the sample and makes both sums right. */
@@ -817,6 +828,19 @@ static void test_random_shuffle(void **state)
         same += a[i] == c[i];
     }
     assert_true(fixed < 12 && same < 12); /* one each is expected */
+    /* The six orders of three items are equally likely. */
+    enum { ROUNDS = 12000 };
+    double seen_order[27] = {0}, chi2 = 0;
+    for (uint64_t i = 0; i < ROUNDS; i++) {
+        uint32_t t[3] = {0, 1, 2};
+        nimbus_random_shuffle(4, i, t, 3);
+        seen_order[9 * t[0] + 3 * t[1] + t[2]]++;
+    }
+    for (int i = 0; i < 27; i++) {
+        double over = seen_order[i] - ROUNDS / 6;
+        chi2 += seen_order[i] > 0 ? over * over / (ROUNDS / 6) : 0;
+    }
+    assert_true(chi2 < 31); /* 5 degrees of freedom: one seed in 100,000 */
     nimbus_random_shuffle(1, 2, a, 1);
     nimbus_random_shuffle(1, 2, NULL, 0);
 }
@@ -878,6 +902,7 @@ int main(void)
         cmocka_unit_test(test_container_round_trip),
         cmocka_unit_test(test_container_empty_and_appended),
         cmocka_unit_test(test_container_refuses_every_prefix),
+        cmocka_unit_test(test_container_refuses_bytes_behind_it),
         cmocka_unit_test(test_container_refuses_every_bit_flip),
         cmocka_unit_test(test_container_refuses_forgeries),
         cmocka_unit_test(test_container_out_of_memory),
