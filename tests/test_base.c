@@ -579,13 +579,14 @@ static void test_file_refuses_what_is_no_file(void **state)
     (void)state;
     nimbus_error error;
     nimbus_buffer b;
-    const char *const no_targets[] = {folder, "/dev/null", "", "no/such/folder/file"};
-    for (size_t i = 0; i < 4; i++) {
+    const char *const no_targets[] = {folder, "", "no/such/folder/file"};
+    for (size_t i = 0; i < 3; i++) {
         assert_int_equal(write_text(no_targets[i], "x", &error), NIMBUS_ERR_IO);
         assert_non_null(strstr(error.message, no_targets[i]));
         assert_int_equal(nimbus_file_read(no_targets[i], 1 << 20, &b, &error), NIMBUS_ERR_IO);
         assert_null(b.bytes);
     }
+    /* A pipe of our own stands for every device: a wrong rename onto a real one would lose it. */
     assert_int_equal(mkfifo(in_folder("pipe"), 0600), 0);
     assert_int_equal(nimbus_file_read(in_folder("pipe"), 100, &b, &error), NIMBUS_ERR_IO);
     assert_int_equal(write_text(in_folder("pipe"), "x", &error), NIMBUS_ERR_IO);
