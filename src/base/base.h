@@ -129,7 +129,9 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_file_read(const char *path, size_t limit,
 
 /* Replaces path by these bytes so that at every moment either the old or the new content is there,
  * whole: temporary file beside it, write, fsync, rename, fsync of the folder. On failure the old
- * file is untouched and the temporary one removed. */
+ * file is untouched and the temporary one removed, unless only the folder's fsync failed: then the
+ * new content is in place and the message says so. Follows symbolic links; refuses anything there
+ * but a regular file. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_file_write(const char *path, const void *bytes, size_t size,
                                                   nimbus_error *error);
 bool nimbus_file_exists(const char *path);
@@ -159,7 +161,7 @@ double nimbus_seconds(void); /* since some fixed moment, unaffected by clock cha
 /* ---- fault injection, in test builds only (NIMBUS_TEST_HOOKS) ----------------------------- */
 #ifdef NIMBUS_TEST_HOOKS
 extern long nimbus_fail_alloc_after;     /* fail the k-th allocation from now (1 = next); 0 off */
-extern long nimbus_fail_file_call_after; /* the same for open/write/fsync/close/rename; ENOSPC */
+extern long nimbus_fail_file_call_after; /* open/read/write/fsync/close/rename: ENOSPC */
 #endif
 
 #endif
