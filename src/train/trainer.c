@@ -7,7 +7,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "net/lookup.h"
 #include "train/checkpoint.h"
@@ -42,13 +41,6 @@ typedef struct trainer {
     size_t steps_run;                   /* in this run */
     bool resumed;
 } trainer;
-
-static double clock_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- lookup layers ------------------------------------------------------------------------- */
 
@@ -197,10 +189,10 @@ static nimbus_status finish_epoch(trainer *t, nimbus_error *error)
     s->n_correct = s->n_seen = s->cursor = 0;
     s->epoch++;
     if (t->valid_pass) {
-        double start = clock_seconds();
+        double start = nimbus_seconds();
         quieten_soft_layers(t);
         status = nimbus_evaluate_pass(t->valid_pass, t->o.valid, &valid, error);
-        t->valid_seconds = clock_seconds() - start;
+        t->valid_seconds = nimbus_seconds() - start;
     }
     if (t->valid_pass && status == NIMBUS_OK)
         s->valid_accuracy = valid.accuracy;
@@ -212,7 +204,7 @@ static nimbus_status finish_epoch(trainer *t, nimbus_error *error)
 static bool asked_to_stop(trainer *t)
 {
     const nimbus_train_state *s = &t->state;
-    double now = clock_seconds(), per_step = 0;
+    double now = nimbus_seconds(), per_step = 0;
     if (!t->o.progress || now - t->told < PROGRESS_SECONDS)
         return false;
     t->told = now;
@@ -260,12 +252,12 @@ static nimbus_status save(trainer *t, nimbus_error *error)
         .moments = t->moment_bytes.bytes,
         .moments_size = t->moment_bytes.size,
     };
-    double now = clock_seconds();
+    double now = nimbus_seconds();
     checkpoint.state.seconds += now - t->began;
     status = nimbus_checkpoint_write(&checkpoint, &t->file, error);
     if (status == NIMBUS_OK)
         status = nimbus_file_write(t->o.checkpoint, t->file.bytes, t->file.size, error);
-    t->checkpointed = clock_seconds();
+    t->checkpointed = nimbus_seconds();
     return status;
 }
 
@@ -446,15 +438,15 @@ static nimbus_status cancel(trainer *t, nimbus_error *error)
 static nimbus_status run(trainer *t, nimbus_error *error)
 {
     nimbus_status status = NIMBUS_OK;
-    t->checkpointed = clock_seconds();
+    t->checkpointed = nimbus_seconds();
     while (t->state.step < t->n_steps) {
         if (asked_to_stop(t))
             return cancel(t, error);
-        double start = clock_seconds();
+        double start = nimbus_seconds();
         status = train_step(t, error);
         if (status != NIMBUS_OK)
             return status;
-        double now = clock_seconds();
+        double now = nimbus_seconds();
         t->step_seconds += now - start;
         t->steps_run++;
         bool epoch_ends = t->state.cursor == t->steps_per_epoch;
@@ -496,7 +488,7 @@ nimbus_status nimbus_train(nimbus_net *net, const nimbus_data *data,
                            const nimbus_train_options *options, nimbus_train_report *report,
                            nimbus_error *error)
 {
-    trainer t = {.net = net, .data = data, .order_epoch = UINT64_MAX, .began = clock_seconds()};
+    trainer t = {.net = net, .data = data, .order_epoch = UINT64_MAX, .began = nimbus_seconds()};
     if (report)
         *report = (nimbus_train_report){.loss = NAN, .train_accuracy = NAN, .valid_accuracy = NAN};
     nimbus_status status = nimbus_settings_resolve(options, net, data, &t.o, error);
@@ -535,7 +527,7 @@ nimbus_status nimbus_train(nimbus_net *net, const nimbus_data *data,
             .loss = t.state.loss,
             .train_accuracy = t.state.accuracy,
             .valid_accuracy = t.state.valid_accuracy,
-            .seconds = t.state.seconds + clock_seconds() - t.began,
+            .seconds = t.state.seconds + nimbus_seconds() - t.began,
             .resumed = t.resumed,
         };
     end(&t);
