@@ -60,8 +60,7 @@ static nimbus_status deal_patches(nimbus_shape s, size_t v, size_t margin, nimbu
                 out->first[c++] = at;
                 for (size_t y = y0; y < top + h + margin && y < s.height; y++)
                     for (size_t x = x0; x < left + w + margin && x < s.width; x++)
-                        out->column[at++] =
-                            (uint32_t)((channel * s.height + y) * s.width + x);
+                        out->column[at++] = (uint32_t)((channel * s.height + y) * s.width + x);
             }
     out->first[c] = at;
     out->n_codebooks = c;

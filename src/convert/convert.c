@@ -37,7 +37,8 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
         (unsigned)out->estimator > NIMBUS_ESTIMATOR_SOFTMAX)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "unknown split, table or estimator method");
     if (!(out->lambda >= 0) || !isfinite(out->lambda))
-        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "lambda %g, expected 0 or more", out->lambda);
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "lambda %g, expected 0 or more",
+                           out->lambda);
     if (out->fit_rows == 0)
         out->fit_rows = DEFAULT_FIT_ROWS;
     if (out->fit_rows > n_rows)
@@ -117,9 +118,8 @@ static nimbus_status quantise_layers(conversion *c, nimbus_error *error)
         nimbus_layer *layer = &c->net->layers[i];
         if (!layer->lookup || c->plans[i].exact || c->plans[i].bits == 0 || layer->lookup->bits)
             continue;
-        nimbus_status status =
-            nimbus_layer_quantise(layer, c->plans[i].bits, is_last_linear(c->net, i),
-                                  c->options.n_threads, error);
+        nimbus_status status = nimbus_layer_quantise(
+            layer, c->plans[i].bits, is_last_linear(c->net, i), c->options.n_threads, error);
         if (status)
             return status;
     }
@@ -195,8 +195,8 @@ done:
     return status;
 }
 
-static nimbus_status fine_tune(conversion *c, const nimbus_data *data,
-                               nimbus_train_report *report, nimbus_error *error)
+static nimbus_status fine_tune(conversion *c, const nimbus_data *data, nimbus_train_report *report,
+                               nimbus_error *error)
 {
     nimbus_train_options train = c->options.train;
     nimbus_status status;
@@ -292,12 +292,12 @@ static nimbus_status prepare(conversion *c, const nimbus_data *data, nimbus_erro
     nimbus_status status;
     size_t n_outputs = nimbus_shape_width(c->teacher->layers[c->teacher->n_layers - 1].shape);
 
-    if ((status = nimbus_sample_rows(data, c->options.fit_rows, c->options.seed, &c->fit_data,
-                                     error)) ||
+    if ((status =
+             nimbus_sample_rows(data, c->options.fit_rows, c->options.seed, &c->fit_data, error)) ||
         (status = nimbus_frontier_new(&c->clean, c->teacher, c->fit_data, c->options.n_threads,
                                       error)) ||
-        (status = nimbus_frontier_new(&c->converted, c->net, c->fit_data, c->options.n_threads,
-                                      error)))
+        (status =
+             nimbus_frontier_new(&c->converted, c->net, c->fit_data, c->options.n_threads, error)))
         return status;
     size_t n_rows = nimbus_data_get_info(c->fit_data)->n_rows;
     c->teacher_outputs = nimbus_alloc(n_rows * n_outputs, sizeof *c->teacher_outputs);

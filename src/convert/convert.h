@@ -31,7 +31,7 @@ void nimbus_groups_free(nimbus_groups *groups);
 /* ---- tree.c: learning the splits ------------------------------------------------------------ */
 
 typedef struct nimbus_tree_job {
-    const real *x;      /* [n_rows][n_columns] inputs the trees are learned on */
+    const real *x; /* [n_rows][n_columns] inputs the trees are learned on */
     size_t n_rows, n_columns;
     const real *weight; /* [n_outputs][n_columns]; used by joined splits only */
     size_t n_outputs;
@@ -48,13 +48,13 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_trees_learn(nimbus_layer *layer, const ni
 /* ---- table.c: fitting the tables ------------------------------------------------------------ */
 
 typedef struct nimbus_table_job {
-    const real *x;      /* [n_rows][D] inputs of the layer, from the already converted prefix */
-    const real *y;      /* [n_rows][M] what the layer should give: the float net's outputs */
+    const real *x; /* [n_rows][D] inputs of the layer, from the already converted prefix */
+    const real *y; /* [n_rows][M] what the layer should give: the float net's outputs */
     size_t n_rows;
     const real *weight; /* [M][D] of the float layer */
     const nimbus_groups *groups;
     nimbus_table_method method;
-    double lambda;      /* ridge in rows per leaf (n_rows / K); 0: chosen on held-out rows */
+    double lambda; /* ridge in rows per leaf (n_rows / K); 0: chosen on held-out rows */
     unsigned n_threads;
 } nimbus_table_job;
 

@@ -51,7 +51,8 @@ typedef struct conversion {
 void nimbus_conversion_release(conversion *c); /* what only fitting needs */
 void nimbus_conversion_free(conversion *c);
 
-/* ---- resume.c --------------------------------------------------------------------------------- */
+/* ---- resume.c ---------------------------------------------------------------------------------
+ */
 
 /* Takes up a checkpoint if options.checkpoint names one that exists. Errors: MISMATCH (made with
  * other options, net or data), and those of reading. */

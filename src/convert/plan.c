@@ -12,8 +12,9 @@ typedef struct cursor {
 
 static nimbus_status bad_text(const cursor *c, const char *expected, nimbus_error *error)
 {
-    return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "layer options \"%s\", character %zu: expected %s",
-                       c->text, (size_t)(c->at - c->text) + 1, expected);
+    return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                       "layer options \"%s\", character %zu: expected %s", c->text,
+                       (size_t)(c->at - c->text) + 1, expected);
 }
 
 /* Length of the word at the cursor, up to one of the separators. */
@@ -150,7 +151,9 @@ nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_opt
     for (size_t i = 0; i < net->n_layers; i++) {
         size_t d = nimbus_shape_width(net->layers[i].in_shape);
         size_t v = v_of_preset[options->preset];
-        plans[i] = (nimbus_layer_plan){.v = options->v ? options->v : v < d ? v : d,
+        plans[i] = (nimbus_layer_plan){.v = options->v ? options->v
+                                            : v < d    ? v
+                                                       : d,
                                        .levels = options->levels ? options->levels : 4,
                                        .bits = bits == 32 ? 0 : bits,
                                        .tree = options->tree};

@@ -19,8 +19,8 @@ static uint32_t crc_of_data(const nimbus_data *data)
     const int32_t *labels = nimbus_data_labels(data);
     const float *targets = nimbus_data_targets(data);
     size_t element = info->dtype == NIMBUS_U8 ? 1 : sizeof(float);
-    uint32_t crc = nimbus_crc32c(0, nimbus_data_features(data),
-                                 info->n_rows * info->n_features * element);
+    uint32_t crc =
+        nimbus_crc32c(0, nimbus_data_features(data), info->n_rows * info->n_features * element);
     if (labels)
         crc = nimbus_crc32c(crc, labels, info->n_rows * sizeof *labels);
     if (targets)
@@ -123,8 +123,8 @@ nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data, nim
         return status;
     status = nimbus_conversion_read(c, file.bytes, file.size, error);
     if (status)
-        status = nimbus_fail_prefix(error, status, "checkpoint %s (delete it to start again)",
-                                    path);
+        status =
+            nimbus_fail_prefix(error, status, "checkpoint %s (delete it to start again)", path);
     else if (c->fingerprint != expected)
         status = nimbus_fail(error, NIMBUS_ERR_MISMATCH,
                              "checkpoint %s was made with other options, another net or other "

@@ -22,16 +22,16 @@ static const double lambdas[] = {1e-4, 1e-3, 1e-2, 1e-1};
 typedef struct fit {
     const nimbus_table_job *job;
     nimbus_layer *layer;
-    size_t n, c, k, m, d;   /* n: rows that are fitted, without the held-out ones */
-    uint8_t *codes;         /* [n_rows][C] */
-    uint8_t *code_columns;  /* [C][n] */
-    real *tables, *bias;    /* the layer's: [C][K][M], [M] */
-    real *prior;            /* [C][K][M] T0 */
-    real *residual;         /* [n][M] */
-    float *counts;          /* [CK][CK] lower triangle of G^T G; exact up to 2^24 rows */
-    double *factor;         /* [CK][CK] */
-    double *right;          /* [M][CK] G^T residual */
-    double *solution;       /* [M][CK] */
+    size_t n, c, k, m, d;  /* n: rows that are fitted, without the held-out ones */
+    uint8_t *codes;        /* [n_rows][C] */
+    uint8_t *code_columns; /* [C][n] */
+    real *tables, *bias;   /* the layer's: [C][K][M], [M] */
+    real *prior;           /* [C][K][M] T0 */
+    real *residual;        /* [n][M] */
+    float *counts;         /* [CK][CK] lower triangle of G^T G; exact up to 2^24 rows */
+    double *factor;        /* [CK][CK] */
+    double *right;         /* [M][CK] G^T residual */
+    double *solution;      /* [M][CK] */
     double lambda;
     bool failed;
 } fit;
@@ -362,8 +362,8 @@ static double spread_of(const fit *f, size_t first, size_t last)
     return spread;
 }
 
-nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job,
-                                double *error_fit, nimbus_error *error)
+nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job, double *error_fit,
+                                nimbus_error *error)
 {
     nimbus_status status = NIMBUS_OK;
     nimbus_lookup *lookup = layer->lookup;
@@ -384,8 +384,9 @@ nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job
     f.prior = nimbus_alloc(f.c * f.k * f.m, sizeof *f.prior);
     f.residual = nimbus_alloc(job->n_rows * f.m, sizeof *f.residual);
     if (!f.codes || !f.code_columns || !f.prior || !f.residual) {
-        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory to fit tables on %zu rows",
-                             layer->name, job->n_rows);
+        status =
+            nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory to fit tables on %zu rows",
+                        layer->name, job->n_rows);
         goto done;
     }
     nimbus_lookup_encode(layer, job->x, job->n_rows, f.codes, job->n_threads);

@@ -20,14 +20,14 @@ enum { N_BINS = 64, MAX_TREE_ROWS = 10000 };
 /* Work space of one codebook. v: candidate columns; a row of z has v values as well. */
 typedef struct workspace {
     size_t n, v, k;
-    real *z;          /* [n][v] */
-    real *edges;      /* [v][N_BINS - 1] */
-    size_t *n_edges;  /* [v] */
-    uint8_t *bin;     /* [v][n] */
-    uint8_t *bucket;  /* [n] path so far: the node's place in its level */
-    double *sums;     /* [K/2][N_BINS][v + 1] per bin: sum of z, count */
-    real *sorted;     /* [n] */
-    double *gram;     /* [v][v] */
+    real *z;         /* [n][v] */
+    real *edges;     /* [v][N_BINS - 1] */
+    size_t *n_edges; /* [v] */
+    uint8_t *bin;    /* [v][n] */
+    uint8_t *bucket; /* [n] path so far: the node's place in its level */
+    double *sums;    /* [K/2][N_BINS][v + 1] per bin: sum of z, count */
+    real *sorted;    /* [n] */
+    double *gram;    /* [v][v] */
 } workspace;
 
 static void workspace_free(workspace *w)
@@ -298,7 +298,8 @@ static nimbus_status fill_margins(nimbus_layer *layer, const nimbus_tree_job *jo
             sum += value;
             square += value * value;
         }
-        double mean = sum / (double)job->n_rows, variance = square / (double)job->n_rows - mean * mean;
+        double mean = sum / (double)job->n_rows,
+               variance = square / (double)job->n_rows - mean * mean;
         deviation[j] = (real)sqrt(variance > 0 ? variance : 0);
         if (deviation[j] > 0)
             sorted[n_live++] = deviation[j];
