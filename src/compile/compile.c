@@ -467,8 +467,8 @@ static nimbus_status write_program(compilation *c, nimbus_buffer *out, nimbus_er
     nimbus_write_f32le(&header, (float)last->unit[0]);
     nimbus_write_u32le(&header, 0);
     for (size_t s = 0; s < c->n_steps; s++) {
-        status =
-            nimbus_step_write(&c->steps[s], s > 0 ? &c->steps[s - 1] : NULL, &bodies[s], error);
+        status = nimbus_step_build_write(&c->steps[s], s > 0 ? &c->steps[s - 1] : NULL, &bodies[s],
+                                         error);
         if (status)
             goto done;
     }
@@ -518,7 +518,7 @@ nimbus_status nimbus_compile(const nimbus_net *net, const nimbus_compile_options
 done:
     nimbus_buffer_free(&out);
     for (size_t s = 0; c.steps && s < c.n_steps; s++)
-        nimbus_step_free(&c.steps[s]);
+        nimbus_step_build_free(&c.steps[s]);
     nimbus_free(c.steps);
     nimbus_free(c.product);
     nimbus_free(c.layer_ranges);

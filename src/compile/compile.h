@@ -73,13 +73,13 @@ typedef struct nimbus_step_build {
     bool *live;           /* [M] columns that are computed */
 } nimbus_step_build;
 
-void nimbus_step_free(nimbus_step_build *step);
+void nimbus_step_build_free(nimbus_step_build *step);
 
 /* Writes the step's section into an empty buffer. `before` is the step that produces its input,
  * NULL for the first. Errors: LIMIT (a sum could overflow), MEMORY. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_step_write(const nimbus_step_build *step,
-                                                  const nimbus_step_build *before,
-                                                  nimbus_buffer *out, nimbus_error *error);
+NIMBUS_MUST_CHECK nimbus_status nimbus_step_build_write(const nimbus_step_build *step,
+                                                        const nimbus_step_build *before,
+                                                        nimbus_buffer *out, nimbus_error *error);
 
 /* ---- range.c: what values occur ----------------------------------------------------------------
  */

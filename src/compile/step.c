@@ -9,7 +9,7 @@
 #include "compile/compile.h"
 #include "net/simd.h"
 
-void nimbus_step_free(nimbus_step_build *step)
+void nimbus_step_build_free(nimbus_step_build *step)
 {
     nimbus_post_free(&step->post);
     nimbus_free(step->unit);
@@ -258,8 +258,9 @@ static size_t count_live(const nimbus_step_build *step)
     return n;
 }
 
-nimbus_status nimbus_step_write(const nimbus_step_build *step, const nimbus_step_build *before,
-                                nimbus_buffer *out, nimbus_error *error)
+nimbus_status nimbus_step_build_write(const nimbus_step_build *step,
+                                      const nimbus_step_build *before, nimbus_buffer *out,
+                                      nimbus_error *error)
 {
     const nimbus_lookup *lookup = step->lookup ? step->layer->lookup : NULL;
     size_t d = before ? count_live(before) : step->d, m = count_live(step);
