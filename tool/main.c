@@ -14,11 +14,15 @@ static const nimbus_verb *const verbs[] = {&verb_demo,    &verb_data, &verb_trai
 
 static const char *verb_name = "";
 static volatile sig_atomic_t signal_seen, working;
+static const char *volatile unfinished_file;
 
 static void on_signal(int number)
 {
-    if (signal_seen || !working)
+    if (signal_seen || !working) {
+        if (unfinished_file)
+            unlink(unfinished_file);
         _exit(128 + number);
+    }
     signal_seen = number;
 }
 
@@ -30,6 +34,11 @@ void work_begin(void)
 void work_end(void)
 {
     working = 0;
+}
+
+void remove_on_signal(const char *path)
+{
+    unfinished_file = path;
 }
 
 int work_interrupted(void)

@@ -82,6 +82,8 @@ extern const nimbus_verb verb_train, verb_convert, verb_compile, verb_eval, verb
 void work_begin(void);
 void work_end(void);
 int work_interrupted(void); /* number of the signal that arrived, else 0 */
+/* A file to be removed if a signal ends the tool; NULL: none. */
+void remove_on_signal(const char *path);
 
 /* "nimbus VERB: message" on standard error; returns EXIT_FAILED, or 128 + n after signal n. */
 int fail(const nimbus_error *error);

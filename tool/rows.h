@@ -1,0 +1,33 @@
+/* rows.h - rows of network inputs from a file or standard input, a block at a time */
+#ifndef NIMBUS_TOOL_ROWS_H
+#define NIMBUS_TOOL_ROWS_H
+
+#include "tool.h"
+
+typedef enum rows_format {
+    ROWS_AUTO = 0, /* by the name's suffix or the first bytes */
+    ROWS_CSV,
+    ROWS_NPY,
+    ROWS_IDX,
+    ROWS_U8, /* raw bytes, no header */
+    ROWS_F32 /* raw little-endian floats, no header */
+} rows_format;
+
+extern const char *const rows_format_names[]; /* in the order of the enumeration, NULL at the end */
+
+typedef struct rows_reader rows_reader;
+
+/* path "-" is standard input; a name ending in .gz is decompressed. The model says how wide and of
+ * which type a row is and how table columns are read. */
+nimbus_status rows_open(const char *path, rows_format format, const model *m, rows_reader **out,
+                        nimbus_error *error) NIMBUS_MUST_CHECK;
+/* Rows of an open data set, which stays the caller's. */
+nimbus_status rows_of_data(const nimbus_data *data, const model *m, rows_reader **out,
+                           nimbus_error *error) NIMBUS_MUST_CHECK;
+/* The next up to max_rows rows, valid until the next call; 0 rows: the end. Tables from a pipe are
+ * handed on as they come. */
+nimbus_status rows_next(rows_reader *reader, size_t max_rows, const void **rows, size_t *n_rows,
+                        nimbus_error *error) NIMBUS_MUST_CHECK;
+void rows_close(rows_reader *reader);
+
+#endif
