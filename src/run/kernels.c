@@ -11,6 +11,14 @@ static bool usable_c(void)
     return true;
 }
 
+#if defined(__x86_64__) || defined(__i386__)
+static bool usable_avx2(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2");
+}
+#endif
+
 #define MEMBER(isa, op, parameters) .op = nimbus_##op##__##isa,
 #define TABLE(name, n_lanes)                                                                       \
     {.isa = #name, .lanes = n_lanes, .usable = usable_##name, NIMBUS_KERNEL_LIST(MEMBER, name)},

@@ -104,7 +104,11 @@ typedef struct nimbus_table {
     K(isa, map_i8i8, (int8_t * x, size_t n, const int8_t *map))
 
 /* Instruction sets this build knows, in the order of preference (the last usable one is taken). */
+#if defined(__x86_64__) || defined(__i386__)
+#define NIMBUS_ISA_LIST(I) I(c, 1) I(avx2, 32)
+#else
 #define NIMBUS_ISA_LIST(I) I(c, 1)
+#endif
 
 #define NIMBUS_DECLARE_KERNEL(isa, op, parameters) void nimbus_##op##__##isa parameters;
 #define NIMBUS_DECLARE_ISA(isa, n_lanes)           NIMBUS_KERNEL_LIST(NIMBUS_DECLARE_KERNEL, isa)

@@ -1,0 +1,77 @@
+/* add_template.h - one row: the table row of each code, added to the row of sums
+ *
+ * Bytes are widened as in lookup_template.h. Loads run over the end of a table row into the next
+ * one; those elements are never used. */
+
+#define ADD_VECTORS 4 /* columns / LANES that are added together */
+
+/* Sums of n codebooks for B vectors of columns as 16-bit numbers in order. */
+HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, size_t n, size_t m,
+                     const size_t B, vec out[2 * ADD_VECTORS])
+{
+    const size_t M = table->n_outputs, K = table->n_leaves;
+    const uint8_t *entries = table->entries + c * K * M + m;
+    vec all[ADD_VECTORS], high[ADD_VECTORS];
+    UNROLL
+    for (size_t b = 0; b < B; b++)
+        all[b] = high[b] = v_zero();
+    for (size_t i = 0; i < n; i++, entries += K * M) {
+        const uint8_t *row = entries + codes[c + i] * M;
+        UNROLL
+        for (size_t b = 0; b < B; b++) {
+            vec entry = v_load(row + b * LANES);
+            all[b] = v_add16(all[b], entry);
+            high[b] = v_add16(high[b], v_high_byte16(entry));
+        }
+    }
+    UNROLL
+    for (size_t b = 0; b < B; b++)
+        v_zip16(v_sub16(all[b], v_to_high_byte16(high[b])), high[b], out + 2 * b);
+}
+
+HELPER void add_i16(const nimbus_table *table, const uint8_t *codes, size_t m, const size_t B,
+                    const int16_t *bias, int16_t *sums)
+{
+    vec rows[2 * ADD_VECTORS];
+    add_rows(table, codes, 0, table->n_codebooks, m, B, rows);
+    UNROLL
+    for (size_t i = 0; i < 2 * B; i++) {
+        size_t at = m + i * (LANES / 2);
+        v_store(sums + at, v_add16(rows[i], v_load(bias + at)));
+    }
+}
+
+TARGET void KERNEL(add_u8i16)(const nimbus_table *table, const uint8_t *codes, const int16_t *bias,
+                              int16_t *sums)
+{
+    size_t m = 0, M = table->n_outputs;
+    for (; m + ADD_VECTORS * LANES <= M; m += ADD_VECTORS * LANES)
+        add_i16(table, codes, m, ADD_VECTORS, bias, sums);
+    for (; m < M; m += LANES)
+        add_i16(table, codes, m, 1, bias, sums);
+}
+
+HELPER void add_i32(const nimbus_table *table, const uint8_t *codes, size_t m, const size_t B,
+                    const int32_t *bias, int32_t *sums)
+{
+    for (size_t i = 0; i < B * LANES; i += LANES / 4)
+        v_store(sums + m + i, v_load(bias + m + i));
+    for (size_t c = 0; c < table->n_codebooks; c += FLUSH_GROUPS) {
+        size_t left = table->n_codebooks - c;
+        vec rows[2 * ADD_VECTORS];
+        add_rows(table, codes, c, left < FLUSH_GROUPS ? left : FLUSH_GROUPS, m, B, rows);
+        UNROLL
+        for (size_t i = 0; i < 2 * B; i++)
+            add_u16_to_i32(sums + m + i * (LANES / 2), rows[i]);
+    }
+}
+
+TARGET void KERNEL(add_u8i32)(const nimbus_table *table, const uint8_t *codes, const int32_t *bias,
+                              int32_t *sums)
+{
+    size_t m = 0, M = table->n_outputs;
+    for (; m + ADD_VECTORS * LANES <= M; m += ADD_VECTORS * LANES)
+        add_i32(table, codes, m, ADD_VECTORS, bias, sums);
+    for (; m < M; m += LANES)
+        add_i32(table, codes, m, 1, bias, sums);
+}

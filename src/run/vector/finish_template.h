@@ -1,0 +1,78 @@
+/* finish_template.h - sums to i8 activations, floats to i8 inputs */
+
+TARGET void KERNEL(shift_i16i8)(const int16_t *sums, size_t n, unsigned shift, int8_t *out)
+{
+    for (size_t i = 0; i < n; i += LANES) {
+        vec a = v_shift_right16(v_load(sums + i), shift);
+        vec b = v_shift_right16(v_load(sums + i + LANES / 2), shift);
+        v_store(out + i, v_pack16(a, b));
+    }
+}
+
+TARGET void KERNEL(shift_i32i8)(const int32_t *sums, size_t n, unsigned shift, int8_t *out)
+{
+    for (size_t i = 0; i < n; i += LANES) {
+        vec quarters[4];
+        UNROLL
+        for (size_t q = 0; q < 4; q++)
+            quarters[q] = v_shift_right32(v_load(sums + i + q * (LANES / 4)), shift);
+        v_store(out + i, v_pack32(quarters));
+    }
+}
+
+/* Multiplied, then added, then rounded: never fused, or the bits would depend on the CPU. */
+HELPER vec scaled(vec_f32 x, vec_f32 scale, vec_f32 offset)
+{
+    return v_round_to_i8_range(v_add_f32(v_multiply_f32(x, scale), offset));
+}
+
+TARGET void KERNEL(scale_i32i8)(const int32_t *sums, size_t n, const float *scale,
+                                const float *offset, size_t step, int8_t *out)
+{
+    vec_f32 scales = v_set_f32(scale[0]), offsets = v_set_f32(offset[0]);
+    for (size_t i = 0; i < n; i += LANES) {
+        vec quarters[4];
+        UNROLL
+        for (size_t q = 0; q < 4; q++) {
+            size_t at = i + q * (LANES / 4);
+            if (step) {
+                scales = v_load_f32(scale + at);
+                offsets = v_load_f32(offset + at);
+            }
+            quarters[q] = scaled(v_from_i32(v_load(sums + at)), scales, offsets);
+        }
+        v_store(out + i, v_pack32(quarters));
+    }
+}
+
+TARGET void KERNEL(quantise_f32i8)(const float *x, size_t n, const float *scale,
+                                   const float *offset, int8_t *out)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vec quarters[4];
+        UNROLL
+        for (size_t q = 0; q < 4; q++) {
+            size_t at = i + q * (LANES / 4);
+            quarters[q] =
+                scaled(v_load_f32(x + at), v_load_f32(scale + at), v_load_f32(offset + at));
+        }
+        v_store(out + i, v_pack32(quarters));
+    }
+    nimbus_quantise_f32i8__c(x + i, n - i, scale + i, offset + i, out + i);
+}
+
+/* A table of 256 bytes as 16 of 16: an index outside a table's part gets its top bit set, which
+ * makes the shuffle give 0. */
+TARGET void KERNEL(map_i8i8)(int8_t *x, size_t n, const int8_t *map)
+{
+    for (size_t i = 0; i < n; i += LANES) {
+        vec index = v_xor(v_load(x + i), v_set8(-128)), mapped = v_zero();
+        for (size_t part = 0; part < 16; part++) {
+            vec within = v_add_saturated_u8(index, v_set8(0x70));
+            mapped = v_or(mapped, v_shuffle8(v_load_table(map + part * 16), within));
+            index = v_sub8(index, v_set8(16));
+        }
+        v_store(x + i, mapped);
+    }
+}

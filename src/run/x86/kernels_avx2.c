@@ -1,0 +1,24 @@
+/* kernels_avx2.c - the kernel templates in AVX2 */
+#if defined(__x86_64__) || defined(__i386__)
+#include <string.h>
+
+#include "run/kernels.h"
+
+#include "run/x86/vector_avx2.h"
+
+#define KERNEL(op) nimbus_##op##__avx2
+
+#include "run/vector/transpose_template.h"
+
+#include "run/vector/encode_template.h"
+
+#include "run/vector/lookup_template.h"
+
+#include "run/vector/add_template.h"
+
+#include "run/vector/dot_template.h"
+
+#include "run/vector/finish_template.h"
+#else
+typedef int no_avx2_on_this_cpu; /* a source file must declare something */
+#endif
