@@ -367,7 +367,7 @@ static nimbus_status load_lookup(struct loading *l, nimbus_layer *layer, const j
     if (status != NIMBUS_OK)
         return status;
     if (layer->type != &nimbus_layer_linear || codebooks < 1 || levels < 1 || bits == 1 ||
-        !(temperature > 0 && (double)(real)temperature > 0))
+        !((float)temperature > 0 && isfinite((float)temperature)))
         return nimbus_fail(
             error, NIMBUS_ERR_FORMAT,
             "layer %s: %zu codebooks of %zu levels, %zu bits and temperature %g on a "

@@ -140,7 +140,7 @@ nimbus_status nimbus_net_write(const nimbus_net *net, nimbus_buffer *out, nimbus
         goto done;
     }
     uint8_t *start = out->bytes + begin;
-    char digits[NETFILE_BYTES_DIGITS + 1];
+    char digits[24]; /* any size_t */
     size_t size = out->size - begin,
            crc_at = 8 + sizeof NETFILE_START - 1 + 3 + sizeof NETFILE_MIDDLE - 1;
     (void)snprintf(digits, sizeof digits, "%016zu", size);

@@ -81,6 +81,8 @@ static nimbus_status take_layers(struct cursor *c, nimbus_spec *spec, char separ
             return status;
         spec->n_layers++;
     } while (*c->at == separator && c->at++);
+    if (*c->at != 0 && *c->at != ';')
+        return wrong(c, NIMBUS_ERR_ARGUMENT, "expected another layer, ';' or the end");
     return NIMBUS_OK;
 }
 
