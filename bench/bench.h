@@ -35,8 +35,8 @@ void bench_mlp_free(bench_mlp *mlp);
 
 typedef struct bench_rows {
     size_t n, d;
-    size_t stride;      /* bytes of a raw row */
-    const void *raw;    /* [N][D] u8 or f32, as the program and the int8 peer read them */
+    size_t stride;           /* bytes of a raw row */
+    const void *raw;         /* [N][D] u8 or f32, as the program and the int8 peer read them */
     const float *float_rows; /* [N][D], what the float peer reads: its conversion is not timed */
 } bench_rows;
 
@@ -80,7 +80,7 @@ typedef struct bench_report {
     char cpu[128];
     const char *isa;
     size_t n_rows, rounds;
-    char reason[512]; /* text behind `skipped` */
+    char reason[512];                  /* text behind `skipped` */
     bench_result results[BENCH_PEERS]; /* program, oneDNN int8, OpenBLAS f32 */
 } bench_report;
 

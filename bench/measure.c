@@ -70,7 +70,8 @@ static int compare_doubles(const void *a, const void *b)
 static bench_time summary(double *samples)
 {
     qsort(samples, ROUNDS, sizeof *samples, compare_doubles);
-    return (bench_time){samples[ROUNDS / 2], samples[ROUNDS / 10], samples[ROUNDS - 1 - ROUNDS / 10]};
+    return (bench_time){samples[ROUNDS / 2], samples[ROUNDS / 10],
+                        samples[ROUNDS - 1 - ROUNDS / 10]};
 }
 
 /* All contenders at one batch size, taking turns. */
@@ -158,10 +159,11 @@ static nimbus_status rows_make(const nimbus_program_info *info, const nimbus_dat
         const nimbus_data_info *d = nimbus_data_get_info(data);
         have = limit && limit < d->n_rows ? limit : d->n_rows;
         if (d->n_features != info->n_inputs || d->dtype != info->input_dtype || have == 0)
-            return bench_fail(error, NIMBUS_ERR_MISMATCH,
-                              "the program reads rows of %zu values, the data has %zu rows of %zu%s",
-                              info->n_inputs, d->n_rows, d->n_features,
-                              d->dtype == info->input_dtype ? "" : " of another type");
+            return bench_fail(
+                error, NIMBUS_ERR_MISMATCH,
+                "the program reads rows of %zu values, the data has %zu rows of %zu%s",
+                info->n_inputs, d->n_rows, d->n_features,
+                d->dtype == info->input_dtype ? "" : " of another type");
     }
     n = have < BENCH_BATCH ? BENCH_BATCH : have;
     const size_t width = info->n_inputs, stride = width * element;
@@ -300,8 +302,8 @@ nimbus_status bench_measure(const nimbus_program *program, const nimbus_net *flo
         goto done;
     }
     if ((status = rows_make(info, data, 0, &rows, error)) ||
-        (status = rows_make(info, calibration ? calibration : data, CALIBRATION_ROWS, &ranges,
-                            error)))
+        (status =
+             rows_make(info, calibration ? calibration : data, CALIBRATION_ROWS, &ranges, error)))
         goto done;
     pinning before = pin();
     list[0] = (contender){run_program, {&state, &state}};

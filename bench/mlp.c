@@ -57,8 +57,7 @@ static nimbus_status take_linear(const nimbus_net *net, size_t i, const nimbus_l
         return bench_fail(error, NIMBUS_ERR_UNSUPPORTED, "layer %s is not a plain product",
                           info->name);
     if (out->n_layers == BENCH_MAX_LAYERS)
-        return bench_fail(error, NIMBUS_ERR_UNSUPPORTED, "more than %d products",
-                          BENCH_MAX_LAYERS);
+        return bench_fail(error, NIMBUS_ERR_UNSUPPORTED, "more than %d products", BENCH_MAX_LAYERS);
     bench_layer *layer = &out->layers[out->n_layers];
     *layer = (bench_layer){.d = info->n_inputs, .m = info->n_outputs};
     layer->w = malloc(n_weight * sizeof(float));
@@ -92,8 +91,8 @@ static nimbus_status fold_norm(const nimbus_net *net, size_t i, bench_layer *lay
         double gain = (p[2] ? (double)p[2][m] : 1) / sqrt((double)p[1][m] + 1e-5);
         for (size_t d = 0; d < layer->d; d++)
             layer->w[m * layer->d + d] *= (float)gain;
-        layer->b[m] = (float)(((double)layer->b[m] - (double)p[0][m]) * gain +
-                              (p[3] ? (double)p[3][m] : 0));
+        layer->b[m] =
+            (float)(((double)layer->b[m] - (double)p[0][m]) * gain + (p[3] ? (double)p[3][m] : 0));
     }
     return NIMBUS_OK;
 }

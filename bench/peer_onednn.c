@@ -131,8 +131,7 @@ static int make_step(bench_onednn *peer, size_t i, const quantised *q)
     dnnl_primitive_desc_t pd = NULL;
     int ok =
         dnnl_memory_desc_init_by_tag(&x, 2, x_dims, dnnl_u8, dnnl_nc) == dnnl_success &&
-        dnnl_memory_desc_init_by_tag(&w, 2, w_dims, dnnl_s8, dnnl_format_tag_any) ==
-            dnnl_success &&
+        dnnl_memory_desc_init_by_tag(&w, 2, w_dims, dnnl_s8, dnnl_format_tag_any) == dnnl_success &&
         dnnl_memory_desc_init_by_tag(&w_plain, 2, w_dims, dnnl_s8, dnnl_oi) == dnnl_success &&
         dnnl_memory_desc_init_by_tag(&b, 1, b_dims, dnnl_f32, dnnl_x) == dnnl_success &&
         dnnl_memory_desc_init_by_tag(&y, 2, y_dims, last ? dnnl_f32 : dnnl_u8, dnnl_nc) ==

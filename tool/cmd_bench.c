@@ -135,8 +135,9 @@ static int bench_run(int argc, char **argv)
         return code;
     if (args.common.n_files == 0) {
         if (access(DEMO_PROGRAM, R_OK) != 0 || access(DEMO_FLOAT, R_OK) != 0)
-            return usage_error(&verb_bench, "which program? 'nimbus demo' makes %s, which is taken "
-                                            "when none is named",
+            return usage_error(&verb_bench,
+                               "which program? 'nimbus demo' makes %s, which is taken "
+                               "when none is named",
                                DEMO_PROGRAM);
         args.common.files[0] = DEMO_PROGRAM;
         args.float_net = args.float_net ? args.float_net : DEMO_FLOAT;
@@ -151,8 +152,7 @@ static int bench_run(int argc, char **argv)
         goto done;
     }
     if ((args.float_net && (status = net_open(args.float_net, &float_net, &error))) ||
-        (args.common.data &&
-         (status = open_rows(&args.common, &m, &test, &calibration, &error))))
+        (args.common.data && (status = open_rows(&args.common, &m, &test, &calibration, &error))))
         goto done;
     status = bench_measure(m.program, float_net, test, calibration, &report, &error);
 done:

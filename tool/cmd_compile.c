@@ -44,8 +44,7 @@ static nimbus_status open_calibration(const common_arguments *common, const nimb
     nimbus_data_options options = data_options_of(common, schema);
     if (options.n_rows == 0)
         options.n_rows = CALIBRATION_ROWS;
-    nimbus_status status =
-        nimbus_data_open(common->data, NIMBUS_SPLIT_TRAIN, &options, out, error);
+    nimbus_status status = nimbus_data_open(common->data, NIMBUS_SPLIT_TRAIN, &options, out, error);
     free(schema);
     return status;
 }
@@ -58,12 +57,11 @@ static int report_result(const compile_arguments *args)
     if (nimbus_open(args->output, &program, &error))
         return fail(&error);
     const nimbus_program_info *info = nimbus_info(program);
-    json_t *json = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I}", "output", args->output, "bytes",
-                             (json_int_t)info->file_bytes, "table_bytes",
-                             (json_int_t)info->table_bytes, "steps", (json_int_t)info->n_steps,
-                             "lookups", (json_int_t)info->lookups, "comparisons",
-                             (json_int_t)info->comparisons, "multiply_adds",
-                             (json_int_t)info->multiply_adds);
+    json_t *json = json_pack(
+        "{s:s,s:I,s:I,s:I,s:I,s:I,s:I}", "output", args->output, "bytes",
+        (json_int_t)info->file_bytes, "table_bytes", (json_int_t)info->table_bytes, "steps",
+        (json_int_t)info->n_steps, "lookups", (json_int_t)info->lookups, "comparisons",
+        (json_int_t)info->comparisons, "multiply_adds", (json_int_t)info->multiply_adds);
     const struct {
         const char *what;
         size_t value;
@@ -103,8 +101,7 @@ static int compile_run(int argc, char **argv)
     }
     if ((status = output_check(args.output, &error)) ||
         (status = net_open(args.common.files[0], &net, &error)) ||
-        (args.common.data &&
-         (status = open_calibration(&args.common, net, &calibration, &error))))
+        (args.common.data && (status = open_calibration(&args.common, net, &calibration, &error))))
         goto done;
     nimbus_compile_options options = NIMBUS_COMPILE_OPTIONS_INIT;
     options.calibration = calibration;

@@ -55,8 +55,7 @@ static const option_entry entries[] = {
      "of fine-tuning all layers together (by preset)"},
     {"no-fine-tune", 0, OPTION_FLAG, NULL, AT(no_fine_tune), 0, 0, NULL,
      "leave the fine-tuning out"},
-    {"batch", 'b', OPTION_COUNT, "ROWS", AT(batch), 1, 1e6, NULL,
-     "rows per training step (256)"},
+    {"batch", 'b', OPTION_COUNT, "ROWS", AT(batch), 1, 1e6, NULL, "rows per training step (256)"},
     {"rate", 'r', OPTION_NUMBER, "X", AT(rate), 1e-9, 100, NULL,
      "peak learning rate of both trainings (the conversion's own)"},
     {"distill", 0, OPTION_NUMBER, "X", AT(distill), 0, 1, NULL,
@@ -91,8 +90,9 @@ const nimbus_verb verb_convert = {
              "then fine-tunes them all with the float net as teacher. The defaults need no "
              "touching; --speed and --accuracy choose the trade. Interrupted, the same command "
              "goes on from the checkpoint.",
-    .examples = {"nimbus convert float.net --data mnist",
-                 "nimbus convert float.net --data mnist --speed --layers linear3:exact -o fast.net"},
+    .examples =
+        {"nimbus convert float.net --data mnist",
+         "nimbus convert float.net --data mnist --speed --layers linear3:exact -o fast.net"},
     .groups = GROUP_DATA | GROUP_SEED | GROUP_THREADS,
     .options = entries,
     .n_options = sizeof entries / sizeof *entries,
@@ -165,11 +165,11 @@ static json_t *layers_report(const nimbus_convert_report *report, table *t)
         table_size(t, (size_t)1 << layer->n_levels);
         table_number(t, "%.4f", layer->error_fit);
         table_number(t, "%.1f", layer->seconds);
-        json_array_append_new(
-            list, json_pack("{s:s,s:I,s:I,s:o,s:o}", "name", layer->name, "codebooks",
-                            (json_int_t)layer->n_codebooks, "levels", (json_int_t)layer->n_levels,
-                            "error", json_number(layer->error_fit), "seconds",
-                            json_number(layer->seconds)));
+        json_array_append_new(list, json_pack("{s:s,s:I,s:I,s:o,s:o}", "name", layer->name,
+                                              "codebooks", (json_int_t)layer->n_codebooks, "levels",
+                                              (json_int_t)layer->n_levels, "error",
+                                              json_number(layer->error_fit), "seconds",
+                                              json_number(layer->seconds)));
     }
     return list;
 }
@@ -183,11 +183,11 @@ static int report_result(const convert_arguments *args, const nimbus_net *teache
     const unsigned n_threads = (unsigned)args->common.threads;
     json_t *before = json_object(), *after = json_object();
     table_init(&layers, "lrrrr");
-    json_t *json = json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "output", args->output, "layers",
-                             layers_report(report, &layers), "float", before, "converted", after,
-                             "seconds", json_number(report->seconds), "fit_seconds",
-                             json_number(report->fit_seconds), "tune_seconds",
-                             json_number(report->tune_seconds));
+    json_t *json =
+        json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "output", args->output, "layers",
+                  layers_report(report, &layers), "float", before, "converted", after, "seconds",
+                  json_number(report->seconds), "fit_seconds", json_number(report->fit_seconds),
+                  "tune_seconds", json_number(report->tune_seconds));
     table_init(&t, "lrrr");
     table_heads(&t, "float net", "rows", "accuracy", "loss");
     nimbus_status status = splits_evaluate(teacher, splits, n_threads, &t, before, &error);

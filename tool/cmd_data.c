@@ -37,10 +37,10 @@ static int list_sources(const common_arguments *common)
         table_cell(&t, "%s", source.present ? "yes" : "no");
         table_cell(&t, "%s", source.description);
         table_cell(&t, "%s", source.folder);
-        json_array_append_new(
-            list, json_pack("{s:s,s:s,s:s,s:b,s:s}", "name", source.name, "description",
-                            source.description, "folder", source.folder, "present", source.present,
-                            "download", source.download));
+        json_array_append_new(list,
+                              json_pack("{s:s,s:s,s:s,s:b,s:s}", "name", source.name, "description",
+                                        source.description, "folder", source.folder, "present",
+                                        source.present, "download", source.download));
     }
     if (!common->json)
         note(common, "'nimbus data NAME' describes one, or says how to get it\n");
@@ -137,19 +137,17 @@ static int describe(const common_arguments *common, const char *spec)
     if (splits_open(&with_data, NULL, 0, &splits, &error))
         return fail(&error);
     const nimbus_data_info *info = nimbus_data_get_info(splits.train);
-    json_t *json =
-        json_pack("{s:s,s:I,s:s,s:[III],s:I,s:I,s:o}", "data", spec, "features",
-                  (json_int_t)info->n_features, "type", info->dtype == NIMBUS_U8 ? "u8" : "f32",
-                  "shape", (json_int_t)info->channels, (json_int_t)info->height,
-                  (json_int_t)info->width, "classes", (json_int_t)info->n_classes, "targets",
-                  (json_int_t)info->n_targets, "class_names", describe_classes(splits.train));
+    json_t *json = json_pack(
+        "{s:s,s:I,s:s,s:[III],s:I,s:I,s:o}", "data", spec, "features", (json_int_t)info->n_features,
+        "type", info->dtype == NIMBUS_U8 ? "u8" : "f32", "shape", (json_int_t)info->channels,
+        (json_int_t)info->height, (json_int_t)info->width, "classes", (json_int_t)info->n_classes,
+        "targets", (json_int_t)info->n_targets, "class_names", describe_classes(splits.train));
     if (!common->json)
         print_head(spec, splits.train);
     table_init(&t, "lrr");
     table_heads(&t, "split", "rows", "rows per class");
     json_object_set_new(json, "train", describe_split("train", splits.train, &t));
-    if (splits.test)
-        json_object_set_new(json, "test", describe_split("test", splits.test, &t));
+    json_object_set_new(json, "test", describe_split("test", splits.test, &t));
     json_object_set_new(json, "schema",
                         json_loads(nimbus_data_schema(splits.train), JSON_DECODE_ANY, NULL));
     int code = result_finish(common, &t, json);

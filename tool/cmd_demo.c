@@ -31,10 +31,11 @@ const nimbus_verb verb_demo = {
     .name = "demo",
     .purpose = "the whole way on built-in data: train, convert, compile, measure",
     .usage = "[--out DIR] [options]",
-    .about = "Draws handwritten-like digits, trains a float net of 784-512-512-10 on them, converts "
-             "and compiles it, and ends with a table: accuracy, bytes and ns per row of each form "
-             "beside oneDNN int8 and OpenBLAS. Takes a few minutes, needs no download, and shows "
-             "every command it runs.",
+    .about =
+        "Draws handwritten-like digits, trains a float net of 784-512-512-10 on them, converts "
+        "and compiles it, and ends with a table: accuracy, bytes and ns per row of each form "
+        "beside oneDNN int8 and OpenBLAS. Takes a few minutes, needs no download, and shows "
+        "every command it runs.",
     .examples = {"nimbus demo", "nimbus demo --out my-demo --rows 2000 --epochs 3"},
     .groups = GROUP_SEED | GROUP_THREADS,
     .options = entries,
@@ -117,7 +118,7 @@ static int step(const demo_arguments *args, const nimbus_verb *verb, const char 
 static int run_steps(const demo_arguments *args, const demo_paths *p)
 {
     const char *const train[] = {"--data", "digits", "-o", p->path[FLOAT_NET], NULL};
-    const char *const convert[] = {p->path[FLOAT_NET], "--data", "digits", "-o",
+    const char *const convert[] = {p->path[FLOAT_NET],  "--data", "digits", "-o",
                                    p->path[LOOKUP_NET], NULL};
     const char *const compile[] = {p->path[LOOKUP_NET], "-o", p->path[PROGRAM], NULL};
     int code = step(args, &verb_train, train);
@@ -149,10 +150,9 @@ static nimbus_status measure(const demo_arguments *args, const demo_paths *p, de
         (status = net_open(p->path[FLOAT_NET], &float_net, error)) ||
         (status = net_open(p->path[LOOKUP_NET], &lookup_net, error)) ||
         (status = nimbus_open(p->path[PROGRAM], &program, error)) ||
-        (status = nimbus_evaluate(lookup_net, splits.test, (unsigned)args->common.threads, &e,
-                                  error)) ||
-        (status = bench_measure(program, float_net, splits.test, splits.train, &out->bench,
-                                error)))
+        (status =
+             nimbus_evaluate(lookup_net, splits.test, (unsigned)args->common.threads, &e, error)) ||
+        (status = bench_measure(program, float_net, splits.test, splits.train, &out->bench, error)))
         goto done;
     nimbus_net_get_info(float_net, &info);
     out->lookup_accuracy = e.accuracy;
@@ -192,12 +192,12 @@ static int report_result(const demo_arguments *args, const demo_paths *p, const 
     add_line(&t, "float net, oneDNN int8", int8->accuracy, r->float_params, int8);
     add_line(&t, "converted net", r->lookup_accuracy, 0, NULL);
     add_line(&t, "compiled program", program->accuracy, r->program_bytes, program);
-    json_t *json = json_pack(
-        "{s:s,s:o,s:o,s:o,s:I,s:I,s:I,s:o}", "folder", args->folder, "bench",
-        bench_json(&r->bench), "converted_accuracy", json_number(r->lookup_accuracy), "seconds",
-        json_number(seconds), "params", (json_int_t)r->float_params, "program_bytes",
-        (json_int_t)r->program_bytes, "table_bytes", (json_int_t)r->table_bytes, "program_accuracy",
-        json_number(program->accuracy));
+    json_t *json =
+        json_pack("{s:s,s:o,s:o,s:o,s:I,s:I,s:I,s:o}", "folder", args->folder, "bench",
+                  bench_json(&r->bench), "converted_accuracy", json_number(r->lookup_accuracy),
+                  "seconds", json_number(seconds), "params", (json_int_t)r->float_params,
+                  "program_bytes", (json_int_t)r->program_bytes, "table_bytes",
+                  (json_int_t)r->table_bytes, "program_accuracy", json_number(program->accuracy));
     if (!args->common.json) {
         putchar('\n');
         bench_print_head(&r->bench, stdout);
@@ -234,7 +234,7 @@ static int demo_run(int argc, char **argv)
     if (measure(&args, &p, &result, &error))
         return fail(&error);
     clock_gettime(CLOCK_MONOTONIC, &ended);
-    double seconds = (double)(ended.tv_sec - began.tv_sec) +
-                     1e-9 * (double)(ended.tv_nsec - began.tv_nsec);
+    double seconds =
+        (double)(ended.tv_sec - began.tv_sec) + 1e-9 * (double)(ended.tv_nsec - began.tv_nsec);
     return report_result(&args, &p, &result, seconds);
 }

@@ -40,8 +40,8 @@ static int report_result(const eval_arguments *args, const model *m, const nimbu
     const char *path = args->common.files[0], *form = m->program ? "program" : "net";
     json_t *json = json_pack("{s:s,s:s,s:s,s:I,s:I,s:o,s:o}", "model", path, "form", form, "split",
                              splits[args->split], "rows", (json_int_t)e->n_rows, "correct",
-                             (json_int_t)e->n_correct, "accuracy", json_number(e->accuracy),
-                             "loss", json_number(e->loss));
+                             (json_int_t)e->n_correct, "accuracy", json_number(e->accuracy), "loss",
+                             json_number(e->loss));
     table_init(&t, "llrrr");
     table_heads(&t, "model", "split", "rows", "accuracy", "loss");
     table_cell(&t, "%s", path);

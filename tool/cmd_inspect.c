@@ -84,12 +84,12 @@ static int inspect_net(const common_arguments *common, const nimbus_net *net)
                common->files[0], info.n_layers, info.n_inputs,
                info.input_dtype == NIMBUS_U8 ? "u8" : "f32", info.n_outputs, info.n_params,
                lookups);
-    json_t *json = json_pack(
-        "{s:s,s:s,s:I,s:I,s:s,s:I,s:I,s:o,s:o}", "model", common->files[0], "form", "net", "inputs",
-        (json_int_t)info.n_inputs, "outputs", (json_int_t)info.n_outputs, "input_type",
-        info.input_dtype == NIMBUS_U8 ? "u8" : "f32", "params", (json_int_t)info.n_params,
-        "lookups", (json_int_t)lookups, "layers", layers, "metadata",
-        metadata ? metadata : json_null());
+    json_t *json =
+        json_pack("{s:s,s:s,s:I,s:I,s:s,s:I,s:I,s:o,s:o}", "model", common->files[0], "form", "net",
+                  "inputs", (json_int_t)info.n_inputs, "outputs", (json_int_t)info.n_outputs,
+                  "input_type", info.input_dtype == NIMBUS_U8 ? "u8" : "f32", "params",
+                  (json_int_t)info.n_params, "lookups", (json_int_t)lookups, "layers", layers,
+                  "metadata", metadata ? metadata : json_null());
     return result_finish(common, &t, json);
 }
 

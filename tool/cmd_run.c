@@ -172,8 +172,7 @@ static void put_row(const result_file *r, size_t row, const int32_t *scores)
     fputc('\n', r->file);
 }
 
-static nimbus_status run_all(const model *m, rows_reader *rows, result_file *r,
-                             nimbus_error *error)
+static nimbus_status run_all(const model *m, rows_reader *rows, result_file *r, nimbus_error *error)
 {
     const nimbus_program_info *info = nimbus_info(m->program);
     const size_t stride = info->n_inputs * (info->input_dtype == NIMBUS_U8 ? 1 : 4);
@@ -227,8 +226,8 @@ static int run_run(int argc, char **argv)
     }
     if (args.common.data) {
         nimbus_data_options o = data_options_of(&args.common, m.schema);
-        if ((status = nimbus_data_open(args.common.data, (nimbus_split)args.split, &o, &data,
-                                       &error)) ||
+        if ((status =
+                 nimbus_data_open(args.common.data, (nimbus_split)args.split, &o, &data, &error)) ||
             (status = rows_of_data(data, &m, &rows, &error)))
             goto done;
     } else if ((status = rows_open(args.common.n_files == 2 ? args.common.files[1] : "-",

@@ -30,7 +30,8 @@ static const option_entry entries[] = {
     {"batch", 'b', OPTION_COUNT, "ROWS", AT(batch), 1, 1e6, NULL, "rows per step (256)"},
     {"rate", 'r', OPTION_NUMBER, "X", AT(rate), 1e-9, 100, NULL,
      "peak learning rate (adamw 0.002, sgd 0.05, lookup layers 0.02)"},
-    {"optimiser", 0, OPTION_CHOICE, "NAME", AT(optimiser), 0, 0, optimisers, "adamw or sgd (adamw)"},
+    {"optimiser", 0, OPTION_CHOICE, "NAME", AT(optimiser), 0, 0, optimisers,
+     "adamw or sgd (adamw)"},
     {"schedule", 0, OPTION_CHOICE, "NAME", AT(schedule), 0, 0, schedules,
      "of the learning rate: cosine, one-cycle or constant (cosine)"},
     {"momentum", 0, OPTION_NUMBER, "X", AT(momentum), 0, 0.9999, NULL, "of sgd (0.9)"},
@@ -46,7 +47,8 @@ static const option_entry entries[] = {
      "noise added to the inputs, in standard deviations of a column (0)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
      "images are moved by up to this many pixels each way (1; lookup layers and tables 0)"},
-    {"flip", 0, OPTION_FLAG, NULL, AT(flip), 0, 0, NULL, "images are mirrored left-right at random"},
+    {"flip", 0, OPTION_FLAG, NULL, AT(flip), 0, 0, NULL,
+     "images are mirrored left-right at random"},
     {"teacher", 0, OPTION_TEXT, "FILE", AT(teacher), 0, 0, NULL,
      "a trained .net whose outputs are imitated too (none)"},
     {"distill", 0, OPTION_NUMBER, "X", AT(distill), 0, 1, NULL,
@@ -73,8 +75,9 @@ const nimbus_verb verb_train = {
     .about = "Trains the net on the training rows, writes it, and prints its accuracy on training, "
              "held-out and test rows. Interrupted (Ctrl-C, kill, power), the same command goes on "
              "from the checkpoint and ends with the same bytes.",
-    .examples = {"nimbus train --data mnist -o float.net",
-                 "nimbus train --data mnist --net lut:392x16,256x10 --teacher float.net -o lut.net"},
+    .examples =
+        {"nimbus train --data mnist -o float.net",
+         "nimbus train --data mnist --net lut:392x16,256x10 --teacher float.net -o lut.net"},
     .groups = GROUP_DATA | GROUP_SEED | GROUP_THREADS,
     .options = entries,
     .n_options = sizeof entries / sizeof *entries,

@@ -35,8 +35,8 @@ nimbus_data_options data_options_of(const common_arguments *common, const char *
     return options;
 }
 
-nimbus_status splits_open(const common_arguments *common, const char *schema,
-                          double valid_fraction, data_splits *out, nimbus_error *error)
+nimbus_status splits_open(const common_arguments *common, const char *schema, double valid_fraction,
+                          data_splits *out, nimbus_error *error)
 {
     nimbus_data_options options = data_options_of(common, schema);
     options.valid_fraction = valid_fraction;
@@ -46,10 +46,8 @@ nimbus_status splits_open(const common_arguments *common, const char *schema,
     if (!status && valid_fraction > 0)
         status = nimbus_data_open(common->data, NIMBUS_SPLIT_VALID, &options, &out->valid, error);
     if (!status) { /* the test rows are read as the training rows were */
-        nimbus_error no_test_rows;
         options.schema = nimbus_data_schema(out->train);
-        if (nimbus_data_open(common->data, NIMBUS_SPLIT_TEST, &options, &out->test, &no_test_rows))
-            note(common, "no test rows: %s", no_test_rows.message);
+        status = nimbus_data_open(common->data, NIMBUS_SPLIT_TEST, &options, &out->test, error);
     }
     if (status)
         splits_close(out);
@@ -112,8 +110,7 @@ static nimbus_status read_magic(const char *path, char magic[9], nimbus_error *e
         return tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(code));
     if (n < 9)
         return tool_error(error, NIMBUS_ERR_TRUNCATED,
-                          "%s: only %zu bytes, neither a .nimbus program nor a .net file", path,
-                          n);
+                          "%s: only %zu bytes, neither a .nimbus program nor a .net file", path, n);
     return NIMBUS_OK;
 }
 

@@ -76,6 +76,7 @@ void note(const common_arguments *common, const char *format, ...)
     va_list args;
     if (common->quiet)
         return;
+    fflush(stdout); /* both may go to the same place */
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);

@@ -94,10 +94,10 @@ static void print_wrapped(const char *text, size_t indent)
 static void print_option(const option_entry *option)
 {
     char left[128];
-    int n = snprintf(left, sizeof left, "  %c%c%s --%s%s%s", option->letter ? '-' : ' ',
-                     option->letter ? option->letter : ' ', option->letter ? "," : " ",
-                     option->name, option->argument ? " " : "",
-                     option->argument ? option->argument : "");
+    int n =
+        snprintf(left, sizeof left, "  %c%c%s --%s%s%s", option->letter ? '-' : ' ',
+                 option->letter ? option->letter : ' ', option->letter ? "," : " ", option->name,
+                 option->argument ? " " : "", option->argument ? option->argument : "");
     if (n >= HELP_COLUMN)
         printf("%s\n%*s", left, HELP_COLUMN, "");
     else
@@ -255,9 +255,8 @@ static void getopt_tables(const option_entry *const *list, size_t n, struct opti
     *letters++ = ':'; /* a missing argument is told apart from an unknown option */
     *letters++ = 'h';
     for (size_t i = 0; i < n; i++) {
-        longs[i] = (struct option){list[i]->name,
-                                   list[i]->argument ? required_argument : no_argument, NULL,
-                                   (int)i + 256};
+        longs[i] = (struct option){
+            list[i]->name, list[i]->argument ? required_argument : no_argument, NULL, (int)i + 256};
         if (list[i]->letter) {
             *letters++ = list[i]->letter;
             if (list[i]->argument)

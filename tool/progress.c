@@ -11,9 +11,8 @@
 
 void progress_init(progress_display *display, const common_arguments *common)
 {
-    *display = (progress_display){.quiet = common->quiet,
-                                  .terminal = isatty(STDERR_FILENO),
-                                  .last_seconds = -PLAIN_SECONDS};
+    *display = (progress_display){
+        .quiet = common->quiet, .terminal = isatty(STDERR_FILENO), .last_seconds = -PLAIN_SECONDS};
 }
 
 static size_t terminal_width(void)

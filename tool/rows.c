@@ -57,8 +57,8 @@ static nimbus_status fill(rows_reader *r, nimbus_error *error)
         r->capacity = capacity;
     }
     int problem = 0;
-    ssize_t n = r->gz ? gzread(r->gz, r->bytes + r->size, PIECE)
-                      : read(r->file, r->bytes + r->size, PIECE);
+    ssize_t n =
+        r->gz ? gzread(r->gz, r->bytes + r->size, PIECE) : read(r->file, r->bytes + r->size, PIECE);
     if (n < 0 && r->gz)
         return tool_error(error, NIMBUS_ERR_FORMAT, "%s: %s", r->path, gzerror(r->gz, &problem));
     if (n < 0)

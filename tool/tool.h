@@ -120,13 +120,13 @@ void table_cell(table *t, const char *format, ...) __attribute__((format(printf,
 /* A row of column heads, as many texts as columns. */
 void table_heads_of(table *t, const char *const *heads);
 #define table_heads(t, ...) table_heads_of(t, (const char *const[]){__VA_ARGS__})
-void table_percent(table *t, double fraction); /* "98.61 %", or "-" for NaN */
+void table_percent(table *t, double fraction);                /* "98.61 %", or "-" for NaN */
 void table_number(table *t, const char *format, double value) /* "-" for NaN */
     __attribute__((format(printf, 2, 0)));
 void table_size(table *t, size_t value); /* with thin groups: 1,234,567 */
 void table_print(const table *t, FILE *out);
 
-json_t *json_number(double value);          /* null for NaN and infinities */
+json_t *json_number(double value); /* null for NaN and infinities */
 /* Prints the JSON if the user asked for it, else the table, and frees the JSON; an exit code. */
 int result_finish(const common_arguments *common, const table *t, json_t *json);
 
@@ -135,14 +135,13 @@ int result_finish(const common_arguments *common, const table *t, json_t *json);
 /* Data options of the common arguments, for a net trained with this schema (NULL: none). */
 nimbus_data_options data_options_of(const common_arguments *common, const char *schema);
 
-/* The splits of one data set; valid is NULL if no rows were asked for, test if there are none. */
+/* The splits of one data set; valid is NULL if no rows were asked for. */
 typedef struct data_splits {
     nimbus_data *train, *valid, *test;
 } data_splits;
 
-nimbus_status splits_open(const common_arguments *common, const char *schema,
-                          double valid_fraction, data_splits *out,
-                          nimbus_error *error) NIMBUS_MUST_CHECK;
+nimbus_status splits_open(const common_arguments *common, const char *schema, double valid_fraction,
+                          data_splits *out, nimbus_error *error) NIMBUS_MUST_CHECK;
 void splits_close(data_splits *splits);
 
 /* A .net or a .nimbus file, told apart by its first bytes; exactly one of net and program is set.
