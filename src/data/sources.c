@@ -118,6 +118,7 @@ static const char *const idx_files[] = {"train-images-idx3-ubyte", "train-labels
 static const char *const cifar_files[] = {"test_batch.bin",   "data_batch_1.bin",
                                           "data_batch_2.bin", "data_batch_3.bin",
                                           "data_batch_4.bin", "data_batch_5.bin"};
+enum { N_BATCHES = sizeof cifar_files / sizeof *cifar_files };
 static const char cifar_archive[] = "cifar-10-binary.tar";
 static const char cifar_folder[] = "cifar-10-batches-bin/";
 static const char *const kdd_train[] = {"KDDTrain+_20Percent.txt", "KDDTrain+.txt"};
@@ -150,7 +151,7 @@ static const char *missing_file(const nimbus_known *known, const char *folder, b
                 return idx_files[i];
         return NULL;
     case NIMBUS_SOURCE_CIFAR:
-        for (size_t i = test ? 0 : 1; i < (test ? 1u : 6u); i++)
+        for (size_t i = test ? 0 : 1; i < (test ? 1u : (size_t)N_BATCHES); i++)
             any |= find_batch(folder, i, path);
         any |= find_file(folder, cifar_archive, path);
         return any ? NULL : cifar_files[test ? 0 : 1];
@@ -216,31 +217,66 @@ static nimbus_status open_idx(const char *folder, const nimbus_reading *reading,
     return nimbus_data_open_arrays(images, labels, reading, out, error);
 }
 
+/* The batches are decompressed side by side: xz takes seconds. */
+typedef struct batches {
+    const char *folder;
+    bool test;
+    nimbus_buffer file[N_BATCHES];
+    nimbus_status status[N_BATCHES];
+    nimbus_error error[N_BATCHES];
+} batches;
+
+static void read_batch(void *arg, size_t i)
+{
+    batches *b = arg;
+    char path[PATH_SIZE];
+    if ((i == 0) != b->test || !find_batch(b->folder, i, path))
+        return;
+    nimbus_error *error = &b->error[i];
+    b->status[i] = nimbus_data_file(path, &b->file[i], error);
+    if (b->status[i] != NIMBUS_OK)
+        return;
+    b->status[i] = nimbus_cifar_check(b->file[i].size, error);
+    if (b->status[i] != NIMBUS_OK)
+        b->status[i] = nimbus_fail_prefix(error, b->status[i], "%s", path);
+}
+
+/* Appends the files of the batches to records. */
+static nimbus_status join_batches(const char *folder, bool test, nimbus_buffer *records,
+                                  nimbus_error *error)
+{
+    batches *b = nimbus_alloc(1, sizeof *b);
+    if (!b)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for the batches");
+    b->folder = folder;
+    b->test = test;
+    nimbus_parallel(0, N_BATCHES, read_batch, b);
+    nimbus_status status = NIMBUS_OK;
+    for (size_t i = 0; i < N_BATCHES; i++) {
+        if (status == NIMBUS_OK && b->status[i] != NIMBUS_OK) {
+            status = b->status[i];
+            if (error)
+                *error = b->error[i];
+        }
+        if (status == NIMBUS_OK && b->file[i].size)
+            nimbus_write_bytes(records, b->file[i].bytes, b->file[i].size);
+        nimbus_buffer_free(&b->file[i]);
+    }
+    nimbus_free(b);
+    return status;
+}
+
 static nimbus_status open_cifar(const char *folder, const nimbus_reading *reading, bool test,
                                 nimbus_data **out, nimbus_error *error)
 {
-    nimbus_buffer records = {0}, file = {0};
+    nimbus_buffer records = {0}, archive = {0};
     char path[PATH_SIZE];
-    nimbus_status status = NIMBUS_OK;
-    for (size_t i = test ? 0 : 1; status == NIMBUS_OK && i < (test ? 1u : 6u); i++) {
-        if (!find_batch(folder, i, path))
-            continue;
-        status = nimbus_data_file(path, &file, error);
-        if (status == NIMBUS_OK && (status = nimbus_cifar_check(file.size, error)) != NIMBUS_OK)
-            status = nimbus_fail_prefix(error, status, "%s", path);
-        if (status == NIMBUS_OK && records.size == 0) {
-            records = file;
-            file = (nimbus_buffer){0};
-        } else if (status == NIMBUS_OK) {
-            nimbus_write_bytes(&records, file.bytes, file.size);
-        }
-        nimbus_buffer_free(&file);
-    }
+    nimbus_status status = join_batches(folder, test, &records, error);
     if (status == NIMBUS_OK && records.size == 0 && find_file(folder, cifar_archive, path)) {
-        status = nimbus_data_file(path, &file, error);
+        status = nimbus_data_file(path, &archive, error);
         if (status == NIMBUS_OK)
-            status = nimbus_cifar_untar(file.bytes, file.size, test, &records, error);
-        nimbus_buffer_free(&file);
+            status = nimbus_cifar_untar(archive.bytes, archive.size, test, &records, error);
+        nimbus_buffer_free(&archive);
     }
     if (status == NIMBUS_OK && records.failed)
         status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for the batches");
