@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "net/simd.h"
 #include "train/train.h"
 
 #define ROWS_PER_ITEM 16
@@ -29,6 +30,7 @@ static size_t row_at(const fill_job *job, size_t i)
 }
 
 /* n values from `at` on, times weight, are put into out, or added to what it keeps. */
+NIMBUS_SIMD_CLONES
 static void add_values(const fill_job *job, size_t at, size_t n, bool keep, real weight,
                        real *restrict out)
 {
@@ -117,6 +119,22 @@ static void add_target(const fill_job *job, size_t i, real weight, real *target)
             target[j] += weight * (real)job->targets[row * m + j];
 }
 
+/* Nearly normal numbers, several times as fast as exact ones: the sum of four uniform ones of 16
+ * bits each, which has the variance 1 after scaling and ends at 3.46 standard deviations. */
+static void add_noise(const fill_job *job, size_t i, real *x)
+{
+    const nimbus_batches *b = job->b;
+    uint64_t stream = nimbus_random_stream(NIMBUS_RANDOM_NOISE, job->step);
+    const real unit = (real)(1.7320508075688772 / 65536); /* sqrt(12 / 4) */
+    for (size_t d = 0; d < b->width; d++) {
+        uint64_t bits = nimbus_random_u64(b->seed, stream, (uint64_t)i * b->width + d);
+        int32_t sum = (int32_t)((bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) +
+                                (bits >> 48)) -
+                      2 * 0xffff;
+        x[d] += b->noise[d] * unit * (real)sum;
+    }
+}
+
 static void fill_one(const fill_job *job, size_t i)
 {
     const nimbus_batches *b = job->b;
@@ -133,12 +151,8 @@ static void fill_one(const fill_job *job, size_t i)
         add_target(job, partner, 1 - own, target);
     }
     job->label[i] = job->labels ? job->labels[row_at(job, own >= (real)0.5 ? i : partner)] : -1;
-    if (b->noise) {
-        uint64_t stream = nimbus_random_stream(NIMBUS_RANDOM_NOISE, job->step);
-        for (size_t d = 0; d < b->width; d++)
-            x[d] += b->noise[d] *
-                    (real)nimbus_random_normal(b->seed, stream, (uint64_t)i * b->width + d);
-    }
+    if (b->noise)
+        add_noise(job, i, x);
     if (b->teacher)
         for (size_t j = 0; j < m; j++)
             job->teacher_y[i * m + j] = (real)b->teacher[row_at(job, i) * m + j];
