@@ -48,8 +48,9 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
 
     nimbus_train_options *train = &out->train;
     train->epochs = out->epochs;
+    if (!(train->table_rate > 0))
+        train->table_rate = train->rate > 0 ? train->rate : 3e-3;
     train->rate = train->rate > 0 ? train->rate : 1e-3;
-    train->table_rate = train->table_rate > 0 ? train->table_rate : 3e-3;
     train->warmup_steps = train->warmup_steps > 0 ? train->warmup_steps : 50;
     train->distill = train->distill > 0 ? train->distill : 1;
     train->margin_noise = train->margin_noise > 0 ? train->margin_noise : 0.3;

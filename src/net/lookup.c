@@ -20,8 +20,8 @@
 #include "net/simd.h"
 
 enum {
-    ROW_CHUNK = 32,   /* rows of one parallel item; fixed, so that threads change nothing */
-    SUM_BLOCK = 64,   /* outputs summed in registers at a time */
+    ROW_CHUNK = 32, /* rows of one parallel item; fixed, so that threads change nothing */
+    SUM_BLOCK = 4 * (int)NIMBUS_VECTOR, /* outputs summed in registers at a time */
     GRAD_BLOCK = 128, /* outputs of a codebook's table gradient kept in the L1 cache */
     MAX_NODES = (1 << NIMBUS_MAX_LEVELS) - 1
 };
@@ -291,20 +291,23 @@ static void sum_rows(const sum_job *job, size_t first, size_t last)
     size_t whole = t->m / SUM_BLOCK * SUM_BLOCK;
     for (size_t m = 0; m < whole; m += SUM_BLOCK)
         for (size_t n = first; n < last; n++) {
-            /* SUM_BLOCK as a constant, so that the sums stay in registers */
-            nimbus_vector sum[SUM_BLOCK / NIMBUS_VECTOR];
+            /* four vectors by name: an array of them would be kept in memory */
             const real *table = t->tables + m;
             const uint8_t *codes = job->codes + n * t->c;
-            memcpy(sum, t->bias + m, sizeof sum);
+            const nimbus_unaligned *bias = (const void *)(t->bias + m);
+            nimbus_unaligned *y = (void *)(job->y + n * t->m + m);
+            nimbus_vector s0 = bias[0], s1 = bias[1], s2 = bias[2], s3 = bias[3];
             for (size_t c = 0; c < t->c; c++, table += t->k * t->m) {
-                const real *entry = table + codes[c] * t->m;
-                for (size_t j = 0; j < SUM_BLOCK / NIMBUS_VECTOR; j++) {
-                    nimbus_vector e;
-                    memcpy(&e, entry + j * NIMBUS_VECTOR, sizeof e);
-                    sum[j] += e;
-                }
+                const nimbus_unaligned *entry = (const void *)(table + codes[c] * t->m);
+                s0 += entry[0];
+                s1 += entry[1];
+                s2 += entry[2];
+                s3 += entry[3];
             }
-            memcpy(job->y + n * t->m + m, sum, sizeof sum);
+            y[0] = s0;
+            y[1] = s1;
+            y[2] = s2;
+            y[3] = s3;
         }
     for (size_t n = first; whole < t->m && n < last; n++)
         sum_block(t, job->codes + n * t->c, whole, t->m - whole, job->y + n * t->m);

@@ -31,6 +31,8 @@
 /* A register's worth of reals; loops over arrays of it stay in registers. */
 #define NIMBUS_VECTOR (64 / sizeof(real))
 typedef real nimbus_vector __attribute__((vector_size(64)));
+/* The same anywhere in an array. */
+typedef real nimbus_unaligned __attribute__((vector_size(64), aligned(sizeof(real)), may_alias));
 
 #ifdef NIMBUS_REAL_DOUBLE
 #define NIMBUS_EXP  exp
