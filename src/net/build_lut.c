@@ -4,7 +4,8 @@
  * proportion to the pixels' variance; its thresholds are the means of each column among the rows
  * that reach the node. Other layers and other data: columns are dealt out from shuffled decks, so
  * all are read equally often. Behind batch norm columns have mean 0 and deviation 1, which is where
- * the thresholds of hidden layers begin. A little noise keeps trees of equal columns apart. */
+ * the thresholds of hidden layers begin. Noise keeps trees of equal columns apart; its sizes are
+ * the best of a few tried on held-out rows of Fashion-MNIST. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,7 @@
 
 #define SAMPLE_ROWS   10000
 #define FIRST_JITTER  0.1 /* standard deviations */
-#define HIDDEN_JITTER 0.3
+#define HIDDEN_JITTER 0.6
 #define TEMPERATURE   0.3
 
 /* Streams of random numbers, each with the layer's index in the upper half. */
