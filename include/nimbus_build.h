@@ -42,7 +42,8 @@ typedef int (*nimbus_progress_fn)(void *user, const nimbus_progress *progress);
 typedef struct nimbus_data nimbus_data;
 
 typedef enum nimbus_split {
-    NIMBUS_SPLIT_ALL = 0, /* every row of the source that is opened */
+    NIMBUS_SPLIT_ALL = 0, /* every row of the source that is opened; of a known set, all its
+                             training rows */
     NIMBUS_SPLIT_TRAIN,   /* training rows without the validation rows */
     NIMBUS_SPLIT_VALID,   /* rows held out from the training rows */
     NIMBUS_SPLIT_TEST
@@ -123,7 +124,7 @@ typedef struct nimbus_data_source {
     const char *name, *description;
     char folder[512];
     int present;
-    const char *download; /* shell command; "" for the built-in one */
+    const char *download; /* shell command, into the default folder; "" for the built-in one */
 } nimbus_data_source;
 NIMBUS_API size_t nimbus_data_source_count(void);
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_data_get_source(size_t i, const char *data_dir,
