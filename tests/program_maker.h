@@ -149,6 +149,32 @@ static inline made_program made_random_program(uint64_t seed, uint32_t max_width
     return program;
 }
 
+/* Two small steps, the first of `kind`. */
+static inline made_program made_small_program(uint32_t kind, nimbus_dtype dtype, uint32_t flags)
+{
+    made_random random = {7, 0};
+    made_program made = {.input_dtype = dtype, .n_steps = 2, .metadata = "{\"a\":1}"};
+    bool lookup = kind == NIMBUS_STEP_LOOKUP;
+    made.steps[0] = (made_step){.kind = kind,
+                                .D = 3,
+                                .M = 3,
+                                .C = lookup ? 2 : 0,
+                                .H = lookup ? 2 : 0,
+                                .flags = flags,
+                                .input = dtype,
+                                .output = flags ? NIMBUS_OUT_SCALED : NIMBUS_OUT_SHIFT};
+    made.steps[1] = (made_step){.kind = NIMBUS_STEP_LOOKUP,
+                                .D = 3,
+                                .M = 2,
+                                .C = 1,
+                                .H = 1,
+                                .input = NIMBUS_IN_I8,
+                                .output = NIMBUS_OUT_I32};
+    made_fill_step(&random, &made.steps[0]);
+    made_fill_step(&random, &made.steps[1]);
+    return made;
+}
+
 static inline void made_free(made_program *program)
 {
     for (uint32_t i = 0; i < program->n_steps; i++) {

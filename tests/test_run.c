@@ -1,4 +1,4 @@
-/* test_run.c - programs: loading, refusing, and the same bits on every path and instruction set
+/* test_run.c - running programs: the same bits on every path and instruction set
  *
  * The reference interpreter below follows base/program_format.h line by line and row by row; all
  * comparisons are for equality. */
@@ -10,11 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "guarded.h"
 #include "nimbus.h"
 #include "program_maker.h"
 #include "run/kernels.h"
@@ -86,29 +85,6 @@ static void reference_row(const made_program *program, const void *row, int32_t 
 }
 
 /* ---- help -------------------------------------------------------------------------------- */
-
-/* size bytes that end where an unreadable page begins. */
-typedef struct guarded {
-    uint8_t *map, *at;
-    size_t map_size;
-} guarded;
-
-static guarded guarded_alloc(size_t size)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t n = (size + page - 1) / page * page;
-    guarded g = {.map_size = n + page};
-    g.map = mmap(NULL, g.map_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    assert_true(g.map != MAP_FAILED);
-    assert_int_equal(mprotect(g.map + n, page, PROT_NONE), 0);
-    g.at = g.map + n - size;
-    return g;
-}
-
-static void guarded_free(guarded *g)
-{
-    munmap(g->map, g->map_size);
-}
 
 static nimbus_program *load(const nimbus_buffer *file)
 {
@@ -242,10 +218,146 @@ static void test_random_programs(void **state)
     for_every_isa(check_random_programs);
 }
 
+/* More codebooks than 16-bit sums can hold without care, wide biases, every reach of entries. */
+static void check_long_sums(void)
+{
+    for (unsigned kind = 0; kind < 4; kind++) {
+        made_random random = {kind, 0};
+        made_program made = {.input_dtype = NIMBUS_U8, .n_steps = 2};
+        made.steps[0] = (made_step){.kind = 1,
+                                    .D = 9,
+                                    .M = 5,
+                                    .C = 1500,
+                                    .H = kind < 2 ? 4 : 5,
+                                    .input = NIMBUS_IN_U8,
+                                    .output = NIMBUS_OUT_SHIFT,
+                                    .shift = 11};
+        made.steps[1] = (made_step){.kind = 1,
+                                    .D = 5,
+                                    .M = 3,
+                                    .C = 700,
+                                    .H = 2,
+                                    .flags = kind & 1 ? NIMBUS_FLAG_4BIT : 0,
+                                    .input = NIMBUS_IN_I8,
+                                    .output = NIMBUS_OUT_I32};
+        for (uint32_t i = 0; i < 2; i++)
+            made_fill_step(&random, &made.steps[i]);
+        for (size_t i = 0; i < 1500u * made_leaves(&made.steps[0]) * 5; i++)
+            made.steps[0].tables[i] =
+                kind & 1 ? 127 : (int8_t)(made_below(&random, 2) ? 127 : -128);
+        size_t counts[] = {1, 33, 96};
+        check_program(&made, kind, counts, 3);
+        made_free(&made);
+    }
+}
+
+static void test_long_sums(void **state)
+{
+    (void)state;
+    for_every_isa(check_long_sums);
+}
+
+/* A sum may reach 2^31 - 1 and no more; there, all paths must still be right. */
+static void check_sum_bound(void)
+{
+    for (unsigned variant = 0; variant < 4; variant++) {
+        made_random random = {3, 0};
+        made_program made = {.input_dtype = NIMBUS_U8, .n_steps = 1};
+        bool lookup = variant < 2;
+        made_step *s = &made.steps[0];
+        *s = (made_step){.kind = lookup ? 1 : 2,
+                         .D = 40,
+                         .M = 1,
+                         .C = lookup ? 40 : 0,
+                         .H = lookup ? 4 : 0,
+                         .input = NIMBUS_IN_U8,
+                         .output = NIMBUS_OUT_I32};
+        made_fill_step(&random, s);
+        memset(lookup ? s->tables : s->weights, variant % 2 ? 127 : 0x80, lookup ? 40 * 16 : 40);
+        int32_t most =
+            lookup ? 40 * (variant % 2 ? 127 : 128) : 40 * 128 * (variant % 2 ? 127 : 128);
+        s->bias[0] = variant % 2 ? INT32_MAX - most : most - INT32_MAX;
+        size_t counts[] = {1, 40};
+        check_program(&made, variant, counts, 2);
+        s->bias[0] += variant % 2 ? 1 : -1;
+        nimbus_buffer file = made_write(&made);
+        nimbus_program *program;
+        assert_int_equal(nimbus_load(file.bytes, file.size, &program, NULL), NIMBUS_ERR_VALUE);
+        nimbus_buffer_free(&file);
+        made_free(&made);
+    }
+}
+
+static void test_sum_bound(void **state)
+{
+    (void)state;
+    for_every_isa(check_sum_bound);
+}
+
+/* ---- use --------------------------------------------------------------------------------- */
+
+typedef struct shared_run {
+    const nimbus_program *program;
+    const uint8_t *rows;
+    size_t n_rows, row_bytes, n_scores;
+    const int32_t *expected;
+    bool same;
+} shared_run;
+
+static void *run_shared(void *arg)
+{
+    shared_run *run = arg;
+    int32_t *scores = made_array(run->n_scores, sizeof *scores);
+    void *scratch = malloc(nimbus_scratch_size(run->program, run->n_rows));
+    run->same = scratch != NULL;
+    for (int i = 0; i < 20 && run->same; i++) {
+        memset(scores, 0, run->n_scores * sizeof *scores);
+        run->same = nimbus_run(run->program, run->rows, run->row_bytes, run->n_rows, scores,
+                               scratch) == NIMBUS_OK &&
+                    memcmp(scores, run->expected, run->n_scores * sizeof *scores) == 0;
+    }
+    free(scratch);
+    free(scores);
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    enum { N_THREADS = 4 };
+    made_program made = made_small_program(NIMBUS_STEP_LOOKUP, NIMBUS_U8, 0);
+    nimbus_buffer file = made_write(&made);
+    nimbus_program *program = load(&file);
+    uint8_t rows[3 * 100];
+    int32_t expected[2 * 100];
+    made_random random = {1, 0};
+    for (size_t r = 0; r < 100; r++) {
+        fill_row(&made, &random, rows + 3 * r);
+        reference_row(&made, rows + 3 * r, expected + 2 * r);
+    }
+    pthread_t threads[N_THREADS];
+    shared_run runs[N_THREADS];
+    for (size_t i = 0; i < N_THREADS; i++) {
+        size_t n = i % 2 ? 100 : 5;
+        runs[i] = (shared_run){program, rows, n, 3, 2 * n, expected, false};
+        assert_int_equal(pthread_create(&threads[i], NULL, run_shared, &runs[i]), 0);
+    }
+    for (size_t i = 0; i < N_THREADS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_true(runs[i].same);
+    }
+    nimbus_close(program);
+    nimbus_buffer_free(&file);
+    made_free(&made);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_programs),
+        cmocka_unit_test(test_long_sums),
+        cmocka_unit_test(test_sum_bound),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

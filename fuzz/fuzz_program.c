@@ -1,0 +1,93 @@
+/* fuzz_program.c - any bytes as a program: refused, or loaded and run on a few rows
+ *
+ * Bytes are tried as they are and with their checksums made right, since those keep every mutation
+ * from the reader behind them. A program that loads must give the same scores for a row whether it
+ * runs alone or among others. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+enum { N_ROWS = 40, MAX_INPUTS = 1 << 14 };
+
+static void put_u32le(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> 8 * i);
+}
+
+/* Writes the sums of the sections, the table and the header wherever they can be found. */
+static void repair(uint8_t *bytes, size_t size)
+{
+    nimbus_reader r = nimbus_reader_of(bytes, size);
+    (void)nimbus_read_bytes(&r, 12);
+    uint32_t n_sections = nimbus_read_u32le(&r);
+    (void)nimbus_read_bytes(&r, 16);
+    for (uint32_t i = 0; i < n_sections && nimbus_reader_left(&r) >= 24; i++) {
+        uint8_t *entry = bytes + r.at;
+        (void)nimbus_read_bytes(&r, 8);
+        uint64_t offset = nimbus_read_u64le(&r), length = nimbus_read_u64le(&r);
+        if (offset <= size && length <= size - offset)
+            put_u32le(entry + 4, nimbus_crc32c(0, bytes + offset, (size_t)length));
+    }
+    if (r.failed)
+        return;
+    put_u32le(bytes + 24, nimbus_crc32c(0, bytes + 32, r.at - 32));
+    put_u32le(bytes + 28, nimbus_crc32c(0, bytes, 28));
+}
+
+static void run(const nimbus_program *program, const uint8_t *bytes, size_t size)
+{
+    const nimbus_program_info *info = nimbus_info(program);
+    size_t row_bytes = info->n_inputs * (info->input_dtype == NIMBUS_F32 ? sizeof(float) : 1);
+    size_t M = info->n_outputs;
+    if (info->n_inputs > MAX_INPUTS)
+        return;
+    uint8_t *rows = nimbus_alloc(N_ROWS, row_bytes);
+    int32_t *scores = nimbus_alloc(N_ROWS * M, sizeof *scores);
+    int32_t *alone = nimbus_alloc(M, sizeof *alone);
+    void *scratch = nimbus_alloc(nimbus_scratch_size(program, N_ROWS), 1);
+    if (!rows || !scores || !alone || !scratch)
+        abort();
+    for (size_t i = 0; i < N_ROWS * row_bytes; i++)
+        rows[i] = (uint8_t)(bytes[i % size] + i);
+    if (nimbus_run(program, rows, row_bytes, N_ROWS, scores, scratch) != NIMBUS_OK)
+        abort();
+    for (size_t r = 0; r < N_ROWS; r += N_ROWS - 1)
+        if (nimbus_run(program, rows + r * row_bytes, row_bytes, 1, alone, scratch) != NIMBUS_OK ||
+            memcmp(alone, scores + r * M, M * sizeof *alone) != 0)
+            abort();
+    nimbus_free(rows);
+    nimbus_free(scores);
+    nimbus_free(alone);
+    nimbus_free(scratch);
+}
+
+static void check(const uint8_t *bytes, size_t size)
+{
+    nimbus_program *program;
+    nimbus_error error = {.status = NIMBUS_OK};
+    nimbus_status status = nimbus_load(bytes, size, &program, &error);
+    if (status != NIMBUS_OK) {
+        if (program || error.status != status || !error.message[0] || error.offset > size)
+            abort();
+        return;
+    }
+    run(program, bytes, size);
+    nimbus_close(program);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+    uint8_t *copy = nimbus_alloc(size, 1);
+    check(size ? bytes : copy, size);
+    if (copy && size) {
+        memcpy(copy, bytes, size);
+        repair(copy, size);
+        check(copy, size);
+    }
+    nimbus_free(copy);
+    return 0;
+}
