@@ -1,8 +1,8 @@
 /* test_lookup_double.c - the gradient of trees and tables against finite differences, in double
  *
- * Forward is a hard walk, so thresholds and inputs have no slope of their own: backward is the exact
- * gradient of a surrogate, which is written down here a second time, straight from the formulas at
- * the top of lookup.c, with everything frozen that the estimator freezes. */
+ * Forward is a hard walk, so thresholds and inputs have no slope of their own: backward is the
+ * exact gradient of a surrogate, which is written down here a second time, straight from the
+ * formulas at the top of lookup.c, with everything frozen that the estimator freezes. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +14,8 @@
 #include "net/lookup.h"
 
 enum { N = 9, D = 7, M = 5, C = 3, MAX_K = 16 };
+
+static double largest_error; /* of all comparisons, for the record */
 
 typedef struct setting {
     nimbus_estimator estimator;
@@ -114,7 +116,8 @@ static void destroy(subject *s)
     nimbus_net_free(s->net);
 }
 
-/* ---- the surrogate, without margin noise ------------------------------------------------------ */
+/* ---- the surrogate, without margin noise ------------------------------------------------------
+ */
 
 typedef struct frozen {
     real x[N * D];
@@ -229,6 +232,7 @@ static void compare(const subject *s, const frozen *f, real *value, const real *
         norm += numeric * numeric;
     }
     assert_true(norm > 0);
+    largest_error = fmax(largest_error, sqrt(error / norm));
     if (!(sqrt(error / norm) <= 1e-6))
         fail_msg("estimator %d, %zu leaves: gradient of %s is off by %g",
                  (int)s->layer->lookup->estimator, s->k, what, sqrt(error / norm));
@@ -243,8 +247,7 @@ static void thresholds_and_inputs(void **state)
             frozen f;
             make(&s, (setting){.estimator = (nimbus_estimator)estimator, .levels = levels});
             memcpy(f.x, s.x, sizeof f.x);
-            memcpy(f.thresholds, values(&s, "thresholds"),
-                   C * s.nodes * sizeof *f.thresholds);
+            memcpy(f.thresholds, values(&s, "thresholds"), C * s.nodes * sizeof *f.thresholds);
             compare(&s, &f, s.x, s.dx, N * D, "the inputs");
             compare(&s, &f, values(&s, "thresholds"), grads(&s, "thresholds"), C * s.nodes,
                     "the thresholds");
@@ -331,5 +334,7 @@ int main(void)
         cmocka_unit_test(ferns_stay_tied),
         cmocka_unit_test(noise_is_the_same_both_ways),
     };
-    return cmocka_run_group_tests_name("lookup in double", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("lookup in double", tests, NULL, NULL);
+    print_message("largest relative error %.3g\n", largest_error);
+    return failed;
 }

@@ -53,6 +53,8 @@ static real *fixture_get(const struct fixture *f, const char *name, size_t n)
     return values;
 }
 
+static double largest_error; /* of all comparisons, for the record */
+
 /* `found` must be the tensor: norm of the difference over its norm at most 1e-5. */
 static void assert_close(const struct fixture *f, const char *name, const real *found, size_t n)
 {
@@ -62,6 +64,8 @@ static void assert_close(const struct fixture *f, const char *name, const real *
         difference += pow((double)(found[i] - expected[i]), 2);
         norm += pow((double)expected[i], 2);
     }
+    if (norm > 1e-4)
+        largest_error = fmax(largest_error, sqrt(difference / norm));
     /* 1e-7: gradients that are 0 but for rounding, of a bias in front of batch norm */
     if (!(sqrt(difference) <= 1e-5 * sqrt(norm) + 1e-7))
         fail_msg("%s is off by %g of %g", name, sqrt(difference), sqrt(norm));
@@ -180,5 +184,7 @@ int main(void)
         cmocka_unit_test(test_torch_classifier),
         cmocka_unit_test(test_torch_regressor),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    print_message("largest relative error %.3g\n", largest_error);
+    return failed;
 }
