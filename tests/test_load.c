@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <dlfcn.h>
 
 #include "guarded.h"
 #include "nimbus.h"
@@ -267,6 +268,77 @@ static void test_sections(void **state)
     made_free(&made);
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define COUNTS_MEMORY 0
+#elif defined(__has_feature)
+#define COUNTS_MEMORY !(__has_feature(address_sanitizer) || __has_feature(memory_sanitizer))
+#else
+#define COUNTS_MEMORY 1
+#endif
+
+#if COUNTS_MEMORY
+static size_t n_allocated;
+
+/* In place of the C library's, which does the work: counts what base/memory.c asks for. */
+int posix_memalign(void **p, size_t alignment, size_t size)
+{
+    static int (*real)(void **, size_t, size_t);
+    if (!real) {
+        void *symbol = dlsym(RTLD_NEXT, "posix_memalign");
+        memcpy(&real, &symbol, sizeof real);
+    }
+    n_allocated += size;
+    return real(p, alignment, size);
+}
+
+/* All that loading ever allocates, freed again or not, is in proportion to the file. The worst
+ * there is are trees of two 4-bit leaves with one output. */
+static void test_memory(void **state)
+{
+    (void)state;
+    made_random random = {1, 0};
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        made_program made = made_random_program(seed, 1 + made_below(&random, 150));
+        if (seed == 0) {
+            made_free(&made);
+            made = (made_program){.input_dtype = NIMBUS_U8, .n_steps = 1};
+            made.steps[0] = (made_step){.kind = NIMBUS_STEP_LOOKUP,
+                                        .D = 3,
+                                        .M = 1,
+                                        .C = 40000,
+                                        .H = 1,
+                                        .flags = NIMBUS_FLAG_4BIT,
+                                        .input = NIMBUS_IN_U8,
+                                        .output = NIMBUS_OUT_I32};
+            made_fill_step(&random, &made.steps[0]);
+        }
+        nimbus_buffer file = made_write(&made);
+        n_allocated = 0;
+        assert_int_equal(status_of(file.bytes, file.size), NIMBUS_OK);
+        if (n_allocated > 24 * file.size + (16 << 10))
+            fail_msg("seed %d: %zu bytes for a file of %zu", (int)seed, n_allocated, file.size);
+        for (size_t i = 0; i < N_LIES(header_lies); i++) {
+            if (header_lies[i].section > made.n_steps || header_lies[i].n_bytes == 0)
+                continue;
+            nimbus_buffer bad = tell(&file, &header_lies[i]);
+            n_allocated = 0;
+            (void)status_of(bad.bytes, bad.size);
+            assert_true(n_allocated <= 24 * file.size + (16 << 10));
+            nimbus_buffer_free(&bad);
+        }
+        nimbus_buffer_free(&file);
+        made_free(&made);
+    }
+}
+#else
+static void test_memory(void **state)
+{
+    (void)state;
+    print_message("skipped: allocations cannot be counted under a sanitizer\n");
+    skip();
+}
+#endif
+
 static void test_no_memory(void **state)
 {
     (void)state;
@@ -400,10 +472,10 @@ static void test_open(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_damage),   cmocka_unit_test(test_lies),
-        cmocka_unit_test(test_sections), cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_info),     cmocka_unit_test(test_isa),
-        cmocka_unit_test(test_open),
+        cmocka_unit_test(test_damage),    cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_sections),  cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_info),
+        cmocka_unit_test(test_isa),       cmocka_unit_test(test_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* kernels.h - every kernel of the executor, listed once
  *
  * A line of NIMBUS_KERNEL_LIST declares a kernel for each instruction set, puts it in the dispatch
- * table, and obliges tests/test_run.c to have a bit-exactness check and a benchmark to have a
+ * table, and obliges tests/test_kernels.c to have a bit-exactness check and a benchmark to have a
  * case of that name. Kernels are called nimbus_<op>_<types>__<isa>; the __c versions (kernels_c.c)
  * are plain C and are the specification: all others give the same bits.
  *
