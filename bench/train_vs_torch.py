@@ -3,8 +3,8 @@
 
     bench/train_vs_torch.py build/nimbus [--rounds 5] [--epochs 2] [--threads 2]
 
-Both sides train 784-512-512-10 with AdamW at batch 256 on the same rows: MNIST's training rows if
-$NIMBUS_DATA (or --data) has them, else random pixels of that shape. Neither side's time contains
+Both sides train 784-512-512-10 with AdamW at batch 256 on equally many rows: of MNIST if
+$NIMBUS_DATA (or --data) has it, else of random pixels of that shape. Neither side's time contains
 reading the data. PyTorch keeps normalised floats in one tensor and gathers shuffled batches by
 index, which is its fast way. Every measurement is a process of its own, the two sides take turns,
 and the medians and their ratio are printed as JSON.
@@ -46,16 +46,17 @@ def data_files(data_dir, made_in):
     return paths, "random pixels"
 
 
-def torch_epoch_seconds(images, labels, epochs, threads):
-    """Runs in a process of its own; prints seconds per epoch and the last epoch's mean loss."""
+def torch_epoch_seconds(images, labels, rows, epochs, threads):
+    """Runs in a process of its own; prints seconds per epoch and the mean loss after training."""
     import torch
 
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     x = torch.frombuffer(bytearray(read_bytes(images)[16:]), dtype=torch.uint8)
-    x = x.view(-1, 784).float()
+    x = x.view(-1, 784)[:rows].float()
     x = (x - x.mean()) / x.std()
-    y = torch.frombuffer(bytearray(read_bytes(labels)[8:]), dtype=torch.uint8).long()
+    y = torch.frombuffer(bytearray(read_bytes(labels)[8:]), dtype=torch.uint8)
+    y = y[:rows].long()
     model = torch.nn.Sequential(
         torch.nn.Linear(784, 512), torch.nn.ReLU(),
         torch.nn.Linear(512, 512), torch.nn.ReLU(), torch.nn.Linear(512, 10))
@@ -65,16 +66,17 @@ def torch_epoch_seconds(images, labels, epochs, threads):
     start = time.perf_counter()
     for _ in range(epochs):
         order = torch.randperm(len(x))
-        total = 0.0
         for i in range(0, len(x), BATCH):
-            rows = order[i:i + BATCH]
+            batch = order[i:i + BATCH]
             optimiser.zero_grad(set_to_none=True)
-            loss = loss_of(model(x[rows]), y[rows])
+            loss = loss_of(model(x[batch]), y[batch])
             loss.backward()
             optimiser.step()
-            total += loss.item() * len(rows)
+            loss.item()
     seconds = (time.perf_counter() - start) / epochs
-    print(json.dumps({"seconds": seconds, "loss": total / len(x), "torch": torch.__version__}))
+    with torch.no_grad():
+        loss = loss_of(model(x), y).item()
+    print(json.dumps({"seconds": seconds, "loss": loss, "torch": torch.__version__}))
 
 
 def run_json(command):
@@ -100,25 +102,26 @@ def main():
                   str(args.epochs), "--batch", str(BATCH), "--threads", str(args.threads),
                   "--rate", str(RATE), "--weight-decay", str(DECAY), "--schedule", "constant",
                   "--smoothing", "0", "--shift", "0", "--valid", "0"]
-        torch = [args.python, os.path.abspath(__file__), "--torch", *paths, str(args.epochs),
-                 str(args.threads)]
         for _ in range(args.rounds):
             report = run_json(nimbus)
             times["nimbus"].append(report["seconds"] / args.epochs)
-            losses["nimbus"] = report["loss"]
-            report = run_json(torch)
+            rows = report["train"]["rows"]
+            losses["nimbus"] = report["train"]["loss"]
+            report = run_json([args.python, os.path.abspath(__file__), "--torch", *paths,
+                               str(rows), str(args.epochs), str(args.threads)])
             times["torch"].append(report["seconds"])
             losses["torch"] = report["loss"]
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(json.dumps({
-        "net": "784-512-512-10", "batch": BATCH, "threads": args.threads, "data": source,
+        "net": "784-512-512-10", "batch": BATCH, "threads": args.threads, "data": source, "rows": rows,
         "torch_version": report["torch"], "rounds": args.rounds,
-        "seconds_per_epoch": medians, "all": times, "last_loss": losses,
+        "seconds_per_epoch": medians, "all": times, "loss_after": losses,
         "times_as_fast": medians["torch"] / medians["nimbus"]}))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 6 and sys.argv[1] == "--torch":
-        torch_epoch_seconds(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    if len(sys.argv) == 7 and sys.argv[1] == "--torch":
+        torch_epoch_seconds(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]),
+                            int(sys.argv[6]))
     else:
         main()
