@@ -16,8 +16,10 @@
 
 enum { MAX_DENSE = 8192, SWEEPS = 12, SOLVE_BLOCK = 64, SUM_ROWS = 64 };
 
-/* Ridges tried when none is given, in rows per leaf. */
+/* Ridges tried when none is given, in rows per leaf; the one for too many leaves or too few rows
+ * to try. */
 static const double lambdas[] = {1e-4, 1e-3, 1e-2, 1e-1};
+#define DEFAULT_LAMBDA 1e-2
 
 typedef struct fit {
     const nimbus_table_job *job;
@@ -32,7 +34,8 @@ typedef struct fit {
     double *factor;        /* [CK][CK] */
     double *right;         /* [M][CK] G^T residual */
     double *solution;      /* [M][CK] */
-    double lambda;
+    double *squares;       /* [n_rows / SUM_ROWS + 1] of residuals */
+    double lambda;         /* the job's, or what serves where there are no rows to choose it on */
     bool failed;
 } fit;
 
@@ -147,7 +150,6 @@ typedef struct residual_job {
     const fit *f;
     const real *tables;
     size_t first, last; /* rows */
-    double *squares;    /* [items] or NULL: sums of squares instead of storing */
     real *out;          /* [last - first][M] */
 } residual_job;
 
@@ -158,28 +160,22 @@ static void residual_item(void *arg, size_t item)
     size_t first = r->first + item * SUM_ROWS;
     size_t last = first + SUM_ROWS < r->last ? first + SUM_ROWS : r->last;
     real *out = r->out + (first - r->first) * f->m;
-    residual_rows(f, r->tables, out, first, last);
-    if (!r->squares)
-        return;
     double square = 0;
+    residual_rows(f, r->tables, out, first, last);
     for (size_t i = 0; i < (last - first) * f->m; i++)
         square += (double)out[i] * (double)out[i];
-    r->squares[item] = square;
+    f->squares[item] = square;
 }
 
-/* Residuals of rows [first, last) into out; returns their sum of squares (< 0: no memory). */
+/* Residuals of rows [first, last) into out; returns their sum of squares. */
 static double residuals(const fit *f, const real *tables, size_t first, size_t last, real *out)
 {
     size_t items = (last - first + SUM_ROWS - 1) / SUM_ROWS;
-    double *squares = nimbus_alloc(items, sizeof *squares), sum = 0;
-    if (!squares)
-        return -1;
-    residual_job job = {
-        .f = f, .tables = tables, .first = first, .last = last, .squares = squares, .out = out};
+    double sum = 0;
+    residual_job job = {.f = f, .tables = tables, .first = first, .last = last, .out = out};
     nimbus_parallel(f->job->n_threads, items, residual_item, &job);
     for (size_t i = 0; i < items; i++)
-        sum += squares[i];
-    nimbus_free(squares);
+        sum += f->squares[i];
     return sum;
 }
 
@@ -297,7 +293,7 @@ static nimbus_status solve_dense(fit *f, size_t held_out, double *best, nimbus_e
     size_t ck = f->c * f->k, square;
     nimbus_status status = NIMBUS_OK;
     real *check = NULL;
-    double best_lambda = f->job->lambda;
+    double best_lambda = f->lambda;
 
     if (nimbus_mul_overflows(ck, ck, &square))
         return nimbus_fail(error, NIMBUS_ERR_LIMIT, "layer %s: too many leaves", f->layer->name);
@@ -319,7 +315,7 @@ static nimbus_status solve_dense(fit *f, size_t held_out, double *best, nimbus_e
         if ((status = solve(f, lambdas[i], error)))
             goto done;
         double left = residuals(f, f->tables, f->n, f->n + held_out, check);
-        if (left >= 0 && left < *best) {
+        if (left < *best) {
             *best = left;
             best_lambda = lambdas[i];
         }
@@ -337,7 +333,6 @@ static nimbus_status solve_all(fit *f, size_t held_out, double *left, nimbus_err
     *left = residuals(f, f->prior, 0, f->n, f->residual);
     if (f->c * f->k <= MAX_DENSE)
         return solve_dense(f, held_out, left, error);
-    f->lambda = f->job->lambda > 0 ? f->job->lambda : 1e-2;
     memcpy(f->tables, f->prior, f->c * f->k * f->m * sizeof *f->tables);
     for (size_t s = 0; s < SWEEPS; s++)
         nimbus_parallel(f->job->n_threads, (f->m + SOLVE_BLOCK - 1) / SOLVE_BLOCK, relax_item, f);
@@ -376,6 +371,7 @@ nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job
              .k = lookup->n_leaves,
              .m = nimbus_shape_width(layer->shape),
              .d = nimbus_shape_width(layer->in_shape),
+             .lambda = job->lambda > 0 ? job->lambda : DEFAULT_LAMBDA,
              .tables = nimbus_layer_param(layer, "tables")->value,
              .bias = nimbus_layer_param(layer, "bias")->value};
 
@@ -383,7 +379,8 @@ nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job
     f.code_columns = nimbus_alloc(f.c * f.n, 1);
     f.prior = nimbus_alloc(f.c * f.k * f.m, sizeof *f.prior);
     f.residual = nimbus_alloc(job->n_rows * f.m, sizeof *f.residual);
-    if (!f.codes || !f.code_columns || !f.prior || !f.residual) {
+    f.squares = nimbus_alloc(job->n_rows / SUM_ROWS + 1, sizeof *f.squares);
+    if (!f.codes || !f.code_columns || !f.prior || !f.residual || !f.squares) {
         status =
             nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory to fit tables on %zu rows",
                         layer->name, job->n_rows);
@@ -409,6 +406,7 @@ done:
     nimbus_free(f.code_columns);
     nimbus_free(f.prior);
     nimbus_free(f.residual);
+    nimbus_free(f.squares);
     nimbus_free(f.counts);
     nimbus_free(f.factor);
     nimbus_free(f.right);
