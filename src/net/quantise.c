@@ -57,12 +57,13 @@ static real largest_entry(const step_job *job, size_t j)
     return largest;
 }
 
-/* With few bits it pays to clip the largest entries and step more finely: search the range. */
+/* With few bits it pays to clip the largest entries and step more finely: search the range. The
+ * step of an output whose entries are all zero is zero. */
 static void step_item(void *arg, size_t j)
 {
     const step_job *job = arg;
-    real full = largest_entry(job, j) / job->limit, best_step = full > 0 ? full : 1;
-    double best = rounding_error(job, j, best_step);
+    real full = largest_entry(job, j) / job->limit, best_step = full;
+    double best = full > 0 ? rounding_error(job, j, full) : 0;
     for (int i = 19; full > 0 && i >= 5; i--) {
         real step = full * (real)i / 20;
         double error = rounding_error(job, j, step);
@@ -87,11 +88,12 @@ nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits, bool uni
 
     centre(layer);
     nimbus_parallel(n_threads, m, step_item, &job);
-    for (size_t j = 1; uniform && j < m; j++)
-        if (job.scales[j] > job.scales[0])
-            job.scales[0] = job.scales[j];
-    for (size_t j = 1; uniform && j < m; j++)
-        job.scales[j] = job.scales[0];
+    real widest = 0;
+    for (size_t j = 0; j < m; j++)
+        widest = job.scales[j] > widest ? job.scales[j] : widest;
+    for (size_t j = 0; j < m; j++)
+        if (uniform || job.scales[j] == 0)
+            job.scales[j] = widest > 0 ? widest : 1;
     lookup->bits = bits;
     return nimbus_lookup_round(layer, n_threads, error);
 }
