@@ -21,6 +21,12 @@ static void pairs_of_files(void **state)
     nimbus_data *again = open_split(spec, NIMBUS_SPLIT_ALL, &options);
     assert_string_equal(nimbus_data_schema(again), nimbus_data_schema(data));
     nimbus_data_free(again);
+    again = open_split(path_of("images.gz"), NIMBUS_SPLIT_ALL, &options);
+    assert_null(nimbus_data_labels(again));
+    assert_int_equal(nimbus_data_get_info(again)->n_classes, 0);
+    assert_string_equal(nimbus_data_class_name(again, 9), "9");
+    assert_string_equal(nimbus_data_schema(again), nimbus_data_schema(data));
+    nimbus_data_free(again);
     options.schema = "{\"kind\":\"image\",\"dtype\":\"u8\",\"shape\":[1,2,3],\"classes\":[\"a\"]}";
     open_refused(spec, NIMBUS_SPLIT_ALL, &options, NIMBUS_ERR_VALUE, "label 1 in row 2");
     options.schema = "{\"kind\":\"image\",\"dtype\":\"u8\",\"shape\":[1,3,2]}";

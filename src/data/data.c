@@ -51,14 +51,16 @@ void nimbus_data_free(nimbus_data *data)
     nimbus_free(data);
 }
 
-/* The class names: the given schema's, the known set's, or numbers. */
+/* The class names: the given schema's (even of rows without labels), the known set's, or
+ * numbers. */
 static nimbus_status name_classes(nimbus_data *data, const nimbus_reading *reading,
                                   nimbus_error *error)
 {
     nimbus_names *classes = &data->schema.classes;
     size_t n = data->info.n_classes;
-    if (reading && reading->given && reading->given->classes.n == n)
-        return nimbus_names_set(classes, n, reading->given->classes.name, NULL, error);
+    const nimbus_names *given = reading && reading->given ? &reading->given->classes : NULL;
+    if (given)
+        return nimbus_names_set(classes, given->n, given->name, NULL, error);
     if (reading && reading->classes && reading->n_classes == n)
         return nimbus_names_set(classes, n, reading->classes, NULL, error);
     return nimbus_names_number(classes, n, error);
@@ -100,7 +102,8 @@ nimbus_status nimbus_data_finish(nimbus_data *data, const nimbus_reading *readin
             return status;
         schema->kind =
             data->info.height * data->info.width > 1 ? NIMBUS_SCHEMA_IMAGE : NIMBUS_SCHEMA_VECTOR;
-        schema->n_targets = data->info.n_targets;
+        schema->n_targets =
+            reading && reading->given ? reading->given->n_targets : data->info.n_targets;
         schema->dtype = data->info.dtype;
         schema->channels = data->info.channels;
         schema->height = data->info.height;
