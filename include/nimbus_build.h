@@ -330,10 +330,12 @@ typedef enum nimbus_preset {
 
 typedef struct nimbus_convert_options {
     size_t size;
-    nimbus_preset preset; /* gives V where v is 0 */
+    nimbus_preset preset; /* gives V where v is 0, and the epochs */
     size_t v;             /* columns per codebook */
     size_t levels;        /* H, 1..8; 0: 4 (K = 16) */
     unsigned bits;        /* table entries, 2..8; 0: 8; 32: float tables */
+    /* of all layers; with SHARED the trees of the first layer are still per node, except with the
+     * preset SPEED: which input columns are read costs no other layer anything */
     nimbus_tree_kind tree;
     nimbus_split_method split_method;
     nimbus_table_method table_method;

@@ -23,7 +23,7 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
                              const nimbus_data *data, nimbus_error *error)
 {
     static const size_t epochs_of_preset[] = {
-        [NIMBUS_BALANCED] = 20, [NIMBUS_SPEED] = 30, [NIMBUS_ACCURACY] = 20};
+        [NIMBUS_BALANCED] = 24, [NIMBUS_SPEED] = 32, [NIMBUS_ACCURACY] = 16};
     nimbus_convert_options defaults = NIMBUS_CONVERT_OPTIONS_INIT;
     size_t n_rows = nimbus_data_get_info(data)->n_rows;
 
@@ -49,11 +49,10 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     nimbus_train_options *train = &out->train;
     train->epochs = out->epochs;
     if (!(train->table_rate > 0))
-        train->table_rate = train->rate > 0 ? train->rate : 3e-3;
+        train->table_rate = train->rate > 0 ? train->rate : 6e-3;
     train->rate = train->rate > 0 ? train->rate : 1e-3;
     train->warmup_steps = train->warmup_steps > 0 ? train->warmup_steps : 50;
-    train->distill = train->distill > 0 ? train->distill : 1;
-    train->margin_noise = train->margin_noise > 0 ? train->margin_noise : 0.3;
+    train->distill = train->distill > 0 ? train->distill : 0.6;
     train->seed = out->seed;
     train->n_threads = out->n_threads;
     train->valid = out->valid;

@@ -157,6 +157,10 @@ nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_opt
                                        .levels = options->levels ? options->levels : 4,
                                        .bits = bits == 32 ? 0 : bits,
                                        .tree = options->tree};
+        /* Columns of the input cost nothing by being read: no layer computes them. */
+        if (options->tree == NIMBUS_TREE_SHARED && options->preset != NIMBUS_SPEED &&
+            net->layers[i].n_inputs == 1 && net->layers[i].input[0] == 0)
+            plans[i].tree = NIMBUS_TREE_PER_NODE;
     }
     cursor c = {.text = options->layers, .at = options->layers};
     while (options->layers && *c.at && status == NIMBUS_OK) {
