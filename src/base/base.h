@@ -11,6 +11,12 @@
 
 #include "nimbus.h"
 
+/* Bytes of one element. */
+static inline size_t nimbus_dtype_size(nimbus_dtype dtype)
+{
+    return dtype == NIMBUS_U8 ? 1 : sizeof(float);
+}
+
 /* ---- error.c: failing with a message ---------------------------------------------------- */
 
 /* Fills error (may be NULL) and returns status, so that `return nimbus_fail(...)` reads well.

@@ -81,18 +81,6 @@ static nimbus_status set_all(nimbus_net *net, nimbus_layer_state to, nimbus_erro
     return NIMBUS_OK;
 }
 
-static void fill_input(const nimbus_data *data, size_t first, size_t n, real *x)
-{
-    size_t d = nimbus_data_get_info(data)->n_features;
-    const void *features = nimbus_data_features(data);
-    if (nimbus_data_get_info(data)->dtype == NIMBUS_U8)
-        for (size_t i = 0; i < n * d; i++)
-            x[i] = ((const uint8_t *)features)[first * d + i];
-    else
-        for (size_t i = 0; i < n * d; i++)
-            x[i] = (real)((const float *)features)[first * d + i];
-}
-
 static nimbus_status prepare(checking *c, const nimbus_net *teacher, const nimbus_net *converted,
                              nimbus_error *error)
 {
@@ -156,7 +144,7 @@ static nimbus_status check_program(checking *c, size_t first, size_t n, size_t *
                                    nimbus_check_report *out)
 {
     const nimbus_data_info *info = nimbus_data_get_info(c->data);
-    size_t row = info->n_features * (info->dtype == NIMBUS_U8 ? 1 : sizeof(float));
+    size_t row = info->n_features * nimbus_dtype_size(info->dtype);
     const uint8_t *rows = (const uint8_t *)nimbus_data_features(c->data) + first * row;
     const int32_t *labels = nimbus_data_labels(c->data);
     const real *net = c->lookup_pass->out[c->lookup->n_layers - 1];
@@ -181,8 +169,8 @@ static nimbus_status run_all(checking *c, nimbus_check_report *out, nimbus_error
     size_t correct = 0;
     for (size_t first = 0; first < info->n_rows; first += BATCH) {
         size_t n = info->n_rows - first < BATCH ? info->n_rows - first : BATCH;
-        fill_input(c->data, first, n, nimbus_pass_input(c->lookup_pass));
-        fill_input(c->data, first, n, nimbus_pass_input(c->soft_pass));
+        nimbus_rows_read(c->data, first, n, nimbus_pass_input(c->lookup_pass));
+        nimbus_rows_read(c->data, first, n, nimbus_pass_input(c->soft_pass));
         nimbus_pass_forward(c->lookup_pass, n, c->lookup->n_layers - 1);
         nimbus_pass_forward(c->soft_pass, n, c->soft->n_layers - 1);
         check_layers(c, n, out);

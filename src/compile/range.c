@@ -11,19 +11,6 @@ static void widen(nimbus_range *range, real value)
     range->high = (double)value > range->high ? (double)value : range->high;
 }
 
-static void read_rows(const nimbus_data *data, size_t first, size_t n, real *out,
-                      nimbus_range *inputs)
-{
-    size_t d = nimbus_data_get_info(data)->n_features;
-    bool bytes = nimbus_data_get_info(data)->dtype == NIMBUS_U8;
-    const void *features = nimbus_data_features(data);
-    for (size_t i = 0; i < n * d; i++) {
-        size_t at = first * d + i;
-        out[i] = bytes ? (real)((const uint8_t *)features)[at] : ((const float *)features)[at];
-        widen(&inputs[i % d], out[i]);
-    }
-}
-
 nimbus_status nimbus_ranges_measure(nimbus_net *net, const nimbus_data *data, unsigned n_threads,
                                     nimbus_range **layers, nimbus_range **inputs,
                                     nimbus_error *error)
@@ -54,7 +41,9 @@ nimbus_status nimbus_ranges_measure(nimbus_net *net, const nimbus_data *data, un
         (*inputs)[i] = (nimbus_range){.low = INFINITY, .high = -INFINITY};
     for (size_t first = 0; first < n_rows; first += BATCH) {
         size_t n = n_rows - first < BATCH ? n_rows - first : BATCH;
-        read_rows(data, first, n, nimbus_pass_input(pass), *inputs);
+        nimbus_rows_read(data, first, n, nimbus_pass_input(pass));
+        for (size_t i = 0; i < n * d; i++)
+            widen(&(*inputs)[i % d], nimbus_pass_input(pass)[i]);
         nimbus_pass_forward(pass, n, net->n_layers - 1);
         for (size_t i = 0; i < net->n_layers; i++)
             for (size_t j = 0; j < n * nimbus_shape_width(net->layers[i].shape); j++)

@@ -8,21 +8,6 @@
 
 enum { CHUNK = 512 };
 
-static void read_rows(const nimbus_data *data, size_t first, size_t n, real *out)
-{
-    size_t d = nimbus_data_get_info(data)->n_features;
-    const void *features = nimbus_data_features(data);
-    if (nimbus_data_get_info(data)->dtype == NIMBUS_U8) {
-        const uint8_t *in = (const uint8_t *)features + first * d;
-        for (size_t i = 0; i < n * d; i++)
-            out[i] = in[i];
-    } else {
-        const float *in = (const float *)features + first * d;
-        for (size_t i = 0; i < n * d; i++)
-            out[i] = (real)in[i];
-    }
-}
-
 nimbus_status nimbus_frontier_new(nimbus_frontier *f, nimbus_net *net, const nimbus_data *data,
                                   unsigned n_threads, nimbus_error *error)
 {
@@ -78,7 +63,7 @@ nimbus_status nimbus_frontier_advance(nimbus_frontier *f, size_t i, nimbus_error
             io.x[j] = f->out[from] + first * nimbus_shape_width(f->net->layers[from].shape);
         }
         if (layer->type == &nimbus_layer_input)
-            read_rows(f->data, first, io.n_rows, saved);
+            nimbus_rows_read(f->data, first, io.n_rows, saved);
         layer->type->forward(layer, &io);
     }
     nimbus_free(saved);
@@ -96,7 +81,7 @@ nimbus_status nimbus_sample_rows(const nimbus_data *data, size_t n, uint64_t see
     nimbus_data_info info = *nimbus_data_get_info(data);
     const int32_t *labels = nimbus_data_labels(data);
     const float *targets = nimbus_data_targets(data);
-    size_t row_bytes = info.n_features * (info.dtype == NIMBUS_U8 ? 1 : sizeof(float));
+    size_t row_bytes = info.n_features * nimbus_dtype_size(info.dtype);
     const uint8_t *features = nimbus_data_features(data);
     uint32_t *order = nimbus_alloc(info.n_rows, sizeof *order);
     uint8_t *picked = nimbus_alloc(n, row_bytes);

@@ -18,7 +18,7 @@ static uint32_t crc_of_data(const nimbus_data *data)
     const nimbus_data_info *info = nimbus_data_get_info(data);
     const int32_t *labels = nimbus_data_labels(data);
     const float *targets = nimbus_data_targets(data);
-    size_t element = info->dtype == NIMBUS_U8 ? 1 : sizeof(float);
+    size_t element = nimbus_dtype_size(info->dtype);
     uint32_t crc =
         nimbus_crc32c(0, nimbus_data_features(data), info->n_rows * info->n_features * element);
     if (labels)

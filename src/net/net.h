@@ -198,6 +198,11 @@ typedef struct nimbus_loss_options {
 double nimbus_loss_value(const nimbus_loss_options *options, size_t n, size_t m, const real *y,
                          const real *target, const real *teacher, real *dy);
 
+/* ---- predict.c --------------------------------------------------------------------------- */
+
+/* Rows first..first+n-1 of a data set as reals, out is [n][D]. */
+void nimbus_rows_read(const nimbus_data *data, size_t first, size_t n, real *out);
+
 /* ---- netfile.c: the .net file (safetensors, the graph in its metadata) -------------------- */
 
 /* Appends the file's bytes to out / reads them back; nimbus_net_save and nimbus_net_load of the

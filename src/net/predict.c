@@ -3,19 +3,24 @@
 
 #define BATCH 256
 
-static void load_rows(const void *features, nimbus_dtype dtype, size_t first, size_t n, real *to)
+void nimbus_rows_read(const nimbus_data *data, size_t first, size_t n, real *out)
 {
-    const uint8_t *bytes = features;
-    const float *floats = features;
-    for (size_t i = 0; i < n; i++)
-        to[i] = dtype == NIMBUS_U8 ? (real)bytes[first + i] : (real)floats[first + i];
+    size_t d = nimbus_data_get_info(data)->n_features;
+    if (nimbus_data_get_info(data)->dtype == NIMBUS_U8) {
+        const uint8_t *in = (const uint8_t *)nimbus_data_features(data) + first * d;
+        for (size_t i = 0; i < n * d; i++)
+            out[i] = in[i];
+    } else {
+        const float *in = (const float *)nimbus_data_features(data) + first * d;
+        for (size_t i = 0; i < n * d; i++)
+            out[i] = (real)in[i];
+    }
 }
 
 nimbus_status nimbus_net_predict(const nimbus_net *net, const nimbus_data *data, unsigned n_threads,
                                  float *outputs, nimbus_error *error)
 {
     const nimbus_data_info *info = nimbus_data_get_info(data);
-    const void *features = nimbus_data_features(data);
     size_t last = net->n_layers - 1, d = nimbus_shape_width(net->layers[0].shape);
     size_t m = nimbus_shape_width(net->layers[last].shape);
     nimbus_pass *pass = NULL;
@@ -29,7 +34,7 @@ nimbus_status nimbus_net_predict(const nimbus_net *net, const nimbus_data *data,
         return status;
     for (size_t row = 0; row < info->n_rows; row += BATCH) {
         size_t n = info->n_rows - row < BATCH ? info->n_rows - row : BATCH;
-        load_rows(features, info->dtype, row * d, n * d, nimbus_pass_input(pass));
+        nimbus_rows_read(data, row, n, nimbus_pass_input(pass));
         nimbus_pass_forward(pass, n, last);
         for (size_t i = 0; i < n * m; i++)
             outputs[row * m + i] = (float)pass->out[last][i];
