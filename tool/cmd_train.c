@@ -26,7 +26,7 @@ static const option_entry entries[] = {
      "layers lut:392x16,256x10 with ;levels=H, ;window=W (mlp:512,512)"},
     {"output", 'o', OPTION_TEXT, "FILE", AT(output), 0, 0, NULL, "where the trained net goes"},
     {"epochs", 'e', OPTION_COUNT, "N", AT(epochs), 1, 1e6, NULL,
-     "passes over the training rows (20)"},
+     "passes over the training rows (40; lookup layers 20)"},
     {"batch", 'b', OPTION_COUNT, "ROWS", AT(batch), 1, 1e6, NULL, "rows per step (256)"},
     {"rate", 'r', OPTION_NUMBER, "X", AT(rate), 1e-9, 100, NULL,
      "peak learning rate (adamw 0.002, sgd 0.05, lookup layers 0.02)"},
@@ -90,7 +90,7 @@ static void fill_defaults(train_arguments *args, const nimbus_data_info *data)
     int lookup = strncmp(args->net, "lut:", 4) == 0;
     int image = data->height > 1 && data->width > 1;
     if (args->epochs == BY_NET)
-        args->epochs = 20;
+        args->epochs = lookup ? 20 : 40;
     if (args->shift == BY_NET)
         args->shift = image && !lookup;
     if (isnan(args->rate))
