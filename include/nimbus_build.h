@@ -276,8 +276,9 @@ typedef struct nimbus_train_options {
     uint64_t seed;
     unsigned n_threads;        /* 0: all cores; results do not depend on it */
     const char *checkpoint;    /* file written every checkpoint_seconds and at the end of every
-                                  epoch, removed on success; NULL: none. If it exists and fits these
-                                  options, training goes on from it and ends with the same bits */
+                                  epoch; NULL: none. If it exists and fits these options, training
+                                  goes on from it and ends with the same bits. At the end it holds
+                                  the finished net: remove it once the net is saved */
     double checkpoint_seconds; /* 0: 30 */
     nimbus_progress_fn progress;
     void *progress_user;
@@ -349,7 +350,9 @@ typedef struct nimbus_convert_options {
     double layer_epochs;        /* training of each layer after its fit; 0: by depth; < 0: none */
     size_t epochs;              /* global fine-tuning, 0: by preset; SIZE_MAX: none */
     nimbus_train_options train; /* of both: zero fields mean the conversion's own defaults */
-    const char *checkpoint;     /* file: resumable at any layer and step; NULL: none */
+    const char *checkpoint;     /* file: resumable at any layer and step (a training keeps
+                                   its own, PATH.tune, meanwhile); NULL: none. As with training,
+                                   remove it once the net is saved */
     uint64_t seed;
     unsigned n_threads;
     const nimbus_data *valid;

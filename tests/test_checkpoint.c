@@ -43,7 +43,14 @@ static void cancel_and_resume(net_kind kind, const nimbus_data *data, const doub
             assert_true(report.resumed || n_stops == 0);
         }
     }
-    assert_false(nimbus_file_exists(o.checkpoint));
+    /* finished: taken up again it gives the same net without a step */
+    assert_true(nimbus_file_exists(o.checkpoint));
+    nimbus_net *again = make_net(kind, 1);
+    CHECK(nimbus_train(again, data, &o, &report, &error));
+    assert_true(report.resumed);
+    assert_same_net(whole, again);
+    nimbus_net_free(again);
+    assert_int_equal(remove(o.checkpoint), 0);
     assert_same_net(whole, net);
     nimbus_net_free(whole);
     nimbus_net_free(net);
@@ -322,6 +329,8 @@ static int child(const char *checkpoint, const char *net_path)
     nimbus_status status = nimbus_train(net, data, &o, NULL, &error);
     if (status == NIMBUS_OK)
         status = nimbus_net_save(net, net_path, &error);
+    if (status == NIMBUS_OK)
+        (void)remove(checkpoint);
     if (status != NIMBUS_OK)
         (void)fprintf(stderr, "child: %s\n", error.message);
     nimbus_net_free(net);
@@ -374,7 +383,7 @@ static void test_kill(void **state)
 {
     (void)state;
     const char *wanted = getenv("NIMBUS_KILLS");
-    long kills_wanted = wanted ? atol(wanted) : 20, kills = 0, finished = 0, unsaved = 0;
+    long kills_wanted = wanted ? atol(wanted) : 20, kills = 0, finished = 0;
     char checkpoint[300], result[300];
     (void)snprintf(checkpoint, sizeof checkpoint, "%s", path_of("kill.ck"));
     (void)snprintf(result, sizeof result, "%s", path_of("kill.net"));
@@ -388,10 +397,7 @@ static void test_kill(void **state)
         bool killed = run_child(checkpoint, result, round, kills < kills_wanted ? span : 0);
         if (killed && !nimbus_file_exists(result)) {
             uint64_t now = step_of_checkpoint(checkpoint);
-            /* Nothing that was written is lost, but for the instant between the removal of the
-             * checkpoint at the end and the saving of the net. */
-            unsaved += now < step;
-            assert_true(now >= step || (now == 0 && unsaved <= 1 + kills / 50));
+            assert_true(now >= step); /* nothing that was written is lost */
             span *= now > step ? 1 : 1.2;
             kills += now > 0;
             step = now;
@@ -401,7 +407,7 @@ static void test_kill(void **state)
         nimbus_net *net;
         CHECK(nimbus_net_load(result, &net, &error));
         assert_same_net(whole, net);
-        assert_false(nimbus_file_exists(checkpoint));
+        (void)remove(checkpoint); /* the child may not have come to it */
         nimbus_net_free(net);
         assert_int_equal(remove(result), 0);
         finished++;

@@ -63,7 +63,7 @@ static const option_entry entries[] = {
     {"temperature", 0, OPTION_NUMBER, "T", AT(temperature), 0.01, 100, NULL,
      "softens both sides' outputs for that part (2)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
-     "images are moved by up to this many pixels while fine-tuning (the conversion's own)"},
+     "images are moved by up to this many pixels while fine-tuning (1; tables 0)"},
     {"smoothing", 0, OPTION_NUMBER, "X", AT(smoothing), 0, 0.99, NULL,
      "part of each label spread over all classes (the conversion's own)"},
     {"weight-decay", 0, OPTION_NUMBER, "X", AT(weight_decay), 0, 10, NULL,
@@ -101,7 +101,8 @@ const nimbus_verb verb_convert = {
     .run = convert_run,
 };
 
-static nimbus_convert_options convert_options_of(const convert_arguments *args)
+static nimbus_convert_options convert_options_of(const convert_arguments *args,
+                                                 const nimbus_data_info *data)
 {
     nimbus_convert_options o = NIMBUS_CONVERT_OPTIONS_INIT;
     o.preset = args->speed ? NIMBUS_SPEED : args->accuracy ? NIMBUS_ACCURACY : NIMBUS_BALANCED;
@@ -121,7 +122,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args)
     o.train.rate = args->rate;
     o.train.distill = args->distill;
     o.train.temperature = args->temperature;
-    o.train.shift = (unsigned)args->shift;
+    o.train.shift = (unsigned)(args->shift == LEFT_OPEN ? default_shift(data) : args->shift);
     o.train.label_smoothing = args->smoothing;
     o.train.weight_decay = args->weight_decay;
     o.train.tau = args->tau;
@@ -136,7 +137,7 @@ static nimbus_status convert_and_save(const convert_arguments *args, const nimbu
                                       nimbus_convert_report *report, nimbus_error *error)
 {
     progress_display display;
-    nimbus_convert_options o = convert_options_of(args);
+    nimbus_convert_options o = convert_options_of(args, nimbus_data_get_info(splits->train));
     progress_init(&display, &args->common);
     o.checkpoint = args->checkpoint;
     o.valid = splits->valid;
@@ -147,6 +148,8 @@ static nimbus_status convert_and_save(const convert_arguments *args, const nimbu
     progress_finish(&display);
     if (!status)
         status = nimbus_net_save(*out, args->output, error);
+    if (!status)
+        status = remove_finished(args->checkpoint, error);
     if (status == NIMBUS_ERR_CANCELLED)
         status = tool_error(error, status, "interrupted; the same command goes on from %s",
                             args->checkpoint);
@@ -208,7 +211,7 @@ static int report_result(const convert_arguments *args, const nimbus_net *teache
 
 static int convert_run(int argc, char **argv)
 {
-    convert_arguments args = {.valid = 0.05};
+    convert_arguments args = {.valid = 0.05, .shift = LEFT_OPEN};
     nimbus_error error = {0};
     nimbus_net *teacher = NULL, *net = NULL;
     data_splits splits = {0};

@@ -15,7 +15,6 @@ typedef struct train_arguments {
 } train_arguments;
 
 #define AT(field) offsetof(train_arguments, field)
-#define BY_NET    SIZE_MAX /* a count the user did not give */
 
 static const char *const optimisers[] = {"adamw", "sgd", NULL};
 static const char *const schedules[] = {"cosine", "one-cycle", "constant", NULL};
@@ -46,7 +45,7 @@ static const option_entry entries[] = {
     {"noise", 0, OPTION_NUMBER, "S", AT(noise), 0, 10, NULL,
      "noise added to the inputs, in standard deviations of a column (0)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
-     "images are moved by up to this many pixels each way (1; lookup layers and tables 0)"},
+     "images are moved by up to this many pixels each way (1; tables 0)"},
     {"flip", 0, OPTION_FLAG, NULL, AT(flip), 0, 0, NULL,
      "images are mirrored left-right at random"},
     {"teacher", 0, OPTION_TEXT, "FILE", AT(teacher), 0, 0, NULL,
@@ -88,11 +87,10 @@ const nimbus_verb verb_train = {
 static void fill_defaults(train_arguments *args, const nimbus_data_info *data)
 {
     int lookup = strncmp(args->net, "lut:", 4) == 0;
-    int image = data->height > 1 && data->width > 1;
-    if (args->epochs == BY_NET)
+    if (args->epochs == LEFT_OPEN)
         args->epochs = lookup ? 20 : 40;
-    if (args->shift == BY_NET)
-        args->shift = image && !lookup;
+    if (args->shift == LEFT_OPEN)
+        args->shift = default_shift(data);
     if (isnan(args->rate))
         args->rate = lookup ? 0.02 : 0; /* 0: the library's, by optimiser */
     if (isnan(args->beta2))
@@ -167,6 +165,8 @@ static nimbus_status train_and_save(const train_arguments *args, nimbus_net *net
         status = settle_layers(net, error);
     if (!status)
         status = nimbus_net_save(net, args->output, error);
+    if (!status)
+        status = remove_finished(o.checkpoint, error);
     if (status == NIMBUS_ERR_CANCELLED)
         status = tool_error(error, status, "interrupted; the same command goes on from %s",
                             o.checkpoint);
@@ -200,8 +200,8 @@ static int report_result(const train_arguments *args, const nimbus_net *net,
 static int train_run(int argc, char **argv)
 {
     train_arguments args = {.net = "mlp:512,512",
-                            .epochs = BY_NET,
-                            .shift = BY_NET,
+                            .epochs = LEFT_OPEN,
+                            .shift = LEFT_OPEN,
                             .rate = NAN,
                             .beta2 = NAN,
                             .weight_decay = NAN,

@@ -23,6 +23,21 @@ nimbus_status tool_error(nimbus_error *error, nimbus_status status, const char *
     return status;
 }
 
+size_t default_shift(const nimbus_data_info *data)
+{
+    return data->height > 1 && data->width > 1;
+}
+
+nimbus_status remove_finished(const char *checkpoint, nimbus_error *error)
+{
+    if (!checkpoint || unlink(checkpoint) == 0 || errno == ENOENT)
+        return NIMBUS_OK;
+    return tool_error(error, NIMBUS_ERR_IO,
+                      "%s: the result is saved, but this checkpoint cannot "
+                      "be removed: %s",
+                      checkpoint, strerror(errno));
+}
+
 nimbus_data_options data_options_of(const common_arguments *common, const char *schema)
 {
     nimbus_data_options options = NIMBUS_DATA_OPTIONS_INIT;

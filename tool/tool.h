@@ -174,6 +174,14 @@ nimbus_evaluation outputs_evaluate(const float *outputs, size_t n_outputs, const
 nimbus_status model_evaluate(const model *m, const nimbus_data *data, unsigned n_threads,
                              nimbus_evaluation *out, nimbus_error *error) NIMBUS_MUST_CHECK;
 
+#define LEFT_OPEN SIZE_MAX /* a count the user did not give */
+
+/* Pixels that images are shifted by in training unless the user says otherwise; 0 for tables. */
+size_t default_shift(const nimbus_data_info *data);
+
+/* Removes the checkpoint of work whose result is saved; NULL is allowed. */
+nimbus_status remove_finished(const char *checkpoint, nimbus_error *error) NIMBUS_MUST_CHECK;
+
 /* Refuses, before hours of work, a path that cannot be written later. */
 nimbus_status output_check(const char *path, nimbus_error *error) NIMBUS_MUST_CHECK;
 /* path plus suffix; path without its last suffix, plus suffix. malloc'd, NULL: out of memory. */

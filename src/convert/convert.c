@@ -356,13 +356,16 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
     }
     report->fit_seconds = c->seconds_before + nimbus_seconds() - c->began;
     nimbus_conversion_release(c);
-    if (c->options.epochs != SIZE_MAX && c->options.epochs > 0 &&
-        (status = fine_tune(c, data, &report->tune, error)))
-        goto done;
+    if (!c->tuned) {
+        if (c->options.epochs != SIZE_MAX && c->options.epochs > 0 &&
+            (status = fine_tune(c, data, &report->tune, error)))
+            goto done;
+        c->tuned = true;
+        if ((status = nimbus_conversion_save(c, error)))
+            goto done;
+    }
     report->tune_seconds = report->tune.seconds;
     report->seconds = report->fit_seconds + report->tune_seconds;
-    if ((status = nimbus_conversion_close(c, error)))
-        goto done;
     *out = c->net;
     c->net = NULL;
 done:

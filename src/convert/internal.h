@@ -42,6 +42,7 @@ typedef struct conversion {
     double layer_epochs;              /* resolved */
     size_t layers_done;               /* layers below this index are finished */
     bool rounded;                     /* tables have their quantisation steps */
+    bool tuned;                       /* trained together: finished */
     double began, seconds_before;     /* seconds_before: of earlier runs */
     uint32_t fingerprint;             /* of everything that shapes the result */
     char tune_path[4096];             /* the training checkpoint beside options.checkpoint; "" */
@@ -58,8 +59,8 @@ void nimbus_conversion_free(conversion *c);
  * other options, net or data), and those of reading. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data,
                                                        nimbus_error *error);
+/* Writes the checkpoint, then removes the one of the training whose result it holds. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error);
-NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_close(const conversion *c, nimbus_error *error);
 
 /* The checkpoint's bytes, for tests and fuzzing: fills c->net and the progress fields. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_read(conversion *c, const void *bytes,

@@ -1,8 +1,8 @@
 /* resume.c - the conversion's checkpoint: the net so far, and how far that is
  *
  * A container with magic "NIMBUSCV" and the sections "INFO" (u32 fingerprint, u32 finished layers,
- * u32 tables are rounded, f32 seconds) and "NET " (the bytes of a .net file). Training keeps its
- * own checkpoint in a file beside it, PATH.tune. */
+ * u32 tables are rounded, u32 finished, f32 seconds) and "NET " (the bytes of a .net file).
+ * Training keeps its own checkpoint in a file beside it, PATH.tune. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -72,19 +72,19 @@ nimbus_status nimbus_conversion_read(conversion *c, const void *bytes, size_t si
         nimbus_container_read(bytes, size, magic, MAJOR, MINOR, &sections, &n, error);
     if (status)
         return status;
-    if (n != 2 || sections[0].tag != NIMBUS_TAG('I', 'N', 'F', 'O') || sections[0].size != 16 ||
+    if (n != 2 || sections[0].tag != NIMBUS_TAG('I', 'N', 'F', 'O') || sections[0].size != 20 ||
         sections[1].tag != NIMBUS_TAG('N', 'E', 'T', ' ')) {
         status = nimbus_fail(error, NIMBUS_ERR_FORMAT,
-                             "%zu sections, expected INFO of 16 bytes and NET", n);
+                             "%zu sections, expected INFO of 20 bytes and NET", n);
         goto done;
     }
     nimbus_reader r = nimbus_reader_of(sections[0].bytes, sections[0].size);
     uint32_t fingerprint = nimbus_read_u32le(&r), layers = nimbus_read_u32le(&r);
-    uint32_t rounded = nimbus_read_u32le(&r);
+    uint32_t rounded = nimbus_read_u32le(&r), tuned = nimbus_read_u32le(&r);
     float seconds = nimbus_read_f32le(&r);
     if ((status = nimbus_net_read(sections[1].bytes, sections[1].size, &net, error)))
         goto done;
-    if (layers > net->n_layers || rounded > 1 || !(seconds >= 0)) {
+    if (layers > net->n_layers || rounded > 1 || tuned > rounded || !(seconds >= 0)) {
         status = nimbus_fail(error, NIMBUS_ERR_FORMAT,
                              "%u finished layers of %zu, expected no more than there are", layers,
                              net->n_layers);
@@ -93,6 +93,7 @@ nimbus_status nimbus_conversion_read(conversion *c, const void *bytes, size_t si
     c->fingerprint = fingerprint;
     c->layers_done = layers;
     c->rounded = rounded;
+    c->tuned = tuned;
     c->seconds_before = (double)seconds;
     nimbus_net_free(c->net);
     c->net = net;
@@ -144,6 +145,7 @@ nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error)
     nimbus_write_u32le(&info, c->fingerprint);
     nimbus_write_u32le(&info, (uint32_t)c->layers_done);
     nimbus_write_u32le(&info, c->rounded);
+    nimbus_write_u32le(&info, c->tuned);
     nimbus_write_f32le(&info, (float)(c->seconds_before + nimbus_seconds() - c->began));
     if ((status = nimbus_net_write(c->net, &net, error)))
         goto done;
@@ -155,20 +157,13 @@ nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error)
                                        {NIMBUS_TAG('N', 'E', 'T', ' '), net.bytes, net.size}};
     if ((status = nimbus_container_write(&file, magic, MAJOR, MINOR, sections, 2, error)) == 0)
         status = nimbus_file_write(c->options.checkpoint, file.bytes, file.size, error);
+    if (status == NIMBUS_OK && nimbus_file_exists(c->tune_path) && unlink(c->tune_path) != 0)
+        status = nimbus_fail_errno(error, "removing the finished checkpoint %s", c->tune_path);
 done:
     nimbus_buffer_free(&info);
     nimbus_buffer_free(&net);
     nimbus_buffer_free(&file);
     return status;
-}
-
-nimbus_status nimbus_conversion_close(const conversion *c, nimbus_error *error)
-{
-    if (c->options.checkpoint && nimbus_file_exists(c->options.checkpoint) &&
-        unlink(c->options.checkpoint) != 0)
-        return nimbus_fail_errno(error, "removing the finished checkpoint %s",
-                                 c->options.checkpoint);
-    return NIMBUS_OK;
 }
 
 void nimbus_conversion_release(conversion *c)

@@ -3,7 +3,6 @@
  * One step: fill a batch, forward, loss, backward, optimiser, round the tables of quantised lookup
  * layers. The state after a step is complete in (net, moments, nimbus_train_state): what comes
  * next depends on nothing else, so a training can be cut after any step. */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -263,7 +262,8 @@ static nimbus_status save(trainer *t, nimbus_error *error)
 
 static nimbus_status check_state(const trainer *t, const nimbus_train_state *s, nimbus_error *error)
 {
-    if (s->epoch >= t->o.epochs || s->cursor >= t->steps_per_epoch ||
+    bool finished = s->epoch == t->o.epochs && s->cursor == 0;
+    if ((s->epoch >= t->o.epochs && !finished) || s->cursor >= t->steps_per_epoch ||
         s->step != s->epoch * t->steps_per_epoch + s->cursor || s->n_seen > t->n_rows ||
         s->n_correct > s->n_seen || !isfinite(s->loss_sum) || !(s->seconds >= 0))
         return nimbus_fail(error, NIMBUS_ERR_FORMAT,
@@ -323,14 +323,6 @@ static nimbus_status open_checkpoint(trainer *t, nimbus_error *error)
     }
     nimbus_buffer_free(&file);
     return status;
-}
-
-static nimbus_status remove_checkpoint(const trainer *t, nimbus_error *error)
-{
-    if (!t->o.checkpoint || remove(t->o.checkpoint) == 0 || errno == ENOENT)
-        return NIMBUS_OK;
-    return nimbus_fail_errno(error, "%s: training is done, but its checkpoint cannot be removed",
-                             t->o.checkpoint);
 }
 
 /* ---- begin, loop, end ---------------------------------------------------------------------- */
@@ -452,7 +444,7 @@ static nimbus_status run(trainer *t, nimbus_error *error)
         bool epoch_ends = t->state.cursor == t->steps_per_epoch;
         if (epoch_ends)
             status = finish_epoch(t, error);
-        if (status == NIMBUS_OK && t->o.checkpoint && t->state.step < t->n_steps &&
+        if (status == NIMBUS_OK && t->o.checkpoint &&
             (epoch_ends || now - t->checkpointed >= t->o.checkpoint_seconds))
             status = save(t, error);
         if (status != NIMBUS_OK)
@@ -460,7 +452,7 @@ static nimbus_status run(trainer *t, nimbus_error *error)
     }
     if (nimbus_net_check_finite(t->net, error) != NIMBUS_OK)
         return diverged(t, t->state.loss, 0, error);
-    return remove_checkpoint(t, error);
+    return NIMBUS_OK;
 }
 
 static void end(trainer *t)
