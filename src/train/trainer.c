@@ -61,9 +61,12 @@ static void set_soft_layers(trainer *t, size_t step)
     }
 }
 
-/* Outside of steps nothing is noisy. */
+/* Outside of steps nothing is noisy, and a net has the temperature of its last step - also one
+ * that a checkpoint of finished training gave back. */
 static void quieten_soft_layers(trainer *t)
 {
+    if (t->state.step > 0)
+        set_soft_layers(t, t->state.step - 1);
     for (size_t l = 0; l < t->net->n_layers; l++)
         if (is_soft(t, l))
             t->net->layers[l].lookup->margin_noise = 0;
