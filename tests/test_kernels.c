@@ -149,7 +149,7 @@ static void check_encode_nodes_f32u8(trial *t)
 
 static void check_walk_i8u8(trial *t)
 {
-    size_t H = 1 + below(t, 8), C = NIMBUS_PAD * (1 + below(t, 3));
+    size_t H = 1 + below(t, 8), C = NIMBUS_WALK * (1 + below(t, 5));
     int8_t *values = random_bytes(t, H * C),
            *thresholds = random_bytes(t, (((size_t)1 << H) - 1) * C);
     uint8_t *codes = array(t, C), *expected = array(t, C);

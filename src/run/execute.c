@@ -37,16 +37,11 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static size_t rounded_up(size_t n, size_t multiple)
-{
-    return (n + multiple - 1) / multiple * multiple;
-}
-
 static scratch_sizes measure(const nimbus_program *program, size_t n_rows)
 {
     scratch_sizes sizes = {0};
     size_t rows = n_rows < NIMBUS_BLOCK_ROWS ? n_rows : NIMBUS_BLOCK_ROWS;
-    size_t n_padded = rounded_up(rows, program->kernels->lanes);
+    size_t n_padded = nimbus_rounded_up(rows, program->kernels->lanes);
     for (size_t i = 0; i < program->info.n_steps; i++) {
         const nimbus_program_step *step = &program->steps[i];
         size_t M = nimbus_padded(step->n_outputs), C = nimbus_padded(step->n_codebooks);
@@ -215,7 +210,7 @@ static void to_rows(block *b, const nimbus_program_step *step)
 
 static void encode_row(const block *b, const nimbus_program_step *step, const uint8_t *x)
 {
-    size_t n_nodes = step->n_leaves - 1, C = nimbus_padded(step->n_codebooks);
+    size_t n_nodes = step->n_leaves - 1, C = nimbus_rounded_up(step->n_codebooks, NIMBUS_WALK);
     uint8_t flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0;
     if (step->input == NIMBUS_IN_F32) {
         const float *row = (const float *)(const void *)x;
@@ -306,7 +301,7 @@ nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t
     b.values = (int8_t *)(at + sizes.codes);
     for (size_t from = 0; from < n_rows; from += NIMBUS_BLOCK_ROWS) {
         b.n_rows = n_rows - from < NIMBUS_BLOCK_ROWS ? n_rows - from : NIMBUS_BLOCK_ROWS;
-        b.n_padded = rounded_up(b.n_rows, program->kernels->lanes);
+        b.n_padded = nimbus_rounded_up(b.n_rows, program->kernels->lanes);
         b.form = FORM_RAW;
         b.data = (const uint8_t *)rows + from * row_stride;
         b.stride = row_stride;

@@ -20,6 +20,7 @@
 #include "nimbus.h"
 
 #define NIMBUS_PAD         64 /* elements; at least the lanes of every instruction set */
+#define NIMBUS_WALK        32 /* codebooks of one row are walked in multiples of this */
 #define NIMBUS_TILE        2  /* outputs that a column lookup computes together */
 #define NIMBUS_GROUP_SIZES 4  /* codebooks are added in bytes in groups of 8, 4, 2 and 1 */
 #define NIMBUS_MAX_LEAVES  256
@@ -56,7 +57,7 @@ typedef struct nimbus_table {
  *                    i8 [C][H][16]: the 2^h of level h by the code so far
  * encode_nodes_i8u8  the same with a column per node; thresholds i8 [C][K-1], heap order
  * encode_nodes_f32u8  the same from f32 columns (stride in elements) with f32 thresholds
- * walk_i8u8          codes[c] of one row, any H, for n_codebooks (a multiple of NIMBUS_PAD):
+ * walk_i8u8          codes[c] of one row, any H, for n_codebooks (a multiple of NIMBUS_WALK):
  *                    values i8 [H][n_codebooks], thresholds i8 [K-1][n_codebooks]
  * lookup_u8i16       sums[t][r] = bias + sum over c of tables; sums must fit 16 bits
  * lookup_u8i32       the same for any sums

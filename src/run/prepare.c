@@ -73,8 +73,8 @@ static bool prepare_thresholds(nimbus_program_step *step, const uint8_t *file)
 static bool prepare_walk(nimbus_program_step *step)
 {
     size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
-    size_t padded = nimbus_padded(C);
-    if (!step->info.shared_columns || step->input == NIMBUS_IN_F32 || C < NIMBUS_PAD / 4)
+    size_t padded = nimbus_rounded_up(C, NIMBUS_WALK);
+    if (!step->info.shared_columns || step->input == NIMBUS_IN_F32 || C < NIMBUS_WALK / 2)
         return true;
     step->walk_columns = alloc_product(H, padded, sizeof *step->walk_columns, 0);
     step->walk_thresholds = alloc_product(n_nodes, padded, 1, 0);

@@ -31,7 +31,7 @@ typedef struct nimbus_program_step {
     bool has_map, narrow; /* narrow: sums that are only shifted, and all fit 16 bits */
     size_t n_inputs, n_outputs, n_codebooks, n_levels, n_leaves; /* D, M, C, H, K */
 
-    /* Lookup steps, in rows. Codebooks padded to C' = a multiple of NIMBUS_PAD. */
+    /* Lookup steps, in rows. Codebooks padded to C' = a multiple of NIMBUS_WALK. */
     uint32_t *columns;       /* [C][K-1], column of each node */
     void *thresholds;        /* i8 or f32 [C][K-1], heap order */
     uint32_t *walk_columns;  /* [H][C'] and the i8 thresholds [K-1][C'] of walk_i8u8, for trees */
@@ -73,9 +73,14 @@ typedef struct nimbus_step_arrays {
         *offset, *map;
 } nimbus_step_arrays;
 
+static inline size_t nimbus_rounded_up(size_t n, size_t multiple)
+{
+    return (n + multiple - 1) / multiple * multiple;
+}
+
 static inline size_t nimbus_padded(size_t n)
 {
-    return (n + NIMBUS_PAD - 1) / NIMBUS_PAD * NIMBUS_PAD;
+    return nimbus_rounded_up(n, NIMBUS_PAD);
 }
 
 /* Whether a step can run in columns at all. */

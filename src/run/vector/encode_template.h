@@ -142,9 +142,29 @@ TARGET
     void KERNEL(encode_nodes_f32u8)(const nimbus_trees *trees, const float *columns, size_t stride,
                                     size_t n, uint8_t *codes){ENCODE_NODES(float, encode_nodes_f32)}
 
-/* One vector of codebooks; `thresholds` and `values` already point at its first. */
-HELPER void walk(const int8_t *values, const int8_t *thresholds, size_t n_codebooks, size_t H,
+/* One vector of codebooks, H a constant up to 4; `thresholds` and `values` already point at its
+   first. */
+HELPER void walk(const int8_t *values, const int8_t *thresholds, size_t n_codebooks, const size_t H,
                  uint8_t *codes)
+{
+    vec decisions[4], code = v_zero();
+    UNROLL
+    for (size_t h = 0; h < H; h++) {
+        vec candidates[8];
+        UNROLL
+        for (size_t i = 0; i < 8; i++)
+            if (i < (size_t)1 << h)
+                candidates[i] = v_load(thresholds + (((size_t)1 << h) - 1 + i) * n_codebooks);
+        vec threshold = pick(candidates, decisions, h);
+        decisions[h] = v_greater8(v_load(values + h * n_codebooks), threshold);
+        code = append_bit(code, decisions[h]);
+    }
+    v_store(codes, code);
+}
+
+/* The same for any H. */
+HELPER void walk_deep(const int8_t *values, const int8_t *thresholds, size_t n_codebooks, size_t H,
+                      uint8_t *codes)
 {
     vec decisions[8], candidates[128], code = v_zero();
     for (size_t h = 0; h < H; h++) {
@@ -163,6 +183,10 @@ HELPER void walk(const int8_t *values, const int8_t *thresholds, size_t n_codebo
 TARGET void KERNEL(walk_i8u8)(const int8_t *values, const int8_t *thresholds, size_t n_codebooks,
                               size_t n_levels, uint8_t *codes)
 {
-    for (size_t c = 0; c < n_codebooks; c += LANES)
-        walk(values + c, thresholds + c, n_codebooks, n_levels, codes + c);
+    for (size_t c = 0; c < n_codebooks; c += LANES) {
+        if (n_levels == 4)
+            walk(values + c, thresholds + c, n_codebooks, 4, codes + c);
+        else
+            walk_deep(values + c, thresholds + c, n_codebooks, n_levels, codes + c);
+    }
 }

@@ -40,16 +40,8 @@ HELPER vec v_load_table(const void *p)
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(p));
 }
 
-/* 16 bytes from each of base + offset[0], base + offset[1]. */
-HELPER vec v_load_pieces(const uint8_t *base, const uint32_t *offset)
-{
-    const void *low = base + offset[0], *high = base + offset[1];
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(low)),
-                                   _mm_loadu_si128(high), 1);
-}
-
-/* The reverse of v_load_pieces, i-th piece of a. */
-HELPER void v_store_piece(void *p, vec a, size_t i)
+/* Bytes 16i..16i+15 of a. */
+HELPER void v_store_part(void *p, vec a, size_t i)
 {
     _mm_storeu_si128(p, i ? _mm256_extracti128_si256(a, 1) : _mm256_castsi256_si128(a));
 }
