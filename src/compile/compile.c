@@ -7,6 +7,7 @@
  * symmetric per-output quantisation. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "compile/compile.h"
@@ -187,19 +188,29 @@ static nimbus_cut cut_of_u8(real mean, real inverse_std, real t)
     return (nimbus_cut){.at = value - 128};
 }
 
-/* The same for raw floats: the greatest float that is not above. */
+/* Floats by rank: 0 is zero, then upwards and downwards without gaps to the infinities. */
+static float float_of_rank(int64_t rank)
+{
+    uint32_t bits = (uint32_t)(rank < 0 ? -rank : rank);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return rank < 0 ? -value : value;
+}
+
+/* The same for raw floats: the greatest float that is not above. Found by halving, since far from
+ * the mean many floats in a row are normalised to one value. */
 static nimbus_cut cut_of_f32(real mean, real inverse_std, real t)
 {
-    float at = (float)((double)t / (double)inverse_std + (double)mean);
-    for (int i = 0; i < 64 && ((real)at - mean) * inverse_std > t; i++)
-        at = nextafterf(at, -INFINITY);
-    for (int i = 0; i < 64; i++) {
-        float next = nextafterf(at, INFINITY);
-        if (!isfinite(next) || ((real)next - mean) * inverse_std > t)
-            break;
-        at = next;
+    const int64_t infinity = 0x7f800000;
+    int64_t low = -infinity, high = infinity;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (((real)float_of_rank(middle) - mean) * inverse_std > t)
+            high = middle;
+        else
+            low = middle;
     }
-    return (nimbus_cut){.at = (double)at};
+    return (nimbus_cut){.at = (double)float_of_rank(low)};
 }
 
 /* Cut of one comparison of step s (> 0) in the integers of the step before. */
@@ -252,12 +263,62 @@ static nimbus_status set_cuts(compilation *c, size_t s, nimbus_error *error)
  */
 
 /* Scores: sum + bias in the one unit of the last step. */
-static void output_scores(nimbus_step_build *step)
+static nimbus_status output_scores(nimbus_step_build *step, nimbus_error *error)
 {
     step->output = NIMBUS_OUT_I32;
     for (size_t m = 0; m < step->m; m++) {
+        double bias = rint(step->constant[m] / step->unit[m]);
+        if (!(fabs(bias) <= INT32_MAX))
+            return nimbus_fail(error, NIMBUS_ERR_LIMIT,
+                               "layer %s: the bias of output %zu is %.4g steps of its tables or "
+                               "weights, more than 32 bits hold",
+                               step->layer->name, m, bias);
         step->live[m] = true;
-        step->bias[m] = (int32_t)lrint(step->constant[m] / step->unit[m]);
+        step->bias[m] = (int32_t)bias;
+    }
+    return NIMBUS_OK;
+}
+
+/* What the sums of every output can be. */
+static void reach_of_sums(const nimbus_step_build *step, double *low, double *high)
+{
+    const nimbus_lookup *lookup = step->layer->lookup;
+    memset(low, 0, step->m * sizeof *low);
+    memset(high, 0, step->m * sizeof *high);
+    for (size_t m = 0; m < step->m; m++) {
+        for (size_t d = 0; !step->lookup && d < step->d; d++)
+            high[m] += 128 * abs(step->weight[m * step->d + d]);
+        for (size_t c = 0; step->lookup && c < lookup->n_codebooks; c++) {
+            const real *entry =
+                nimbus_lookup_tables(step->layer) + c * lookup->n_leaves * step->m + m;
+            real least = *entry, most = *entry;
+            for (size_t k = 1; k < lookup->n_leaves; k++) {
+                real value = entry[k * step->m];
+                least = value < least ? value : least;
+                most = value > most ? value : most;
+            }
+            low[m] += rint((double)least / step->unit[m]);
+            high[m] += rint((double)most / step->unit[m]);
+        }
+        low[m] = step->lookup ? low[m] : -high[m];
+    }
+}
+
+/* A comparison that no sum can change becomes a constant, so that it widens no range. */
+static void settle_cuts(const nimbus_step_build *step, const nimbus_step_build *next, double *low,
+                        double *high)
+{
+    const nimbus_lookup *lookup = next->layer->lookup;
+    const real *columns = nimbus_layer_param((nimbus_layer *)next->layer, "columns")->value;
+
+    reach_of_sums(step, low, high);
+    for (size_t i = 0; i < lookup->n_codebooks * (lookup->n_leaves - 1); i++) {
+        nimbus_cut *cut = &next->cuts[i];
+        size_t m = (size_t)columns[i];
+        bool always = cut->flipped ? high[m] < cut->at : low[m] > cut->at;
+        bool never = cut->flipped ? low[m] >= cut->at : high[m] <= cut->at;
+        if (always || never)
+            *cut = (nimbus_cut){.at = always ? -INFINITY : INFINITY};
     }
 }
 
@@ -270,6 +331,7 @@ static void output_shifted(nimbus_step_build *step, const nimbus_step_build *nex
     const real *columns = nimbus_layer_param((nimbus_layer *)next->layer, "columns")->value;
     double widest = 0;
 
+    settle_cuts(step, next, low, high);
     step->output = NIMBUS_OUT_SHIFT;
     for (size_t m = 0; m < step->m; m++) {
         low[m] = INFINITY;
@@ -290,11 +352,8 @@ static void output_shifted(nimbus_step_build *step, const nimbus_step_build *nex
     while (step->shift < NIMBUS_MAX_SHIFT && widest > ldexp(126, (int)step->shift))
         step->shift++;
     for (size_t m = 0; m < step->m; m++)
-        if (step->live[m]) {
-            double centre = -(low[m] + high[m]) / 2;
-            centre = centre > 1e9 ? 1e9 : centre < -1e9 ? -1e9 : centre;
-            step->bias[m] = (int32_t)lrint(centre);
-        }
+        if (step->live[m])
+            step->bias[m] = (int32_t)lrint(-(low[m] + high[m]) / 2);
 }
 
 /* Values for an exact step, or for trees behind a function that is not monotone: int8 y with
@@ -437,7 +496,7 @@ static nimbus_status make_steps(compilation *c, nimbus_error *error)
             step[-1].live[0] |= !any;
         }
         if (s + 1 == c->n_steps)
-            output_scores(step);
+            status = output_scores(step, error);
         else if (hands_on_values(c, s))
             status = output_scaled(c, s, error);
         else

@@ -147,9 +147,8 @@ nimbus_cut nimbus_post_cut(const nimbus_post *post, size_t m, double t)
     if (isinf(cut.at))
         return cut;
     nimbus_cut inner = pull_affine(post->a1[m], post->b1[m], cut.at);
-    if (isinf(inner.at)) { /* a constant value: it is above the cut or not; never equal matters */
-        bool above = inner.at < 0;
-        bool answer = flipped ? !above : above;
+    if (isinf(inner.at)) { /* a constant value, which may lie on the cut itself */
+        bool answer = flipped ? post->b1[m] < cut.at : post->b1[m] > cut.at;
         return (nimbus_cut){.at = answer ? -INFINITY : INFINITY};
     }
     inner.flipped ^= flipped;
