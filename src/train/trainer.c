@@ -295,8 +295,6 @@ static nimbus_status resume_from(trainer *t, const nimbus_buffer *file, nimbus_e
         status = nimbus_checkpoint_restore(&c, t->net, error);
     if (status == NIMBUS_OK)
         t->state = c.state;
-    if (status == NIMBUS_OK && t->state.step > 0) /* a finished training takes no step again */
-        set_soft_layers(t, t->state.step - 1);
     t->resumed = status == NIMBUS_OK;
     return status;
 }
