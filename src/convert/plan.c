@@ -32,9 +32,10 @@ static nimbus_status read_number(cursor *c, size_t low, size_t high, size_t *out
                                  nimbus_error *error)
 {
     char *end;
+    bool digit = *c->at >= '0' && *c->at <= '9'; /* no sign, no space */
     errno = 0;
     unsigned long long value = strtoull(c->at, &end, 10);
-    if (errno || end != c->at + word_length(c) || end == c->at || value < low || value > high) {
+    if (errno || !digit || end != c->at + word_length(c) || value < low || value > high) {
         char expected[64];
         snprintf(expected, sizeof expected, "a number from %zu to %zu", low, high);
         return bad_text(c, expected, error);
@@ -59,10 +60,11 @@ static nimbus_status read_word(cursor *c, const char *const *words, size_t n_wor
 
 static nimbus_status read_bits(cursor *c, unsigned *bits, nimbus_error *error)
 {
+    const char *begin = c->at;
     size_t value = 0;
     nimbus_status status = read_number(c, 2, 32, &value, error);
     if (status == NIMBUS_OK && value > 8 && value != 32) {
-        c->at -= 1;
+        c->at = begin;
         return bad_text(c, "2 to 8 bits, or 32 for float tables", error);
     }
     *bits = value == 32 ? 0 : (unsigned)value;
