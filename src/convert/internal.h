@@ -45,6 +45,7 @@ typedef struct conversion {
     bool tuned;                       /* trained together: finished */
     double began, seconds_before;     /* seconds_before: of earlier runs */
     uint32_t fingerprint;             /* of everything that shapes the result */
+    uint32_t used_tune;               /* checksum of the training checkpoint that is used up */
     char tune_path[4096];             /* the training checkpoint beside options.checkpoint; "" */
     char stage[80];
 } conversion;

@@ -1,8 +1,10 @@
 /* resume.c - the conversion's checkpoint: the net so far, and how far that is
  *
  * A container with magic "NIMBUSCV" and the sections "INFO" (u32 fingerprint, u32 finished layers,
- * u32 tables are rounded, u32 finished, f32 seconds) and "NET " (the bytes of a .net file).
- * Training keeps its own checkpoint in a file beside it, PATH.tune. */
+ * u32 tables are rounded, u32 finished, f32 seconds, u32 checksum of used up PATH.tune) and "NET "
+ * (the bytes of a .net file). Training keeps its own checkpoint in a file beside it, PATH.tune,
+ * which is removed once its result stands here; the checksum tells it from a newer one if a kill
+ * came in between. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,7 +12,7 @@
 #include "convert/internal.h"
 
 static const char magic[8] = "NIMBUSCV";
-enum { MAJOR = 1, MINOR = 0 };
+enum { MAJOR = 1, MINOR = 0, INFO_BYTES = 24 };
 static const size_t size_limit = (size_t)8 << 30;
 
 static uint32_t crc_of_data(const nimbus_data *data)
@@ -28,8 +30,38 @@ static uint32_t crc_of_data(const nimbus_data *data)
     return crc;
 }
 
-/* A checksum over everything that shapes the fits: options, the float net, the data. What shapes
- * the training after them stands in the training's own checkpoint. */
+/* Everything in the training options that shapes the result; what is not theirs in a conversion
+ * (teacher, rows, seed) apart. */
+static void write_training(const nimbus_train_options *t, nimbus_buffer *b)
+{
+    const double numbers[] = {(double)t->batch,
+                              (double)t->optimiser,
+                              (double)t->schedule,
+                              t->rate,
+                              t->table_rate,
+                              t->warmup_steps,
+                              t->beta1,
+                              t->beta2,
+                              t->momentum,
+                              t->weight_decay,
+                              t->label_smoothing,
+                              t->mixup,
+                              t->noise,
+                              (double)t->shift,
+                              (double)t->flip,
+                              t->distill,
+                              t->temperature,
+                              t->tau,
+                              t->tau_end,
+                              t->margin_noise};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        uint64_t bits;
+        memcpy(&bits, &numbers[i], sizeof bits);
+        nimbus_write_u64le(b, bits);
+    }
+}
+
+/* A checksum over everything that shapes the result: options, the float net, the data. */
 static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, nimbus_error *error)
 {
     const nimbus_convert_options *o = &c->options;
@@ -53,6 +85,7 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
             nimbus_write_u64le(&b, numbers[i]);
         nimbus_write_f32le(&b, (float)o->lambda);
         nimbus_write_f32le(&b, (float)o->layer_epochs);
+        write_training(&o->train, &b);
         nimbus_write_bytes(&b, o->layers ? o->layers : "", o->layers ? strlen(o->layers) : 0);
         if (b.failed)
             status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for a checkpoint");
@@ -72,16 +105,17 @@ nimbus_status nimbus_conversion_read(conversion *c, const void *bytes, size_t si
         nimbus_container_read(bytes, size, magic, MAJOR, MINOR, &sections, &n, error);
     if (status)
         return status;
-    if (n != 2 || sections[0].tag != NIMBUS_TAG('I', 'N', 'F', 'O') || sections[0].size != 20 ||
-        sections[1].tag != NIMBUS_TAG('N', 'E', 'T', ' ')) {
+    if (n != 2 || sections[0].tag != NIMBUS_TAG('I', 'N', 'F', 'O') ||
+        sections[0].size != INFO_BYTES || sections[1].tag != NIMBUS_TAG('N', 'E', 'T', ' ')) {
         status = nimbus_fail(error, NIMBUS_ERR_FORMAT,
-                             "%zu sections, expected INFO of 20 bytes and NET", n);
+                             "%zu sections, expected INFO of %d bytes and NET", n, INFO_BYTES);
         goto done;
     }
     nimbus_reader r = nimbus_reader_of(sections[0].bytes, sections[0].size);
     uint32_t fingerprint = nimbus_read_u32le(&r), layers = nimbus_read_u32le(&r);
     uint32_t rounded = nimbus_read_u32le(&r), tuned = nimbus_read_u32le(&r);
     float seconds = nimbus_read_f32le(&r);
+    uint32_t used_tune = nimbus_read_u32le(&r);
     if ((status = nimbus_net_read(sections[1].bytes, sections[1].size, &net, error)))
         goto done;
     if (layers > net->n_layers || rounded > 1 || tuned > rounded || !(seconds >= 0)) {
@@ -95,6 +129,7 @@ nimbus_status nimbus_conversion_read(conversion *c, const void *bytes, size_t si
     c->rounded = rounded;
     c->tuned = tuned;
     c->seconds_before = (double)seconds;
+    c->used_tune = used_tune;
     nimbus_net_free(c->net);
     c->net = net;
     net = NULL;
@@ -104,12 +139,67 @@ done:
     return status;
 }
 
+static bool has_trees(const nimbus_layer *layer)
+{
+    return layer->state == NIMBUS_STATE_SOFT || layer->state == NIMBUS_STATE_LOOKUP;
+}
+
+/* Whether the checkpoint's net is what became of the float net: the same layers, and trees where,
+ * and only where, they are due. Its checksums may be right all the same. */
+static nimbus_status check_net(const conversion *c, nimbus_error *error)
+{
+    const nimbus_net *net = c->net, *teacher = c->teacher;
+    if (net->n_layers != teacher->n_layers)
+        return nimbus_fail(error, NIMBUS_ERR_FORMAT, "its net has %zu layers, the float net %zu",
+                           net->n_layers, teacher->n_layers);
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const nimbus_layer *a = &teacher->layers[i], *b = &net->layers[i];
+        bool same = a->type == b->type && strcmp(a->name, b->name) == 0 &&
+                    a->n_inputs == b->n_inputs &&
+                    memcmp(a->input, b->input, sizeof a->input) == 0 &&
+                    memcmp(&a->in_shape, &b->in_shape, sizeof a->in_shape) == 0 &&
+                    memcmp(&a->shape, &b->shape, sizeof a->shape) == 0;
+        if (!same)
+            return nimbus_fail(error, NIMBUS_ERR_FORMAT,
+                               "layer %zu of its net is not that of the float net", i);
+        bool due = a->lookup ? has_trees(a)
+                             : a->type == &nimbus_layer_linear && !c->plans[i].exact &&
+                                   (i < c->layers_done || c->rounded);
+        if (has_trees(b) != due)
+            return nimbus_fail(error, NIMBUS_ERR_FORMAT,
+                               "layer %s of its net is in state %s with %zu layers finished",
+                               b->name, nimbus_layer_state_name(b->state), c->layers_done);
+    }
+    return NIMBUS_OK;
+}
+
+/* Checksum of the training's checkpoint, 0 if there is none. */
+static nimbus_status sum_tune(const conversion *c, uint32_t *sum, nimbus_error *error)
+{
+    nimbus_buffer file = {0};
+    nimbus_status status = NIMBUS_OK;
+    *sum = 0;
+    if (nimbus_file_exists(c->tune_path)) {
+        status = nimbus_file_read(c->tune_path, size_limit, &file, error);
+        *sum = nimbus_crc32c(0, file.bytes, file.size);
+        nimbus_buffer_free(&file);
+    }
+    return status;
+}
+
+static nimbus_status remove_tune(const conversion *c, nimbus_error *error)
+{
+    if (nimbus_file_exists(c->tune_path) && unlink(c->tune_path) != 0)
+        return nimbus_fail_errno(error, "removing the finished checkpoint %s", c->tune_path);
+    return NIMBUS_OK;
+}
+
 nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data, nimbus_error *error)
 {
     const char *path = c->options.checkpoint;
     nimbus_buffer file = {0};
     nimbus_status status = take_fingerprint(c, data, error);
-    uint32_t expected = c->fingerprint;
+    uint32_t expected = c->fingerprint, tune = 0;
 
     if (status || !path)
         return status;
@@ -123,6 +213,8 @@ nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data, nim
     if ((status = nimbus_file_read(path, size_limit, &file, error)))
         return status;
     status = nimbus_conversion_read(c, file.bytes, file.size, error);
+    if (status == NIMBUS_OK && c->fingerprint == expected)
+        status = check_net(c, error);
     if (status)
         status =
             nimbus_fail_prefix(error, status, "checkpoint %s (delete it to start again)", path);
@@ -132,6 +224,10 @@ nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data, nim
                              "data; delete it to start again",
                              path);
     nimbus_buffer_free(&file);
+    if (status == NIMBUS_OK)
+        status = sum_tune(c, &tune, error);
+    if (status == NIMBUS_OK && tune != 0 && tune == c->used_tune)
+        status = remove_tune(c, error);
     return status;
 }
 
@@ -139,14 +235,18 @@ nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error)
 {
     nimbus_buffer info = {0}, net = {0}, file = {0};
     nimbus_status status = NIMBUS_OK;
+    uint32_t tune = 0;
 
     if (!c->options.checkpoint)
         return NIMBUS_OK;
+    if ((status = sum_tune(c, &tune, error)))
+        goto done;
     nimbus_write_u32le(&info, c->fingerprint);
     nimbus_write_u32le(&info, (uint32_t)c->layers_done);
     nimbus_write_u32le(&info, c->rounded);
     nimbus_write_u32le(&info, c->tuned);
     nimbus_write_f32le(&info, (float)(c->seconds_before + nimbus_seconds() - c->began));
+    nimbus_write_u32le(&info, tune);
     if ((status = nimbus_net_write(c->net, &net, error)))
         goto done;
     if (info.failed) {
@@ -157,8 +257,8 @@ nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error)
                                        {NIMBUS_TAG('N', 'E', 'T', ' '), net.bytes, net.size}};
     if ((status = nimbus_container_write(&file, magic, MAJOR, MINOR, sections, 2, error)) == 0)
         status = nimbus_file_write(c->options.checkpoint, file.bytes, file.size, error);
-    if (status == NIMBUS_OK && nimbus_file_exists(c->tune_path) && unlink(c->tune_path) != 0)
-        status = nimbus_fail_errno(error, "removing the finished checkpoint %s", c->tune_path);
+    if (status == NIMBUS_OK)
+        status = remove_tune(c, error);
 done:
     nimbus_buffer_free(&info);
     nimbus_buffer_free(&net);
