@@ -416,7 +416,8 @@ nimbus_compile_to_file(const nimbus_net *net, const nimbus_compile_options *opti
 /* ===================================================================================== check */
 
 /* Normalised squared error of one layer between two forms, over the same rows:
- * sum (a - b)^2 / sum (a - mean a)^2. NaN where a form does not exist. */
+ * sum (a - b)^2 / sum (a - mean a)^2. NaN where a form does not exist, infinite where a never
+ * changes but b differs. */
 typedef struct nimbus_check_layer {
     char name[48];
     double dense_to_lookup;         /* the float layer on the converted net's inputs */

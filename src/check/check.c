@@ -50,13 +50,16 @@ static void distance_add(distance *d, const real *reference, const real *other, 
     d->n += (double)n_rows;
 }
 
-/* Squared distance over the reference's spread around its column means. */
+/* Squared distance over the reference's spread around its column means; infinite if that has none
+ * but the other differs. */
 static double distance_normalised(const distance *d)
 {
     double spread = 0;
     for (size_t j = 0; j < d->width; j++)
         spread += d->square[j] - d->sum[j] * d->sum[j] / d->n;
-    return d->n == 0 ? NAN : spread > 0 ? d->squares / spread : 0;
+    if (d->n == 0)
+        return NAN;
+    return spread > 0 ? d->squares / spread : d->squares > 0 ? INFINITY : 0;
 }
 
 static size_t largest(const real *scores, size_t n)
