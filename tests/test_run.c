@@ -198,8 +198,8 @@ static void check_random_programs(void)
         made_random random = {seed, 1u << 24};
         size_t counts[] = {1,
                            2,
-                           11,
-                           12,
+                           23,
+                           24,
                            31,
                            32,
                            33,

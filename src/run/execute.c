@@ -37,6 +37,13 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* Whether a step of a block of n_rows runs in columns. */
+static bool in_columns(const nimbus_program *program, const nimbus_program_step *step,
+                       size_t n_rows)
+{
+    return nimbus_step_has_columns(step) && n_rows >= program->kernels->columns_from;
+}
+
 static scratch_sizes measure(const nimbus_program *program, size_t n_rows)
 {
     scratch_sizes sizes = {0};
@@ -48,10 +55,10 @@ static scratch_sizes measure(const nimbus_program *program, size_t n_rows)
         size_t width = M;
         if (step->input == NIMBUS_IN_I8 || step->info.kind == NIMBUS_STEP_EXACT)
             width = larger(width, nimbus_padded(step->n_inputs));
-        if (nimbus_step_has_columns(step) && step->live)
+        if (in_columns(program, step, rows) && step->live)
             width = larger(width, step->n_live * (step->input == NIMBUS_IN_F32 ? 4 : 1));
         sizes.activations = larger(sizes.activations, width * n_padded);
-        sizes.codes = larger(sizes.codes, C * (nimbus_step_has_columns(step) ? n_padded : 1));
+        sizes.codes = larger(sizes.codes, C * (in_columns(program, step, rows) ? n_padded : 1));
         if (step->walk_columns)
             sizes.values = larger(sizes.values, step->n_levels * C);
         sizes.sums = larger(sizes.sums, larger(M * NIMBUS_EXACT_ROWS, NIMBUS_TILE * n_padded));
@@ -195,29 +202,42 @@ static void to_rows(block *b, const nimbus_program_step *step)
     advance(b, FORM_ROWS, stride);
 }
 
-/* Walks the trees of a step for one row, in heap order; `value` reads x of column d. */
+/* Walks the trees of a step for one row; `value` reads x of column d. */
 #define WALK(type, value)                                                                          \
-    for (size_t c = 0; c < step->n_codebooks; c++) {                                               \
-        const uint32_t *column = step->columns + c * n_nodes;                                      \
-        const type *threshold = (const type *)step->thresholds + c * n_nodes;                      \
+    const type *threshold = step->thresholds;                                                      \
+    for (size_t c = 0; c < n_codebooks; c++, column += n_nodes, threshold += n_nodes) {            \
         size_t i = 0;                                                                              \
         while (i < n_nodes) {                                                                      \
             uint32_t d = column[i];                                                                \
             i = 2 * i + 1 + ((value) > threshold[i]);                                              \
         }                                                                                          \
-        b->codes[c] = (uint8_t)(i - n_nodes);                                                      \
+        codes[c] = (uint8_t)(i - n_nodes);                                                         \
     }
+
+/* values[i] = x[columns[i]] ^ flip. Locals, since a byte stored could be any other variable. */
+static void gather(const uint8_t *restrict x, const uint32_t *restrict columns, size_t n,
+                   uint8_t flip, int8_t *restrict values)
+{
+    for (size_t i = 0; i + 4 <= n; i += 4) {
+        values[i] = (int8_t)(x[columns[i]] ^ flip);
+        values[i + 1] = (int8_t)(x[columns[i + 1]] ^ flip);
+        values[i + 2] = (int8_t)(x[columns[i + 2]] ^ flip);
+        values[i + 3] = (int8_t)(x[columns[i + 3]] ^ flip);
+    }
+}
 
 static void encode_row(const block *b, const nimbus_program_step *step, const uint8_t *x)
 {
-    size_t n_nodes = step->n_leaves - 1, C = nimbus_rounded_up(step->n_codebooks, NIMBUS_WALK);
+    size_t n_nodes = step->n_leaves - 1, n_codebooks = step->n_codebooks;
+    size_t C = nimbus_rounded_up(n_codebooks, NIMBUS_WALK);
+    const uint32_t *column = step->columns;
+    uint8_t *codes = b->codes;
     uint8_t flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0;
     if (step->input == NIMBUS_IN_F32) {
         const float *row = (const float *)(const void *)x;
         WALK(float, row[d])
     } else if (step->walk_columns) {
-        for (size_t i = 0; i < step->n_levels * C; i++)
-            b->values[i] = (int8_t)(x[step->walk_columns[i]] ^ flip);
+        gather(x, step->walk_columns, step->n_levels * C, flip, b->values);
         b->kernels->walk_i8u8(b->values, step->walk_thresholds, C, step->n_levels, b->codes);
     } else {
         WALK(int8_t, (int8_t)(x[d] ^ flip))
@@ -267,7 +287,7 @@ static void run_block(block *b)
 {
     for (size_t i = 0; i < b->program->info.n_steps; i++) {
         const nimbus_program_step *step = &b->program->steps[i];
-        if (nimbus_step_has_columns(step) && b->n_rows >= NIMBUS_COLUMNS_FROM) {
+        if (in_columns(b->program, step, b->n_rows)) {
             run_in_columns(b, step);
         } else {
             to_rows(b, step);

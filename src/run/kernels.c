@@ -20,8 +20,12 @@ static bool usable_avx2(void)
 #endif
 
 #define MEMBER(isa, op, parameters) .op = nimbus_##op##__##isa,
-#define TABLE(name, n_lanes)                                                                       \
-    {.isa = #name, .lanes = n_lanes, .usable = usable_##name, NIMBUS_KERNEL_LIST(MEMBER, name)},
+#define TABLE(name, n_lanes, n_rows)                                                               \
+    {.isa = #name,                                                                                 \
+     .lanes = n_lanes,                                                                             \
+     .columns_from = n_rows,                                                                       \
+     .usable = usable_##name,                                                                      \
+     NIMBUS_KERNEL_LIST(MEMBER, name)},
 
 const nimbus_kernels nimbus_kernel_table[] = {NIMBUS_ISA_LIST(TABLE)};
 const size_t nimbus_kernel_table_size = sizeof nimbus_kernel_table / sizeof *nimbus_kernel_table;

@@ -125,14 +125,21 @@ void nimbus_lookup_u8i32__c(const nimbus_tile *tile, const uint8_t *codes, size_
             sums[t * n + r] = (int32_t)lookup(tile, codes, stride, t, r);
 }
 
+/* In blocks of a constant length, which compilers vectorise, over the padding at the end. */
 #define ADD_ROWS(type, unsigned_type)                                                              \
-    size_t M = table->n_outputs;                                                                   \
-    for (size_t m = 0; m < M; m++)                                                                 \
-        sums[m] = bias[m];                                                                         \
-    for (size_t c = 0; c < table->n_codebooks; c++) {                                              \
-        const uint8_t *row = table->entries + (c * table->n_leaves + codes[c]) * M;                \
-        for (size_t m = 0; m < M; m++)                                                             \
-            sums[m] = (type)(unsigned_type)((unsigned_type)sums[m] + row[m]);                      \
+    enum { BLOCK = 16 };                                                                           \
+    const size_t M = table->n_outputs;                                                             \
+    for (size_t m = 0; m < M; m += BLOCK) {                                                        \
+        unsigned_type block[BLOCK];                                                                \
+        for (size_t i = 0; i < BLOCK; i++)                                                         \
+            block[i] = (unsigned_type)bias[m + i];                                                 \
+        for (size_t c = 0; c < table->n_codebooks; c++) {                                          \
+            const uint8_t *row = table->entries + (c * table->n_leaves + codes[c]) * M + m;        \
+            for (size_t i = 0; i < BLOCK; i++)                                                     \
+                block[i] = (unsigned_type)(block[i] + row[i]);                                     \
+        }                                                                                          \
+        for (size_t i = 0; i < BLOCK; i++)                                                         \
+            sums[m + i] = (type)block[i];                                                          \
     }
 
 void nimbus_add_u8i16__c(const nimbus_table *table, const uint8_t *codes, const int16_t *bias,

@@ -8,7 +8,8 @@
  *              Data row-major.
  *
  * Exact steps and steps with more than 16 leaves always run in rows; all others run in columns
- * from NIMBUS_COLUMNS_FROM rows on. The executor transposes between steps that differ. */
+ * from so many rows on that it pays (nimbus_kernels.columns_from). The executor transposes between
+ * steps that differ. */
 #ifndef NIMBUS_RUN_PROGRAM_H
 #define NIMBUS_RUN_PROGRAM_H
 

@@ -32,7 +32,7 @@ HELPER void add_groups(lookup_sums *sums, const size_t size, const size_t R, siz
                 UNROLL
                 for (size_t v = 0; v < R; v++) {
                     vec entry = v_shuffle8(table, code_of[v]);
-                    group[t][v] = i ? v_add8(group[t][v], entry) : entry;
+                    group[t][v] = v_now(i ? v_add8(group[t][v], entry) : entry);
                 }
             }
         }

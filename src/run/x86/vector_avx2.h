@@ -56,6 +56,16 @@ HELPER vec v_set8(int value)
     return _mm256_set1_epi8((char)value);
 }
 
+/* Computes a here and now. Gcc reorders chains of additions until it runs out of registers; clang
+ * does not, and is better left alone. */
+HELPER vec v_now(vec a)
+{
+#ifndef __clang__
+    __asm__("" : "+x"(a));
+#endif
+    return a;
+}
+
 HELPER vec v_or(vec a, vec b)
 {
     return _mm256_or_si256(a, b);
