@@ -146,6 +146,23 @@ static void test_bad_layer_options(void **state)
     nimbus_net_free(net);
 }
 
+/* However long the text, the message has room for the place. */
+static void test_long_layer_options(void **state)
+{
+    (void)state;
+    nimbus_net *net = three_layers();
+    nimbus_convert_options o = NIMBUS_CONVERT_OPTIONS_INIT;
+    nimbus_layer_plan *plans;
+    char text[1500] = "";
+    for (size_t i = 0; i < 100; i++)
+        (void)strcat(text, "linear1:exact;");
+    (void)strcat(text, ";");
+    o.layers = text;
+    CHECK_FAILS(nimbus_plan_layers(net, &o, &plans, &error), NIMBUS_ERR_ARGUMENT,
+                "...\", character 1401: expected the name of a linear layer");
+    nimbus_net_free(net);
+}
+
 static void test_bad_options(void **state)
 {
     (void)state;
@@ -177,9 +194,8 @@ static void test_bad_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_layer_options),
-        cmocka_unit_test(test_bad_layer_options),
+        cmocka_unit_test(test_defaults),          cmocka_unit_test(test_layer_options),
+        cmocka_unit_test(test_bad_layer_options), cmocka_unit_test(test_long_layer_options),
         cmocka_unit_test(test_bad_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

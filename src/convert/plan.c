@@ -13,8 +13,8 @@ typedef struct cursor {
 static nimbus_status bad_text(const cursor *c, const char *expected, nimbus_error *error)
 {
     return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                       "layer options \"%s\", character %zu: expected %s", c->text,
-                       (size_t)(c->at - c->text) + 1, expected);
+                       "layer options \"%.300s%s\", character %zu: expected %s", c->text,
+                       strlen(c->text) > 300 ? "..." : "", (size_t)(c->at - c->text) + 1, expected);
 }
 
 /* Length of the word at the cursor, up to one of the separators. */
