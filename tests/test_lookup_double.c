@@ -326,13 +326,26 @@ static void noise_is_the_same_both_ways(void **state)
     destroy(&s);
 }
 
+/* More rows than work space can be counted for must not seem to need little of it. */
+static void work_space_does_not_wrap(void **state)
+{
+    (void)state;
+    subject s;
+    make(&s, (setting){.levels = 4});
+    assert_true(nimbus_lookup_saved_size(s.layer, N) < 1 << 16);
+    /* N * C * K * sizeof(real) would be 2^64 + a little */
+    size_t rows = SIZE_MAX / (C * s.k * sizeof(real)) + 1;
+    assert_true(nimbus_lookup_saved_size(s.layer, rows) == SIZE_MAX);
+    assert_true(nimbus_lookup_saved_size(s.layer, SIZE_MAX / 2) == SIZE_MAX);
+    destroy(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(thresholds_and_inputs),
-        cmocka_unit_test(tables_and_bias),
-        cmocka_unit_test(ferns_stay_tied),
-        cmocka_unit_test(noise_is_the_same_both_ways),
+        cmocka_unit_test(thresholds_and_inputs),    cmocka_unit_test(tables_and_bias),
+        cmocka_unit_test(ferns_stay_tied),          cmocka_unit_test(noise_is_the_same_both_ways),
+        cmocka_unit_test(work_space_does_not_wrap),
     };
     int failed = cmocka_run_group_tests_name("lookup in double", tests, NULL, NULL);
     print_message("largest relative error %.3g\n", largest_error);

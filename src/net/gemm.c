@@ -1,9 +1,8 @@
 /* gemm.c - matrix products through BLAS, the same bits for any number of threads
  *
  * BLAS runs on one thread (nimbus_pass_new sees to that); C is cut into tiles here, and a tile is
- * one call. The cut depends on m and n and k only, so every element is always summed in the same
- * order. Few large tiles: each call packs its operands anew, which costs about as much as
- * a tile's own arithmetic saves when tiles become small. */
+ * one call. The cut depends on m, n and k only, so every element is always summed in the same
+ * order. Tiles are few and large, because every call packs its operands anew. */
 #include <cblas.h>
 
 #include "net/internal.h"

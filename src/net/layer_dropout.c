@@ -29,17 +29,18 @@ static size_t saved_size(const nimbus_layer *layer, size_t n_rows)
 }
 
 /* Draws the factors 0 or scale into `saved` and applies them; a draw serves two elements. Chunks
- * are even, so pairs do not depend on them. */
+ * begin at even positions, so pairs do not depend on them. */
 static void drop_range(void *arg, size_t begin, size_t end)
 {
     const struct mask_args *a = arg;
     const nimbus_io *io = a->io;
     real *factor = io->saved;
-    for (size_t i = begin; i < end; i++) {
-        uint64_t draw = nimbus_random_u64(io->seed, a->stream, i / 2);
-        uint32_t half = (uint32_t)(i % 2 ? draw >> 32 : draw);
-        factor[i] = half < a->threshold ? 0 : a->scale;
-        io->y[i] = io->x[0][i] * factor[i];
+    for (size_t first = begin; first < end; first += 2) {
+        uint64_t draw = nimbus_random_u64(io->seed, a->stream, first / 2);
+        for (size_t i = first; i < end && i < first + 2; i++, draw >>= 32) {
+            factor[i] = (uint32_t)draw < a->threshold ? 0 : a->scale;
+            io->y[i] = io->x[0][i] * factor[i];
+        }
     }
 }
 

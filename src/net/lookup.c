@@ -32,12 +32,13 @@ nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks, size
     static const char *const names[] = {"columns", "margin", "thresholds", "tables", "scales"};
     nimbus_status status = NIMBUS_OK;
     nimbus_lookup *lookup = NULL;
-    size_t m = nimbus_shape_width(layer->shape), leaves = (size_t)1 << n_levels, kept = 0;
+    size_t m = nimbus_shape_width(layer->shape), kept = 0;
 
     if (n_levels < 1 || n_levels > NIMBUS_MAX_LEVELS || n_codebooks < 1)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "layer %s: %zu codebooks of %zu levels, expected at least 1 of 1 to %d",
                            layer->name, n_codebooks, n_levels, NIMBUS_MAX_LEVELS);
+    size_t leaves = (size_t)1 << n_levels;
     for (size_t i = 0; i < layer->n_params; i++) {
         bool ours = false;
         for (size_t j = 0; j < sizeof names / sizeof names[0]; j++)
@@ -63,7 +64,7 @@ nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks, size
     lookup->kind = kind;
     lookup->estimator = NIMBUS_ESTIMATOR_FLIP;
     lookup->temperature = (real)0.5;
-    lookup->column_index = nimbus_alloc(n_codebooks * (leaves - 1), sizeof *lookup->column_index);
+    lookup->column_index = nimbus_alloc(n_codebooks, (leaves - 1) * sizeof *lookup->column_index);
     if (!lookup->column_index)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for trees", layer->name);
 
@@ -92,7 +93,7 @@ typedef struct trees {
     const nimbus_lookup *lookup;
     const int32_t *columns; /* [C][K-1] */
     const real *margin, *thresholds, *tables, *bias;
-    real *dthresholds, *dtables, *dbias; /* NULL where not trained */
+    real *dthresholds, *dtables; /* NULL where not trained */
     size_t c, h, k, nodes, d, m;
 } trees;
 
@@ -120,7 +121,7 @@ static trees trees_of(const nimbus_layer *layer)
     t.thresholds = value_of(layer, "thresholds", &t.dthresholds);
     value_of(layer, "tables", &t.dtables);
     t.tables = nimbus_lookup_tables(layer);
-    t.bias = value_of(layer, "bias", &t.dbias);
+    t.bias = value_of(layer, "bias", NULL);
     for (size_t i = 0; i < t.c * t.nodes; i++)
         lookup->column_index[i] = (int32_t)columns[i];
     return t;
@@ -205,7 +206,7 @@ static void margin_noise(const nimbus_io *io, size_t stream, size_t row, size_t 
     }
 }
 
-/* Leaf reached from `node` at level `h`; `leaf` holds the path so far in heap numbering. */
+/* Leaf reached from `node`, which stands at level `h`. */
 static inline size_t walk_from(const trees *t, const real *x, size_t c, size_t node, size_t h,
                                const real *noise)
 {
@@ -352,8 +353,13 @@ static saved_layout layout_of(const nimbus_lookup *lookup, size_t n_rows, void *
 size_t nimbus_lookup_saved_size(const nimbus_layer *layer, size_t n_rows)
 {
     const nimbus_lookup *lookup = layer->lookup;
-    size_t codes = n_rows * lookup->n_codebooks;
-    return round_up(codes) + round_up(codes * lookup->n_leaves * sizeof(real)) +
+    size_t codes, leaves;
+    /* of the three arrays leaf_grad is the largest */
+    if (nimbus_mul_overflows(n_rows, lookup->n_codebooks, &codes) ||
+        nimbus_mul_overflows(codes, lookup->n_leaves * sizeof(real), &leaves) ||
+        leaves > SIZE_MAX / 8)
+        return SIZE_MAX;
+    return round_up(codes) + round_up(leaves) +
            round_up(codes * margins_per_codebook(lookup) * sizeof(real));
 }
 
@@ -550,10 +556,6 @@ void nimbus_lookup_backward(nimbus_layer *layer, nimbus_io *io)
                         .sigma = io->training && layer->state == NIMBUS_STATE_SOFT
                                      ? layer->lookup->margin_noise
                                      : 0};
-    if (t.dbias)
-        for (size_t n = 0; n < io->n_rows; n++)
-            for (size_t m = 0; m < t.m; m++)
-                t.dbias[m] += io->dy[n * t.m + m];
     if (t.dtables)
         nimbus_parallel(io->n_threads, t.c, tables_item, &job);
     if (!t.dthresholds && !io->dx[0])

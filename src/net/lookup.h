@@ -58,7 +58,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsig
                                                       bool uniform, unsigned n_threads,
                                                       nimbus_error *error);
 
-/* Forward and backward of the states SOFT and LOOKUP; called by the linear layer. */
+/* Forward and backward of the states SOFT and LOOKUP; called by the linear layer, which adds the
+ * bias's gradient itself. */
 size_t nimbus_lookup_saved_size(const nimbus_layer *layer, size_t n_rows);
 void nimbus_lookup_forward(nimbus_layer *layer, nimbus_io *io);
 void nimbus_lookup_backward(nimbus_layer *layer, nimbus_io *io);

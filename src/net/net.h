@@ -73,7 +73,8 @@ typedef struct nimbus_layer_type {
      * initialises params (from seed). Errors: MISMATCH, ARGUMENT, MEMORY. */
     nimbus_status (*setup)(nimbus_layer *layer, const nimbus_shape *inputs, size_t n_inputs,
                            uint64_t seed, nimbus_error *error);
-    size_t (*saved_size)(const nimbus_layer *layer, size_t n_rows); /* NULL: nothing saved */
+    /* NULL: nothing saved; SIZE_MAX: more than can be counted */
+    size_t (*saved_size)(const nimbus_layer *layer, size_t n_rows);
     void (*forward)(nimbus_layer *layer, nimbus_io *io);
     void (*backward)(nimbus_layer *layer, nimbus_io *io); /* adds to grads of trained params */
 } nimbus_layer_type;
