@@ -329,6 +329,12 @@ static void test_failing_builds(void **state)
     nimbus_net_options options = NIMBUS_NET_OPTIONS_INIT;
     nimbus_data *data = some_data(30, (nimbus_shape){1, 4, 4}, NIMBUS_U8, 3);
     assert_int_equal(nimbus_net_build(&options, data, &net, &error), NIMBUS_ERR_ARGUMENT);
+    options.spec = "16-8-3";
+    options.size = 0;
+    assert_int_equal(nimbus_net_build(&options, data, &net, &error), NIMBUS_ERR_ARGUMENT);
+    assert_non_null(strstr(error.message, "NIMBUS_NET_OPTIONS_INIT"));
+    assert_int_equal(nimbus_net_build(NULL, data, &net, &error), NIMBUS_ERR_ARGUMENT);
+    options.size = sizeof options;
     options.spec = "16-8-4";
     assert_int_equal(nimbus_net_build(&options, data, &net, &error), NIMBUS_ERR_MISMATCH);
     assert_null(net);

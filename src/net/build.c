@@ -69,7 +69,7 @@ static nimbus_status add_metadata(nimbus_net *net, const nimbus_data *data, cons
 {
     nimbus_status status = NIMBUS_OK;
     json_t *schema = json_loads(nimbus_data_schema(data), 0, NULL);
-    json_t *root = json_pack("{s:o*, s:s}", "schema", schema, "spec", spec);
+    json_t *root = schema ? json_pack("{s:o, s:s}", "schema", schema, "spec", spec) : NULL;
     char *text = json_dumps(root, JSON_COMPACT), *copy = text ? nimbus_strdup(text) : NULL;
     if (copy) {
         nimbus_free(net->metadata);
@@ -90,6 +90,11 @@ nimbus_status nimbus_net_build(const nimbus_net_options *options, const nimbus_d
     nimbus_spec spec;
     nimbus_net *net = NULL;
     *out = NULL;
+    if (!options || options->size != sizeof *options)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "net options of %zu bytes, expected %zu: set them up with "
+                           "NIMBUS_NET_OPTIONS_INIT",
+                           options ? options->size : 0, sizeof *options);
     if (!options->spec)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "no spec says what net to build");
     if (n_outputs == 0 || info->n_rows == 0)

@@ -1,4 +1,7 @@
-/* predict.c - a net's outputs for every row of a data set */
+/* predict.c - a net's outputs for every row of a data set
+ *
+ * A pass works in its net (RECORD layers collect rows, trees renew their column index); the
+ * caller's is constant and may be used by other threads, so the pass gets a copy. */
 #include "net/net.h"
 
 #define BATCH 256
@@ -23,16 +26,16 @@ nimbus_status nimbus_net_predict(const nimbus_net *net, const nimbus_data *data,
     const nimbus_data_info *info = nimbus_data_get_info(data);
     size_t last = net->n_layers - 1, d = nimbus_shape_width(net->layers[0].shape);
     size_t m = nimbus_shape_width(net->layers[last].shape);
+    nimbus_net *copy = NULL;
     nimbus_pass *pass = NULL;
     if (info->n_features != d)
         return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
                            "the data has rows of %zu values, the net reads %zu", info->n_features,
                            d);
-    /* A pass without training changes nothing in the net but what RECORD layers collect. */
-    nimbus_status status = nimbus_pass_new((nimbus_net *)net, 0, BATCH, n_threads, &pass, error);
-    if (status != NIMBUS_OK)
-        return status;
-    for (size_t row = 0; row < info->n_rows; row += BATCH) {
+    nimbus_status status = nimbus_net_copy(net, &copy, error);
+    if (status == NIMBUS_OK)
+        status = nimbus_pass_new(copy, 0, BATCH, n_threads, &pass, error);
+    for (size_t row = 0; status == NIMBUS_OK && row < info->n_rows; row += BATCH) {
         size_t n = info->n_rows - row < BATCH ? info->n_rows - row : BATCH;
         nimbus_rows_read(data, row, n, nimbus_pass_input(pass));
         nimbus_pass_forward(pass, n, last);
@@ -40,5 +43,6 @@ nimbus_status nimbus_net_predict(const nimbus_net *net, const nimbus_data *data,
             outputs[row * m + i] = (float)pass->out[last][i];
     }
     nimbus_pass_free(pass);
-    return NIMBUS_OK;
+    nimbus_net_free(copy);
+    return status;
 }
