@@ -345,14 +345,17 @@ typedef struct nimbus_convert_options {
      * columns (block|patch|window); "NAME:exact" leaves the layer a matrix product.
      * e.g. "linear1:v=16,columns=window;linear3:exact". NULL: none. */
     const char *layers;
-    size_t fit_rows;            /* rows that trees and tables are fitted on, 0: 30,000 */
-    double lambda;              /* ridge, in rows per leaf; 0: chosen on held-out rows */
-    double layer_epochs;        /* training of each layer after its fit; 0: by depth; < 0: none */
-    size_t epochs;              /* global fine-tuning, 0: by preset; SIZE_MAX: none */
-    nimbus_train_options train; /* of both: zero fields mean the conversion's own defaults */
-    const char *checkpoint;     /* file: resumable at any layer and step (a training keeps
-                                   its own, PATH.tune, meanwhile); NULL: none. As with training,
-                                   remove it once the net is saved */
+    size_t fit_rows;     /* rows that trees and tables are fitted on, 0: 30,000 */
+    double lambda;       /* ridge, in rows per leaf; 0: chosen on held-out rows */
+    double layer_epochs; /* training of each layer after its fit, rounded up; 0: by depth;
+                            < 0: none */
+    size_t epochs;       /* global fine-tuning, 0: by preset; SIZE_MAX: none */
+    /* Of both trainings; zero fields mean the conversion's own defaults. Its teacher, epochs, first
+     * layer, seed, threads, validation rows, checkpoint and progress are set by the conversion. */
+    nimbus_train_options train;
+    const char *checkpoint; /* file: resumable at any layer and step (a training keeps
+                               its own, PATH.tune, meanwhile); NULL: none. As with training,
+                               remove it once the net is saved */
     uint64_t seed;
     unsigned n_threads;
     const nimbus_data *valid;
@@ -364,22 +367,28 @@ typedef struct nimbus_convert_options {
         .size = sizeof(nimbus_convert_options), .train = {.size = sizeof(nimbus_train_options) }   \
     }
 
+/* Reports list so many layers at most; their n_layers may be larger. */
+#define NIMBUS_REPORT_LAYERS 64
+
 typedef struct nimbus_convert_layer_report {
     char name[48];
     size_t n_codebooks, n_levels;
-    double error_fit; /* normalised squared error against the float layer right after the fit */
+    double error_fit; /* normalised squared error against the float layer right after the fit; NaN
+                         if an earlier run fitted it */
     double seconds;
 } nimbus_convert_layer_report;
 
 typedef struct nimbus_convert_report {
-    size_t n_layers; /* converted layers; `layers` holds the first NIMBUS_REPORT_LAYERS of them */
-    nimbus_convert_layer_report layers[64];
+    size_t n_layers; /* converted layers, including those of a resumed conversion */
+    nimbus_convert_layer_report layers[NIMBUS_REPORT_LAYERS];
     double seconds, fit_seconds, tune_seconds;
     nimbus_train_report tune;
 } nimbus_convert_report;
 
 /* Replaces the linear layers of a copy of `teacher` by lookup layers, fitted and fine-tuned on
- * data. The result's layers are in state LOOKUP (or DENSE where exact). report may be NULL.
+ * data. The result's layers are in state LOOKUP (or DENSE where exact). Fine-tuning trains all
+ * parameters: also those of exact layers, and of layers that were lookup layers before, whose trees
+ * are kept. report may be NULL.
  * Errors: ARGUMENT (V larger than a layer, K larger than the rows, bad layer string), MISMATCH,
  * CANCELLED, IO of the checkpoint, MEMORY. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_convert(
@@ -426,8 +435,8 @@ typedef struct nimbus_check_layer {
 } nimbus_check_layer;
 
 typedef struct nimbus_check_report {
-    size_t n_layers;
-    nimbus_check_layer layers[64];
+    size_t n_layers; /* with trees and tables */
+    nimbus_check_layer layers[NIMBUS_REPORT_LAYERS];
     size_t n_rows;
     double float_accuracy;    /* of `teacher`, NaN if none was given */
     double lookup_accuracy;   /* of the converted net */

@@ -47,7 +47,7 @@ static json_t *layer_lines(const nimbus_check_report *report, table *t, size_t *
     json_t *list = json_array();
     table_init(t, "lrrr");
     table_heads(t, "layer", "product to lookup", "soft to lookup", "bits differ in");
-    for (size_t i = 0; i < report->n_layers && i < 64; i++) {
+    for (size_t i = 0; i < report->n_layers && i < NIMBUS_REPORT_LAYERS; i++) {
         const nimbus_check_layer *layer = &report->layers[i];
         *different += layer->soft_lookup_differences;
         table_cell(t, "%s", layer->name);

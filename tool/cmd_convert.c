@@ -161,7 +161,7 @@ static json_t *layers_report(const nimbus_convert_report *report, table *t)
 {
     json_t *list = json_array();
     table_heads(t, "layer", "codebooks", "leaves", "error", "seconds");
-    for (size_t i = 0; i < report->n_layers && i < 64; i++) {
+    for (size_t i = 0; i < report->n_layers && i < NIMBUS_REPORT_LAYERS; i++) {
         const nimbus_convert_layer_report *layer = &report->layers[i];
         table_cell(t, "%s", layer->name);
         table_size(t, layer->n_codebooks);

@@ -23,7 +23,8 @@ typedef struct checking {
     nimbus_pass *soft_pass, *lookup_pass;
     const nimbus_program *program;
     const nimbus_data *data;
-    distance *dense; /* [n_layers] float layer as the reference */
+    distance *dense;      /* [n_layers] float layer as the reference */
+    distance *soft_layer; /* [n_layers] lookup form as the reference */
     distance integer;
     real *y; /* [BATCH][widest] outputs of one float layer */
     int32_t *scores;
@@ -37,6 +38,12 @@ static bool distance_new(distance *d, size_t width)
     d->sum = nimbus_alloc(width, sizeof *d->sum);
     d->square = nimbus_alloc(width, sizeof *d->square);
     return d->sum && d->square;
+}
+
+static void distance_free(distance *d)
+{
+    nimbus_free(d->sum);
+    nimbus_free(d->square);
 }
 
 static void distance_add(distance *d, const real *reference, const real *other, size_t n_rows)
@@ -98,11 +105,14 @@ static nimbus_status prepare(checking *c, const nimbus_net *teacher, const nimbu
         (status = nimbus_pass_new(c->soft, 0, BATCH, 0, &c->soft_pass, error)) ||
         (status = nimbus_pass_new(c->lookup, 0, BATCH, 0, &c->lookup_pass, error)))
         return status;
-    bool ok = (c->dense = nimbus_alloc(c->lookup->n_layers, sizeof *c->dense)) != NULL;
+    c->dense = nimbus_alloc(c->lookup->n_layers, sizeof *c->dense);
+    c->soft_layer = nimbus_alloc(c->lookup->n_layers, sizeof *c->soft_layer);
+    bool ok = c->dense && c->soft_layer;
     for (size_t i = 0; ok && i < c->lookup->n_layers; i++) {
         size_t width = nimbus_shape_width(c->lookup->layers[i].shape);
         widest = width > widest ? width : widest;
-        ok = !c->lookup->layers[i].lookup || distance_new(&c->dense[i], width);
+        ok = !c->lookup->layers[i].lookup ||
+             (distance_new(&c->dense[i], width) && distance_new(&c->soft_layer[i], width));
     }
     c->n_outputs = nimbus_shape_width(c->lookup->layers[c->lookup->n_layers - 1].shape);
     ok = ok && distance_new(&c->integer, c->n_outputs);
@@ -127,11 +137,12 @@ static void check_layers(checking *c, size_t n, nimbus_check_report *out)
         size_t differences = 0;
         for (size_t j = 0; j < n * width; j++)
             differences += memcmp(&lookup[j], &soft[j], sizeof *soft) != 0;
-        if (listed < sizeof out->layers / sizeof out->layers[0]) {
+        if (listed < NIMBUS_REPORT_LAYERS) {
             out->layers[listed].soft_lookup_differences += differences;
             memcpy(out->layers[listed].name, layer->name, sizeof layer->name);
         }
         listed++;
+        distance_add(&c->soft_layer[i], lookup, soft, n);
         if (c->teacher && c->teacher->layers[i].type == layer->type &&
             c->teacher->layers[i].state == NIMBUS_STATE_DENSE) {
             nimbus_io io = {
@@ -182,11 +193,11 @@ static nimbus_status run_all(checking *c, nimbus_check_report *out, nimbus_error
     }
     out->n_rows = info->n_rows;
     size_t listed = 0;
-    for (size_t i = 0; i < c->lookup->n_layers && listed < 64; i++)
+    for (size_t i = 0; i < c->lookup->n_layers && listed < NIMBUS_REPORT_LAYERS; i++)
         if (c->lookup->layers[i].lookup) {
             nimbus_check_layer *layer = &out->layers[listed++];
             layer->dense_to_lookup = c->teacher ? distance_normalised(&c->dense[i]) : NAN;
-            layer->soft_to_lookup = layer->soft_lookup_differences ? NAN : 0;
+            layer->soft_to_lookup = distance_normalised(&c->soft_layer[i]);
         }
     out->integer_error = c->program ? distance_normalised(&c->integer) : NAN;
     out->integer_accuracy =
@@ -198,13 +209,13 @@ static void checking_free(checking *c)
 {
     nimbus_pass_free(c->soft_pass);
     nimbus_pass_free(c->lookup_pass);
-    for (size_t i = 0; c->dense && i < c->lookup->n_layers; i++) {
-        nimbus_free(c->dense[i].sum);
-        nimbus_free(c->dense[i].square);
+    for (size_t i = 0; c->dense && c->soft_layer && i < c->lookup->n_layers; i++) {
+        distance_free(&c->dense[i]);
+        distance_free(&c->soft_layer[i]);
     }
     nimbus_free(c->dense);
-    nimbus_free(c->integer.sum);
-    nimbus_free(c->integer.square);
+    nimbus_free(c->soft_layer);
+    distance_free(&c->integer);
     nimbus_free(c->y);
     nimbus_free(c->scores);
     nimbus_free(c->scratch);
