@@ -187,7 +187,7 @@ typedef struct split {
 /* The edge that a bucket with nothing to split gets: the column's middle one. */
 static size_t middle_edge(const workspace *w, size_t j)
 {
-    return w->n_edges[j] / 2 < w->n_edges[j] ? w->n_edges[j] / 2 : 0;
+    return w->n_edges[j] / 2;
 }
 
 /* Best split of each of the level's buckets, tied as `kind` asks; writes nodes. */
@@ -283,7 +283,7 @@ static nimbus_status fill_margins(nimbus_layer *layer, const nimbus_tree_job *jo
                                   nimbus_error *error)
 {
     size_t d = job->n_columns, nodes = layer->lookup->n_codebooks * (layer->lookup->n_leaves - 1);
-    real *deviation = nimbus_alloc(2 * d, sizeof *deviation), *sorted = deviation + d;
+    real *deviation = nimbus_alloc(2 * d, sizeof *deviation);
     const real *columns = nimbus_layer_param(layer, "columns")->value;
     real *margin = nimbus_layer_param(layer, "margin")->value;
     size_t n_live = 0;
@@ -291,6 +291,7 @@ static nimbus_status fill_margins(nimbus_layer *layer, const nimbus_tree_job *jo
     if (!deviation)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for margins",
                            layer->name);
+    real *sorted = deviation + d;
     for (size_t j = 0; j < d; j++) {
         double sum = 0, square = 0;
         for (size_t n = 0; n < job->n_rows; n++) {
