@@ -92,11 +92,16 @@ static void test_cancel_anywhere(void **state)
         assert_only_finished(path);
         nimbus_net_free(net);
     }
-    /* finished: asked again it gives the same, at once */
+    /* finished: asked again it gives the same, at once, and still says what it converted */
+    nimbus_convert_report report;
     c = (countdown){0, 0};
-    net = converted(teacher, data, &o);
+    CHECK(nimbus_convert(teacher, data, &o, &net, &report, &error));
     assert_same_net(whole, net);
     assert_int_equal(c.calls, 0);
+    assert_int_equal(report.n_layers, 5);
+    assert_string_equal(report.layers[4].name, "linear5");
+    assert_int_equal(report.layers[4].n_codebooks, 2);
+    assert_true(isnan(report.layers[4].error_fit));
     nimbus_net_free(net);
     /* and cancelled many times on the way */
     for (uint64_t round = 0; round < 5; round++) {
@@ -189,10 +194,10 @@ static void test_foreign_checkpoints(void **state)
     same.train.checkpoint_seconds = 7;
     net = converted(teacher, data, &same);
     assert_same_net(whole, net);
+    nimbus_net_free(net);
     /* a finished one is as particular */
     FOREIGN(teacher, data, o.train.rate = 0.01);
     nimbus_net_free(whole);
-    nimbus_net_free(net);
     nimbus_net_free(teacher);
     nimbus_net_free(other_net);
     nimbus_buffer_free(&file);
