@@ -303,6 +303,14 @@ static void assert_refused(const nimbus_net *teacher, const nimbus_data *data,
     assert_null(net);
 }
 
+/* A progress callback for what must be refused before any layer is fitted. */
+static int never(void *user, const nimbus_progress *p)
+{
+    (void)user;
+    fail_msg("%s was begun", p->stage);
+    return 0;
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -317,12 +325,16 @@ static void test_refusals(void **state)
     o.fit_rows = 7;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "but only 7 rows");
     o = convert_options();
+    o.progress = never;
     o.v = 25;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT,
                    "layer linear2: 25 columns per codebook, expected 1 to the layer's 24 inputs");
     o.v = 37;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "layer linear1: 37 columns");
     o = convert_options();
+    o.progress = never;
+    o.layers = "linear2:levels=6";
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "layer linear2: 64 leaves");
     o.layers = "linear2:columns=patch";
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "layer linear2: columns by patch");
     o.layers = "linear9:exact";
@@ -339,6 +351,9 @@ static void test_refusals(void **state)
         o.lambda = bad[i];
         assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "lambda");
     }
+    o = convert_options();
+    o.layer_epochs = INFINITY;
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "inf epochs");
     o = convert_options();
     o.estimator = (nimbus_estimator)3;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "unknown split, table or estimator");

@@ -39,6 +39,9 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     if (!(out->lambda >= 0) || !isfinite(out->lambda))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "lambda %g, expected 0 or more",
                            out->lambda);
+    if (!isfinite(out->layer_epochs))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "%g epochs for each layer",
+                           out->layer_epochs);
     if (out->fit_rows == 0)
         out->fit_rows = DEFAULT_FIT_ROWS;
     if (out->fit_rows > n_rows)
@@ -61,6 +64,15 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
 
 /* ---- one layer ------------------------------------------------------------------------------ */
 
+static nimbus_status make_groups(const conversion *c, size_t i, nimbus_groups *out,
+                                 nimbus_error *error)
+{
+    const nimbus_layer *layer = &c->net->layers[i];
+    const nimbus_layer_plan *plan = &c->plans[i];
+    nimbus_status status = nimbus_groups_new(layer->in_shape, plan->v, plan->columns, out, error);
+    return status ? nimbus_fail_prefix(error, status, "layer %s", layer->name) : NIMBUS_OK;
+}
+
 static nimbus_status fit_layer(conversion *c, size_t i, double *error_fit, nimbus_error *error)
 {
     nimbus_layer *layer = &c->net->layers[i];
@@ -71,11 +83,8 @@ static nimbus_status fit_layer(conversion *c, size_t i, double *error_fit, nimbu
     nimbus_groups groups = {0};
     nimbus_status status;
 
-    if ((status = nimbus_groups_new(layer->in_shape, plan->v, plan->columns, &groups, error))) {
-        status = nimbus_fail_prefix(error, status, "layer %s", layer->name);
-        goto done;
-    }
-    if ((status = nimbus_lookup_attach(layer, groups.n_codebooks, plan->levels, plan->tree, error)))
+    if ((status = make_groups(c, i, &groups, error)) ||
+        (status = nimbus_lookup_attach(layer, groups.n_codebooks, plan->levels, plan->tree, error)))
         goto done;
     layer->lookup->estimator = c->options.estimator;
     nimbus_tree_job trees = {.x = x,
@@ -239,6 +248,40 @@ static bool wants_fit(const conversion *c, size_t i)
            c->teacher->layers[i].lookup == NULL;
 }
 
+/* Says what is wrong with a layer's plan before any layer is fitted. */
+static nimbus_status check_plans(const conversion *c, nimbus_error *error)
+{
+    nimbus_status status = NIMBUS_OK;
+    for (size_t i = 0; i < c->net->n_layers && status == NIMBUS_OK; i++) {
+        nimbus_groups groups = {0};
+        if (!wants_fit(c, i))
+            continue;
+        status = make_groups(c, i, &groups, error);
+        nimbus_groups_free(&groups);
+        if (status == NIMBUS_OK && (size_t)1 << c->plans[i].levels > c->options.fit_rows)
+            status = nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                                 "layer %s: %zu leaves per tree but only %zu rows to learn them on",
+                                 c->net->layers[i].name, (size_t)1 << c->plans[i].levels,
+                                 c->options.fit_rows);
+    }
+    return status;
+}
+
+static void list_layer(const conversion *c, size_t i, double error_fit, double seconds,
+                       nimbus_convert_report *report)
+{
+    const nimbus_layer *layer = &c->net->layers[i];
+    if (report->n_layers < NIMBUS_REPORT_LAYERS) {
+        nimbus_convert_layer_report *r = &report->layers[report->n_layers];
+        memcpy(r->name, layer->name, sizeof r->name);
+        r->n_codebooks = layer->lookup->n_codebooks;
+        r->n_levels = layer->lookup->n_levels;
+        r->error_fit = error_fit;
+        r->seconds = seconds;
+    }
+    report->n_layers++;
+}
+
 static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report,
                                     nimbus_error *error)
 {
@@ -266,15 +309,7 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
                     break;
                 c->layers_done = i + 1;
             }
-            if (report->n_layers < sizeof report->layers / sizeof report->layers[0]) {
-                nimbus_convert_layer_report *r = &report->layers[report->n_layers];
-                memcpy(r->name, c->net->layers[i].name, sizeof r->name);
-                r->n_codebooks = c->net->layers[i].lookup->n_codebooks;
-                r->n_levels = c->net->layers[i].lookup->n_levels;
-                r->error_fit = error_fit;
-                r->seconds = nimbus_seconds() - began;
-            }
-            report->n_layers++;
+            list_layer(c, i, error_fit, nimbus_seconds() - began, report);
             done++;
             if (!fitted_before)
                 status = nimbus_conversion_save(c, error);
@@ -344,9 +379,13 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
         (status = nimbus_net_copy(teacher, &c->teacher, error)) ||
         (status = nimbus_net_copy(teacher, &c->net, error)) ||
         (status = nimbus_plan_layers(teacher, &c->options, &c->plans, error)) ||
-        (status = nimbus_conversion_open(c, data, error)))
+        (status = check_plans(c, error)) || (status = nimbus_conversion_open(c, data, error)))
         goto done;
-    if (!c->rounded) {
+    if (c->rounded) {
+        for (size_t i = 0; i < c->net->n_layers; i++)
+            if (wants_fit(c, i))
+                list_layer(c, i, NAN, 0, report);
+    } else {
         if ((status = prepare(c, data, error)) || (status = convert_layers(c, report, error)) ||
             (status = quantise_layers(c, error)))
             goto done;
