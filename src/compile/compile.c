@@ -422,7 +422,6 @@ static nimbus_status begin_step(compilation *c, size_t s, nimbus_error *error)
 {
     nimbus_step_build *step = &c->steps[s];
     nimbus_layer *layer = &c->net->layers[c->product[s]];
-    nimbus_status status;
 
     step->layer = layer;
     step->lookup =
@@ -438,9 +437,8 @@ static nimbus_status begin_step(compilation *c, size_t s, nimbus_error *error)
     step->live = nimbus_alloc(step->m, sizeof *step->live);
     if (!step->unit || !step->constant || !step->bias || !step->live)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s", layer->name);
-    status =
-        nimbus_post_fold(c->net, c->product[s] + 1, c->product[s + 1], step->m, &step->post, error);
-    return status;
+    return nimbus_post_fold(c->net, c->product[s] + 1, c->product[s + 1], step->m, &step->post,
+                            error);
 }
 
 /* Whether step s hands on scaled values rather than shifted sums. */

@@ -290,13 +290,11 @@ static void relax_item(void *arg, size_t item)
 
 static nimbus_status solve_dense(fit *f, size_t held_out, double *best, nimbus_error *error)
 {
-    size_t ck = f->c * f->k, square;
+    size_t ck = f->c * f->k, square = ck * ck; /* at most MAX_DENSE^2 */
     nimbus_status status = NIMBUS_OK;
     real *check = NULL;
     double best_lambda = f->lambda;
 
-    if (nimbus_mul_overflows(ck, ck, &square))
-        return nimbus_fail(error, NIMBUS_ERR_LIMIT, "layer %s: too many leaves", f->layer->name);
     f->counts = nimbus_alloc(square, sizeof *f->counts);
     f->factor = nimbus_alloc(square, sizeof *f->factor);
     f->right = nimbus_alloc(f->m * ck, sizeof *f->right);
