@@ -233,6 +233,12 @@ static void known_folders(void **state)
     assert_int_equal(nimbus_data_get_info(data)->n_rows, 5);
     nimbus_data_free(data);
 
+    /* The same files are Fashion-MNIST's if the path says so. */
+    assert_int_equal(rename(path_of("mnist"), path_of("FashionMNIST")), 0);
+    data = open_split(path_of("FashionMNIST"), NIMBUS_SPLIT_TEST, NULL);
+    assert_string_equal(nimbus_data_class_name(data, 9), "Ankle boot");
+    nimbus_data_free(data);
+
     assert_int_equal(mkdir(path_of("cifar-10"), 0700), 0);
     nimbus_buffer tar = cifar_tar(), batch = cifar_batch(4, 0);
     save_packed("cifar-10/cifar-10-binary.tar.gz", &tar, false);
@@ -244,6 +250,10 @@ static void known_folders(void **state)
     data = open_split(path_of("cifar-10"), NIMBUS_SPLIT_ALL, &options);
     assert_int_equal(nimbus_data_get_info(data)->n_rows, 8);
     nimbus_data_free(data);
+    batch.bytes[3 * 3073] = 10;
+    save("cifar-10/data_batch_4.bin", batch.bytes, batch.size);
+    open_refused("cifar-10", NIMBUS_SPLIT_ALL, &options, NIMBUS_ERR_VALUE,
+                 "data_batch_4.bin: label 10 in row 4");
     save("cifar-10/data_batch_4.bin", batch.bytes, batch.size - 1);
     open_refused("cifar-10", NIMBUS_SPLIT_ALL, &options, NIMBUS_ERR_TRUNCATED, "data_batch_4.bin");
     nimbus_buffer *used[] = {&images, &labels, &test_images, &test_labels, &tar, &batch};

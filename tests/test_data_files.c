@@ -178,6 +178,10 @@ static void cifar_round_trip(void **state)
     data = open_split(path_of("data_batch_9.bin.xz"), NIMBUS_SPLIT_ALL, NULL);
     assert_int_equal(nimbus_data_labels(data)[0], 3);
     nimbus_data_free(data);
+    save("a.binned.csv", "1,2,x\n3,4,y\n", 12); /* a table in spite of its name */
+    data = open_split(path_of("a.binned.csv"), NIMBUS_SPLIT_ALL, NULL);
+    assert_int_equal(nimbus_data_get_info(data)->n_features, 2);
+    nimbus_data_free(data);
     b.bytes[3073] = 10;
     nimbus_error error;
     assert_int_equal(nimbus_data_parse(b.bytes, b.size, "cifar", NULL, &data, &error),

@@ -8,14 +8,20 @@
 
 enum { PIXELS = 3072, RECORD = PIXELS + 1, CLASSES = 10, BATCHES = 5 };
 
-nimbus_status nimbus_cifar_check(size_t size, nimbus_error *error)
+nimbus_status nimbus_cifar_check(const void *bytes, size_t size, nimbus_error *error)
 {
-    if (size > 0 && size % RECORD == 0)
-        return NIMBUS_OK;
-    return nimbus_fail_at(error, NIMBUS_ERR_TRUNCATED, size - size % RECORD,
-                          "a CIFAR-10 batch consists of records of %d bytes; these %zu bytes end "
-                          "inside record %zu",
-                          RECORD, size, size / RECORD + 1);
+    const uint8_t *records = bytes;
+    if (size == 0 || size % RECORD != 0)
+        return nimbus_fail_at(error, NIMBUS_ERR_TRUNCATED, size - size % RECORD,
+                              "a CIFAR-10 batch consists of records of %d bytes; these %zu bytes "
+                              "end inside record %zu",
+                              RECORD, size, size / RECORD + 1);
+    for (size_t at = 0; at < size; at += RECORD)
+        if (records[at] >= CLASSES)
+            return nimbus_fail_at(error, NIMBUS_ERR_VALUE, at,
+                                  "label %u in row %zu is out of range: expected 0 to %d",
+                                  records[at], at / RECORD + 1, CLASSES - 1);
+    return NIMBUS_OK;
 }
 
 nimbus_status nimbus_cifar_data(const void *bytes, size_t size, const nimbus_reading *reading,
@@ -25,7 +31,7 @@ nimbus_status nimbus_cifar_data(const void *bytes, size_t size, const nimbus_rea
     nimbus_data *data = NULL;
     const uint8_t *records = bytes;
     *out = NULL;
-    nimbus_status status = nimbus_cifar_check(size, error);
+    nimbus_status status = nimbus_cifar_check(bytes, size, error);
     if (status == NIMBUS_OK)
         status = nimbus_rows_choose(reading, size / RECORD, &rows, error);
     if (status != NIMBUS_OK)
@@ -40,10 +46,6 @@ nimbus_status nimbus_cifar_data(const void *bytes, size_t size, const nimbus_rea
     status = nimbus_data_new(&info, &data, error);
     for (size_t i = 0; status == NIMBUS_OK && i < rows.n; i++) {
         const uint8_t *record = records + (size_t)rows.row[i] * RECORD;
-        if (record[0] >= CLASSES)
-            status = nimbus_fail_at(error, NIMBUS_ERR_VALUE, (uint64_t)(record - records),
-                                    "label %u in row %zu is out of range: expected 0 to %d",
-                                    record[0], (size_t)rows.row[i] + 1, CLASSES - 1);
         data->labels[i] = record[0];
         memcpy((uint8_t *)data->features + i * PIXELS, record + 1, PIXELS);
     }
@@ -95,7 +97,7 @@ nimbus_status nimbus_cifar_untar(const void *bytes, size_t size, bool test, nimb
     for (size_t i = 0; i <= BATCHES; i++) {
         if (!batches[i].bytes)
             continue;
-        nimbus_status status = nimbus_cifar_check(batches[i].size, error);
+        nimbus_status status = nimbus_cifar_check(batches[i].bytes, batches[i].size, error);
         if (status != NIMBUS_OK)
             return nimbus_fail_prefix(error, status, "%s", batches[i].name);
         nimbus_write_bytes(out, batches[i].bytes, batches[i].size);

@@ -7,7 +7,7 @@
 nimbus_status nimbus_data_new(const nimbus_data_info *info, nimbus_data **out, nimbus_error *error)
 {
     *out = NULL;
-    size_t element = info->dtype == NIMBUS_U8 ? 1 : 4, n, bytes;
+    size_t element = nimbus_dtype_size(info->dtype), n, bytes;
     if (nimbus_mul_overflows(info->n_rows, info->n_features, &n) ||
         nimbus_mul_overflows(n, element, &bytes) || bytes > NIMBUS_DATA_MAX_BYTES)
         return nimbus_fail(error, NIMBUS_ERR_LIMIT,
@@ -192,7 +192,7 @@ nimbus_status nimbus_data_from_arrays(const nimbus_data_info *info, const void *
     if (status != NIMBUS_OK)
         return status;
     size_t n = whole.n_rows;
-    memcpy(data->features, features, n * whole.n_features * (whole.dtype == NIMBUS_U8 ? 1 : 4));
+    memcpy(data->features, features, n * whole.n_features * nimbus_dtype_size(whole.dtype));
     if (labels)
         memcpy(data->labels, labels, n * sizeof *labels);
     if (targets)

@@ -24,11 +24,11 @@ typedef struct nimbus_names {
     char *text;
 } nimbus_names;
 
-/* Copies n strings of the given sizes. Errors: LIMIT, MEMORY. */
+/* Copies n strings of the given sizes (NULL: NUL-terminated ones). Error: MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_names_set(nimbus_names *names, size_t n,
                                                  const char *const *text, const size_t *sizes,
                                                  nimbus_error *error);
-/* "0", "1", ... */
+/* "0", "1", ...; n is at most NIMBUS_DATA_MAX_NAMES. Error: MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_names_number(nimbus_names *names, size_t n,
                                                     nimbus_error *error);
 void nimbus_names_free(nimbus_names *names);
@@ -158,8 +158,10 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_idx_parse(const void *bytes, size_t size,
                                                  nimbus_error *error);
 NIMBUS_MUST_CHECK nimbus_status nimbus_npy_parse(const void *bytes, size_t size, nimbus_array *out,
                                                  nimbus_error *error);
-/* A batch is a whole number of records, 3,073 bytes each. Error: TRUNCATED. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_cifar_check(size_t size, nimbus_error *error);
+/* A batch is a whole number of records, 3,073 bytes each, with labels 0 to 9. Errors: TRUNCATED,
+ * VALUE. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_cifar_check(const void *bytes, size_t size,
+                                                   nimbus_error *error);
 NIMBUS_MUST_CHECK nimbus_status nimbus_cifar_data(const void *bytes, size_t size,
                                                   const nimbus_reading *reading, nimbus_data **out,
                                                   nimbus_error *error);
@@ -241,7 +243,8 @@ typedef struct nimbus_known {
 } nimbus_known;
 
 const nimbus_known *nimbus_known_named(const char *name); /* NULL if unknown */
-/* The set whose official files lie in folder; NULL if none. */
+/* The set whose official files lie in folder; NULL if none. Of the two with the same files it is
+ * Fashion-MNIST if "fashion" stands in the path, in letters of any size, else MNIST. */
 const nimbus_known *nimbus_known_in(const char *folder);
 /* Opens a known set whose files lie in folder. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_known_open(const nimbus_known *known, const char *folder,

@@ -2,7 +2,7 @@
  *
  * Known names come first, then folders, then "features,labels" pairs, then single files. Files
  * are told apart by their first bytes; only CIFAR-10 batches, which have no mark of their own,
- * by ".bin" in the name. Whatever is left must be a text table. */
+ * by a name that ends in .bin (.gz, .xz). Whatever is left must be a text table. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -59,6 +59,14 @@ static bool is_npy(const uint8_t *bytes, size_t size)
     return size >= NPY_MAGIC_SIZE && memcmp(bytes, "\x93NUMPY", NPY_MAGIC_SIZE) == 0;
 }
 
+/* Views bytes as an array: npy by its first bytes, else IDX. */
+static nimbus_status parse_elements(const void *bytes, size_t size, nimbus_array *array,
+                                    nimbus_error *error)
+{
+    return is_npy(bytes, size) ? nimbus_npy_parse(bytes, size, array, error)
+                               : nimbus_idx_parse(bytes, size, array, error);
+}
+
 /* Reads a file into *buffer and views it as an array. */
 static nimbus_status open_array(const char *path, nimbus_buffer *buffer, nimbus_array *array,
                                 nimbus_error *error)
@@ -66,10 +74,7 @@ static nimbus_status open_array(const char *path, nimbus_buffer *buffer, nimbus_
     nimbus_status status = nimbus_data_file(path, buffer, error);
     if (status != NIMBUS_OK)
         return status;
-    if (is_npy(buffer->bytes, buffer->size))
-        status = nimbus_npy_parse(buffer->bytes, buffer->size, array, error);
-    else
-        status = nimbus_idx_parse(buffer->bytes, buffer->size, array, error);
+    status = parse_elements(buffer->bytes, buffer->size, array, error);
     return status == NIMBUS_OK ? status : nimbus_fail_prefix(error, status, "%s", path);
 }
 
@@ -115,12 +120,17 @@ static bool is_idx(const uint8_t *bytes, size_t size)
     return size >= 4 && bytes[0] == 0 && bytes[1] == 0 && bytes[2] >= 8 && bytes[2] <= 14;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), n_end = strlen(end);
+    return n >= n_end && strcmp(text + n - n_end, end) == 0;
+}
+
 static nimbus_status open_file(const char *path, nimbus_reading *reading, nimbus_data **out,
                                nimbus_error *error)
 {
     const nimbus_known *cifar = nimbus_known_named("cifar-10");
-    const char *slash = strrchr(path, '/');
-    bool bin = strstr(slash ? slash : path, ".bin") != NULL;
+    bool bin = ends_with(path, ".bin") || ends_with(path, ".bin.gz") || ends_with(path, ".bin.xz");
     nimbus_buffer file = {0};
     nimbus_array array = {0};
     nimbus_status status = nimbus_data_file(path, &file, error);
@@ -136,9 +146,7 @@ static nimbus_status open_file(const char *path, nimbus_reading *reading, nimbus
     else if (tar)
         status = open_archive(&file, reading, out, error);
     else if (is_npy(file.bytes, file.size) || is_idx(file.bytes, file.size)) {
-        status = is_npy(file.bytes, file.size)
-                     ? nimbus_npy_parse(file.bytes, file.size, &array, error)
-                     : nimbus_idx_parse(file.bytes, file.size, &array, error);
+        status = parse_elements(file.bytes, file.size, &array, error);
         if (status == NIMBUS_OK)
             status = nimbus_array_data(&array, NULL, reading, out, error);
     } else

@@ -50,7 +50,7 @@ nimbus_status nimbus_names_number(nimbus_names *names, size_t n, nimbus_error *e
     nimbus_names_free(names);
     names->name = nimbus_alloc(n, sizeof *names->name);
     names->text = nimbus_alloc(n, 8);
-    if (!names->name || !names->text || n > NIMBUS_DATA_MAX_NAMES) {
+    if (!names->name || !names->text) {
         nimbus_names_free(names);
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for %zu names", n);
     }

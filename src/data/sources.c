@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "data/data.h"
 
@@ -175,12 +176,13 @@ const nimbus_known *nimbus_known_named(const char *name)
 
 const nimbus_known *nimbus_known_in(const char *folder)
 {
-    /* MNIST and Fashion-MNIST have the same file names: the folder's own name decides. */
-    const char *fashion = strstr(folder, "fashion");
+    bool fashion = false; /* MNIST and Fashion-MNIST have the same file names */
+    for (const char *at = folder; *at; at++)
+        fashion |= strncasecmp(at, "fashion", strlen("fashion")) == 0;
     for (size_t i = 0; i < N_KNOWN; i++) {
         const nimbus_known *known = &known_sets[i];
         if (known->format == NIMBUS_SOURCE_DIGITS ||
-            (known->format == NIMBUS_SOURCE_IDX && (known->classes == fashion_names) != !!fashion))
+            (known->format == NIMBUS_SOURCE_IDX && (known->classes == fashion_names) != fashion))
             continue;
         if (!missing_file(known, folder, false) || !missing_file(known, folder, true))
             return known;
@@ -200,8 +202,9 @@ nimbus_status nimbus_known_folder(const nimbus_known *known, const char *data_di
     int n = snprintf(folder, 512, "%s/%s", data_dir, known->name);
     if (n < 0 || n >= 512)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                           "the path of the data folder is longer "
-                           "than 500 characters");
+                           "the path of the data folder, %.100s..., is too long: at most 511 "
+                           "bytes with the name of the set",
+                           data_dir);
     return NIMBUS_OK;
 }
 
@@ -236,7 +239,7 @@ static void read_batch(void *arg, size_t i)
     b->status[i] = nimbus_data_file(path, &b->file[i], error);
     if (b->status[i] != NIMBUS_OK)
         return;
-    b->status[i] = nimbus_cifar_check(b->file[i].size, error);
+    b->status[i] = nimbus_cifar_check(b->file[i].bytes, b->file[i].size, error);
     if (b->status[i] != NIMBUS_OK)
         b->status[i] = nimbus_fail_prefix(error, b->status[i], "%s", path);
 }
@@ -274,8 +277,11 @@ static nimbus_status open_cifar(const char *folder, const nimbus_reading *readin
     nimbus_status status = join_batches(folder, test, &records, error);
     if (status == NIMBUS_OK && records.size == 0 && find_file(folder, cifar_archive, path)) {
         status = nimbus_data_file(path, &archive, error);
-        if (status == NIMBUS_OK)
+        if (status == NIMBUS_OK) {
             status = nimbus_cifar_untar(archive.bytes, archive.size, test, &records, error);
+            if (status != NIMBUS_OK)
+                status = nimbus_fail_prefix(error, status, "%s", path);
+        }
         nimbus_buffer_free(&archive);
     }
     if (status == NIMBUS_OK && records.failed)
