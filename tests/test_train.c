@@ -117,6 +117,12 @@ static void test_optimiser_sees_nan(void **state)
         nimbus_layer_param(&net->layers[1], "weight")->grad[1] = kind ? INFINITY : NAN;
         assert_false(nimbus_moments_step(moments, 0.1, 1));
         nimbus_moments_free(moments);
+        /* A gradient whose square overflows would leave its AdamW weight where it is. */
+        CHECK(nimbus_moments_new(net, &o, &moments, &error));
+        memset(nimbus_layer_param(&net->layers[1], "weight")->value, 0, 3 * sizeof(real));
+        nimbus_layer_param(&net->layers[1], "weight")->grad[2] = (real)1e25;
+        assert_int_equal(nimbus_moments_step(moments, 0.1, 0), kind);
+        nimbus_moments_free(moments);
         nimbus_net_free(net);
     }
 }
@@ -490,10 +496,16 @@ static void test_nan_in_data_and_net(void **state)
     float *features = (float *)(uintptr_t)nimbus_data_features(data);
     float saved = features[7 * D + 5];
     features[7 * D + 5] = NAN;
-    CHECK_FAILS(nimbus_train(net, data, &o, NULL, &error), NIMBUS_ERR_VALUE, "row 7, column 5");
+    CHECK_FAILS(nimbus_train(net, data, &o, NULL, &error), NIMBUS_ERR_VALUE, "row 8, column 6");
     features[7 * D + 5] = -INFINITY;
     CHECK_FAILS(nimbus_train(net, data, &o, NULL, &error), NIMBUS_ERR_VALUE, "infinite");
     features[7 * D + 5] = saved;
+    float outputs[50 * CLASSES] = {0};
+    outputs[3 * CLASSES + 1] = NAN;
+    o.teacher_outputs = outputs;
+    CHECK_FAILS(nimbus_train(net, data, &o, NULL, &error), NIMBUS_ERR_VALUE,
+                "teacher's outputs: row 4, column 2 is NaN");
+    o.teacher_outputs = NULL;
     nimbus_layer_param(&net->layers[3], "weight")->value[4] = NAN;
     CHECK_FAILS(nimbus_train(net, data, &o, NULL, &error), NIMBUS_ERR_VALUE, "linear2");
     nimbus_net_free(net);
@@ -543,6 +555,16 @@ static void test_divergence_is_noticed_and_not_saved(void **state)
     o.rate = 1e6;
     o.epochs = 100;
     CHECK_FAILS(nimbus_train(net, data, &o, NULL, &error), NIMBUS_ERR_VALUE, "layer linear");
+    nimbus_net_free(net);
+    nimbus_data_free(data);
+    /* Targets of a finite loss whose gradients cannot be squared. */
+    const float x[] = {1, 2, 3, 4, 5, 6}, far[] = {1e25f, -1e25f};
+    nimbus_data_info info = {.n_rows = 2, .n_features = 3, .dtype = NIMBUS_F32, .n_targets = 1};
+    CHECK(nimbus_data_from_arrays(&info, x, NULL, far, &data, &error));
+    net = three_weights();
+    net->loss = NIMBUS_LOSS_SQUARED_ERROR;
+    o = small_options();
+    CHECK_FAILS(nimbus_train(net, data, &o, NULL, &error), NIMBUS_ERR_VALUE, "gradient overflows");
     nimbus_net_free(net);
     nimbus_data_free(data);
 }

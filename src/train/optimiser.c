@@ -63,7 +63,8 @@ static bool adamw(size_t n, real *restrict w, real *restrict g, real *restrict m
         v[i] = vi;
         w[i] = wi;
         g[i] = 0;
-        bad |= !(fabsf(wi) <= FLT_MAX) | !(fabsf(mi) <= FLT_MAX);
+        /* v overflows long before m does, and would then hold w still for good */
+        bad |= !(fabsf(wi) <= FLT_MAX) | !(vi <= FLT_MAX);
     }
     return !bad;
 }

@@ -207,13 +207,13 @@ nimbus_status nimbus_settings_resolve(const nimbus_train_options *options, const
 
 /* ---- values -------------------------------------------------------------------------------- */
 
-static nimbus_status check_array(const float *values, size_t n_rows, size_t width, const char *what,
-                                 nimbus_error *error)
+nimbus_status nimbus_settings_check_array(const float *values, size_t n_rows, size_t width,
+                                          const char *what, nimbus_error *error)
 {
     for (size_t i = 0; values && i < n_rows * width; i++)
         if (!isfinite(values[i]))
             return nimbus_fail(error, NIMBUS_ERR_VALUE, "%s: row %zu, column %zu is %s", what,
-                               i / width, i % width, isnan(values[i]) ? "NaN" : "infinite");
+                               i / width + 1, i % width + 1, isnan(values[i]) ? "NaN" : "infinite");
     return NIMBUS_OK;
 }
 
@@ -222,11 +222,11 @@ nimbus_status nimbus_settings_check_values(const nimbus_data *data, nimbus_error
     const nimbus_data_info *info = nimbus_data_get_info(data);
     nimbus_status status = NIMBUS_OK;
     if (info->dtype == NIMBUS_F32)
-        status = check_array(nimbus_data_features(data), info->n_rows, info->n_features,
-                             "data features", error);
+        status = nimbus_settings_check_array(nimbus_data_features(data), info->n_rows,
+                                             info->n_features, "data features", error);
     if (status == NIMBUS_OK)
-        status = check_array(nimbus_data_targets(data), info->n_rows, info->n_targets,
-                             "data targets", error);
+        status = nimbus_settings_check_array(nimbus_data_targets(data), info->n_rows,
+                                             info->n_targets, "data targets", error);
     return status;
 }
 
@@ -274,7 +274,6 @@ nimbus_status nimbus_settings_fingerprint(const nimbus_train_options *options,
     nimbus_buffer teacher = {0};
     nimbus_status status = NIMBUS_OK;
     const nimbus_data_info *info = nimbus_data_get_info(data);
-    size_t value = info->dtype == NIMBUS_F32 ? sizeof(float) : 1;
     line(text, "epochs %zu", o.epochs);
     line(text, "batch %zu", o.batch);
     line(text, "seed %" PRIu64, o.seed);
@@ -291,7 +290,8 @@ nimbus_status nimbus_settings_fingerprint(const nimbus_train_options *options,
     line(text, "data-shape %zu x %zu x %zu x %zu type %d", info->n_rows, info->channels,
          info->height, info->width, (int)info->dtype);
     line(text, "data-features %08" PRIx32,
-         checksum(nimbus_data_features(data), info->n_rows * info->n_features, value));
+         checksum(nimbus_data_features(data), info->n_rows * info->n_features,
+                  nimbus_dtype_size(info->dtype)));
     line(text, "data-labels %08" PRIx32,
          checksum(nimbus_data_labels(data), info->n_rows, sizeof(int32_t)));
     line(text, "data-targets %08" PRIx32,

@@ -25,7 +25,11 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_settings_fit(const nimbus_net *net, size_
                                                     const nimbus_data *data, bool labels_needed,
                                                     const char *what, nimbus_error *error);
 
-/* Refuses NaN and infinity in features and targets. Error: VALUE with row and column. */
+/* Refuses NaN and infinity in features and targets, or in values [n_rows][width] (may be NULL)
+ * that are called `what`. Error: VALUE with row and column, from 1. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_settings_check_array(const float *values, size_t n_rows,
+                                                            size_t width, const char *what,
+                                                            nimbus_error *error);
 NIMBUS_MUST_CHECK nimbus_status nimbus_settings_check_values(const nimbus_data *data,
                                                              nimbus_error *error);
 

@@ -101,9 +101,9 @@ static nimbus_status diverged(const trainer *t, double loss, size_t n, nimbus_er
     nimbus_error cause = {0};
     if (nimbus_net_check_finite(t->net, &cause) == NIMBUS_OK) {
         const nimbus_layer *layer = first_bad_output(t, n);
+        const char *what = isfinite(loss) ? "a gradient overflows" : "the loss overflows";
         snprintf(cause.message, sizeof cause.message, "%s%s",
-                 layer ? "outputs overflow first in layer " : "the loss overflows",
-                 layer ? layer->name : "");
+                 layer ? "outputs overflow first in layer " : what, layer ? layer->name : "");
     }
     return nimbus_fail(error, NIMBUS_ERR_VALUE,
                        "training diverged in epoch %llu, step %llu of %zu (loss %g): %.300s; a "
@@ -411,6 +411,9 @@ static nimbus_status begin(trainer *t, nimbus_error *error)
         status = open_checkpoint(t, error);
     if (status == NIMBUS_OK)
         status = make_teacher(t, error);
+    if (status == NIMBUS_OK)
+        status = nimbus_settings_check_array(t->batches.teacher, t->n_rows, t->n_outputs,
+                                             "teacher's outputs", error);
     if (status == NIMBUS_OK)
         status = round_tables(t, error);
     if (status != NIMBUS_OK)
