@@ -55,7 +55,8 @@ typedef struct nimbus_data_options {
     double valid_fraction; /* of the training rows, chosen by seed; 0: none are held out */
     double test_fraction;  /* for sources without test rows of their own; 0: 0.2 */
     uint64_t seed;         /* of the splits and of the `digits` generator */
-    size_t n_rows;         /* digits: rows per split (0: 20,000 train, 4,000 test);
+    size_t n_rows;         /* digits: rows drawn for training, held-out ones among them, and for
+                              the test (0: 20,000 and 4,000);
                               others: keep only the first n_rows rows of the split (0: all) */
     const char *label;     /* CSV: name or number (1-based; negative counts from the end) of the
                               label column; NULL: the column called "label", "class" or "target",
@@ -85,8 +86,9 @@ typedef struct nimbus_data_info {
  *   - a CIFAR-10 batch (.bin, .bin.xz) or the official .tar.gz;
  *   - a .csv/.txt/.tsv (.gz) table;  - a .npy file (features only, no labels).
  * Errors: IO (missing file; the message says the command that downloads a known set), FORMAT,
- * TRUNCATED, VALUE (label out of range, NaN, text where a number belongs - with row and column),
- * MISMATCH (does not fit options.schema), LIMIT, MEMORY, ARGUMENT. */
+ * TRUNCATED, CHECKSUM (tar), VERSION and UNSUPPORTED (npy), VALUE (label out of range, NaN, text
+ * where a number belongs - with row and column), MISMATCH (does not fit options.schema), LIMIT,
+ * MEMORY, ARGUMENT. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_data_open(const char *spec, nimbus_split split,
                                                             const nimbus_data_options *options,
                                                             nimbus_data **out, nimbus_error *error);
@@ -296,9 +298,10 @@ typedef struct nimbus_train_report {
     int resumed;
 } nimbus_train_report;
 
-/* Trains the net in place. On failure or cancel the net holds the last completed step's values.
- * report may be NULL. Errors: MISMATCH (net and data), VALUE (loss or weights became NaN: layer
- * named), IO and others of the checkpoint, CANCELLED, MEMORY, ARGUMENT. */
+/* Trains the net in place. On failure or cancel the net holds the last completed step's values,
+ * but after a divergence those of the step that went wrong. report may be NULL. Errors: MISMATCH
+ * (net and data), VALUE (NaN in data, teacher or net; loss or weights diverged: layer named), IO
+ * and others of the checkpoint, CANCELLED, LIMIT, MEMORY, ARGUMENT. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_train(nimbus_net *net, const nimbus_data *data,
                                                         const nimbus_train_options *options,
                                                         nimbus_train_report *report,
