@@ -19,7 +19,7 @@ static nimbus_convert_options deep_options(const char *checkpoint)
     nimbus_convert_options o = convert_options();
     o.v = 4;
     o.checkpoint = checkpoint;
-    o.train.checkpoint_seconds = 1e-9; /* after every step */
+    o.train.checkpoint_seconds = 1e9; /* at the end of an epoch, and when cancelled */
     o.train.margin_noise = 0.2;
     o.train.tau_end = 0.3;
     return o;
@@ -315,7 +315,6 @@ static void test_failing_file_calls(void **state)
     char path[300];
     copy_path(path, "failing.ck");
     nimbus_convert_options o = deep_options(path);
-    o.train.checkpoint_seconds = 1e9;
     nimbus_net *whole = converted(teacher, data, &o);
     bool failed = true;
     long k = 0;
@@ -351,6 +350,7 @@ static int child(const char *checkpoint, const char *net_path)
     nimbus_data *data = make_data(160, NIMBUS_U8, 4);
     nimbus_net *teacher = deep_net(data), *net = NULL;
     nimbus_convert_options o = deep_options(checkpoint);
+    o.train.checkpoint_seconds = 1e-9; /* after every step */
     nimbus_status status = nimbus_convert(teacher, data, &o, &net, NULL, &error);
     if (status == NIMBUS_OK)
         status = nimbus_net_save(net, net_path, &error);
