@@ -1,8 +1,8 @@
 /* kernels.h - every kernel of the executor, listed once
  *
  * A line of NIMBUS_KERNEL_LIST declares a kernel for each instruction set, puts it in the dispatch
- * table, and obliges tests/test_kernels.c to have a bit-exactness check and a benchmark to have a
- * case of that name. Kernels are called nimbus_<op>_<types>__<isa>; the __c versions (kernels_c.c)
+ * table, and obliges tests/test_kernels.c to have a check of that name; a benchmark can walk the list
+ * in the same way. Kernels are called nimbus_<op>_<types>__<isa>; the __c versions (kernels_c.c)
  * are plain C and are the specification: all others give the same bits.
  *
  * Layouts. "Columns": column-major bytes, column d at columns + d * stride, one byte a row.
@@ -23,7 +23,6 @@
 #define NIMBUS_WALK        32 /* codebooks of one row are walked in multiples of this */
 #define NIMBUS_TILE        2  /* outputs that a column lookup computes together */
 #define NIMBUS_GROUP_SIZES 4  /* codebooks are added in bytes in groups of 8, 4, 2 and 1 */
-#define NIMBUS_MAX_LEAVES  256
 
 /* Tables of NIMBUS_TILE outputs for column lookups, K <= 16. Each table is stored minus its
  * smallest entry (the bias makes up for it), so entries are 0..range; codebooks are reordered so
