@@ -448,6 +448,24 @@ static void run_writes_every_row(void **state)
     assert_int_equal(n_lines, 400);
 }
 
+/* Held-out rows mean the same to every verb: 5 % of 400 unless --valid says otherwise. */
+static void splits_are_the_same_everywhere(void **state)
+{
+    (void)state;
+    static const char *const commands[] = {"eval digits.nimbus", "check --net lookup.net"};
+    for (size_t i = 0; i < 4; i++) {
+        char command[200];
+        (void)snprintf(command, sizeof command, "nimbus %s " DIGITS " --split valid --json%s",
+                       commands[i / 2], i % 2 ? " --valid 0.1" : "");
+        check_code(shell(command), 0);
+        json_t *json = json_loads(out, 0, NULL);
+        assert_int_equal(json_integer_value(json_object_get(json, "rows")), i % 2 ? 40 : 20);
+        json_decref(json);
+    }
+    check_code(shell("nimbus run digits.nimbus " DIGITS " --split valid | wc -l"), 0);
+    assert_int_equal(atoi(out), 21);
+}
+
 static void run_reads_raw_and_arrays(void **state)
 {
     (void)state;
@@ -571,6 +589,7 @@ int main(void)
         cmocka_unit_test(interrupted_conversion_resumes),
         cmocka_unit_test(forms_agree),
         cmocka_unit_test(run_writes_every_row),
+        cmocka_unit_test(splits_are_the_same_everywhere),
         cmocka_unit_test(run_reads_raw_and_arrays),
         cmocka_unit_test(tables_run_with_and_without_headings),
         cmocka_unit_test(json_is_valid_everywhere),

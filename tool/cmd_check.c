@@ -7,12 +7,9 @@
 typedef struct check_arguments {
     common_arguments common;
     const char *teacher, *net, *program;
-    int split;
 } check_arguments;
 
 #define AT(field) offsetof(check_arguments, field)
-
-static const char *const splits[] = {"all", "train", "valid", "test", NULL};
 
 static const option_entry entries[] = {
     {"float", 0, OPTION_TEXT, "FILE", AT(teacher), 0, 0, NULL,
@@ -20,8 +17,6 @@ static const option_entry entries[] = {
     {"net", 0, OPTION_TEXT, "FILE", AT(net), 0, 0, NULL, "the converted net"},
     {"program", 0, OPTION_TEXT, "FILE", AT(program), 0, 0, NULL,
      "the program it was compiled to (none)"},
-    {"split", 0, OPTION_CHOICE, "NAME", AT(split), 0, 0, splits,
-     "rows to use: train, valid, test or all (test)"},
 };
 
 static int check_run(int argc, char **argv);
@@ -36,7 +31,7 @@ const nimbus_verb verb_check = {
              "(exit 1) if any bit differs between the differentiable and the lookup form.",
     .examples = {"nimbus check --float float.net --net lookup.net --data mnist",
                  "nimbus check --net lookup.net --program mnist.nimbus --data mnist --rows 1000"},
-    .groups = GROUP_DATA,
+    .groups = GROUP_DATA | GROUP_SPLIT,
     .options = entries,
     .n_options = sizeof entries / sizeof *entries,
     .run = check_run,
@@ -105,7 +100,7 @@ static int report_result(const check_arguments *args, const nimbus_check_report 
 
 static int check_run(int argc, char **argv)
 {
-    check_arguments args = {.split = NIMBUS_SPLIT_TEST};
+    check_arguments args = {.common = {SPLIT_DEFAULTS}};
     nimbus_error error = {0};
     nimbus_net *teacher = NULL, *net = NULL;
     nimbus_program *program = NULL;
@@ -127,7 +122,8 @@ static int check_run(int argc, char **argv)
     nimbus_net_get_info(net, &info);
     schema = schema_of_metadata(info.metadata, NULL);
     nimbus_data_options o = data_options_of(&args.common, schema);
-    if ((status = nimbus_data_open(args.common.data, (nimbus_split)args.split, &o, &data, &error)))
+    if ((status = nimbus_data_open(args.common.data, (nimbus_split)args.common.split, &o, &data,
+                                   &error)))
         goto done;
     status = nimbus_check(teacher, net, program, data, &report, &error);
 done:

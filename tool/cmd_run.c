@@ -12,12 +12,10 @@
 typedef struct run_arguments {
     common_arguments common;
     const char *output;
-    int format, split;
+    int format;
 } run_arguments;
 
 #define AT(field) offsetof(run_arguments, field)
-
-static const char *const splits[] = {"all", "train", "valid", "test", NULL};
 
 static const option_entry entries[] = {
     {"output", 'o', OPTION_TEXT, "FILE", AT(output), 0, 0, NULL,
@@ -25,8 +23,6 @@ static const option_entry entries[] = {
     {"format", 'f', OPTION_CHOICE, "NAME", AT(format), 0, 0, rows_format_names,
      "of the rows: csv, npy, idx, or raw rows without a header: u8 bytes, f32 little-endian (by "
      "suffix or first bytes)"},
-    {"split", 0, OPTION_CHOICE, "NAME", AT(split), 0, 0, splits,
-     "with --data: train, test or all (test)"},
 };
 
 static int run_run(int argc, char **argv);
@@ -41,7 +37,7 @@ const nimbus_verb verb_run = {
              "without end. A name ending in .gz is decompressed.",
     .examples = {"nimbus run mnist.nimbus t10k-images-idx3-ubyte.gz -o classes.csv",
                  "tail -f flows.csv | nimbus run flows.nimbus - --json"},
-    .groups = GROUP_DATA,
+    .groups = GROUP_DATA | GROUP_SPLIT,
     .options = entries,
     .n_options = sizeof entries / sizeof *entries,
     .min_files = 1,
@@ -83,7 +79,14 @@ static nimbus_status result_open(result_file *r, const run_arguments *args, cons
     mode_t mask = umask(0);
     umask(mask);
     r->file = file < 0 || fchmod(file, 0666 & ~mask) != 0 ? NULL : fdopen(file, "w");
-    return r->file ? NIMBUS_OK : write_error(r, error);
+    if (r->file)
+        return NIMBUS_OK;
+    status = write_error(r, error);
+    if (file >= 0) {
+        unlink(r->temporary);
+        close(file);
+    }
+    return status;
 }
 
 /* Flushes, and gives the file its name - or removes it after a failure. */
@@ -203,7 +206,7 @@ static nimbus_status run_all(const model *m, rows_reader *rows, result_file *r, 
 
 static int run_run(int argc, char **argv)
 {
-    run_arguments args = {.split = NIMBUS_SPLIT_TEST};
+    run_arguments args = {.common = {SPLIT_DEFAULTS}};
     nimbus_error error = {0};
     model m = {0};
     nimbus_data *data = NULL;
@@ -226,8 +229,8 @@ static int run_run(int argc, char **argv)
     }
     if (args.common.data) {
         nimbus_data_options o = data_options_of(&args.common, m.schema);
-        if ((status =
-                 nimbus_data_open(args.common.data, (nimbus_split)args.split, &o, &data, &error)) ||
+        if ((status = nimbus_data_open(args.common.data, (nimbus_split)args.common.split, &o, &data,
+                                       &error)) ||
             (status = rows_of_data(data, &m, &rows, &error)))
             goto done;
     } else if ((status = rows_open(args.common.n_files == 2 ? args.common.files[1] : "-",

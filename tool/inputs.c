@@ -42,6 +42,7 @@ nimbus_data_options data_options_of(const common_arguments *common, const char *
 {
     nimbus_data_options options = NIMBUS_DATA_OPTIONS_INIT;
     options.data_dir = common->data_dir;
+    options.valid_fraction = common->valid;
     options.seed = common->data_seed;
     options.n_rows = common->rows;
     options.label = common->label;

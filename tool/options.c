@@ -33,6 +33,13 @@ static const option_entry data_group[] = {
     {"data-seed", 0, OPTION_SEED, "N", COMMON(data_seed), 0, 0, NULL,
      "seed of the splits and of the digits generator (0)"},
 };
+const char *const split_names[] = {"all", "train", "valid", "test", NULL};
+static const option_entry split_group[] = {
+    {"split", 0, OPTION_CHOICE, "NAME", COMMON(split), 0, 0, split_names,
+     "rows of --data to use: train, valid, test or all (test)"},
+    {"valid", 0, OPTION_NUMBER, "PART", COMMON(valid), 0, 0.9, NULL,
+     "part of the training rows that was held out in training (0.05)"},
+};
 static const option_entry seed_group[] = {
     {"seed", 's', OPTION_SEED, "N", COMMON(seed), 0, 0, NULL, "seed of all random choices (0)"},
 };
@@ -56,6 +63,7 @@ static size_t options_collect(const nimbus_verb *verb, const option_entry *list[
     } groups[] = {
         {1, verb->options, verb->n_options},
         {(verb->groups & GROUP_DATA) != 0, data_group, sizeof data_group / sizeof *data_group},
+        {(verb->groups & GROUP_SPLIT) != 0, split_group, sizeof split_group / sizeof *split_group},
         {(verb->groups & GROUP_SEED) != 0, seed_group, sizeof seed_group / sizeof *seed_group},
         {(verb->groups & GROUP_THREADS) != 0, threads_group,
          sizeof threads_group / sizeof *threads_group},

@@ -41,6 +41,8 @@ typedef struct common_arguments {
     int regression;
     size_t rows;
     uint64_t data_seed;
+    int split; /* a nimbus_split */
+    double valid;
     uint64_t seed;
     size_t threads;
     int json, quiet;
@@ -49,7 +51,11 @@ typedef struct common_arguments {
 } common_arguments;
 
 /* Groups of common options that a verb takes; --json, --quiet and --help it always has. */
-enum { GROUP_DATA = 1, GROUP_SEED = 2, GROUP_THREADS = 4 };
+enum { GROUP_DATA = 1, GROUP_SEED = 2, GROUP_THREADS = 4, GROUP_SPLIT = 8 };
+
+/* What a verb of GROUP_SPLIT begins with: the test rows. */
+#define SPLIT_DEFAULTS .split = NIMBUS_SPLIT_TEST, .valid = 0.05
+extern const char *const split_names[]; /* by nimbus_split, NULL at the end */
 
 typedef struct nimbus_verb {
     const char *name, *purpose; /* purpose: one line, lower case, no full stop */
@@ -112,7 +118,7 @@ void progress_finish(progress_display *display);
 typedef struct table {
     const char *align; /* a letter per column: l or r */
     size_t n_columns, n_cells;
-    char cells[TABLE_COLUMNS * TABLE_ROWS][64];
+    char cells[TABLE_COLUMNS * TABLE_ROWS][256];
 } table;
 
 void table_init(table *t, const char *align);
