@@ -1,7 +1,5 @@
 /* mlp.c - reads a float net out as plain matrices, input normalisation and batch norm folded in */
 #include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +54,10 @@ static nimbus_status take_linear(const nimbus_net *net, size_t i, const nimbus_l
     if (info->n_codebooks || n_weight != info->n_inputs * info->n_outputs)
         return bench_fail(error, NIMBUS_ERR_UNSUPPORTED, "layer %s is not a plain product",
                           info->name);
+    if (out->n_layers && info->n_inputs != out->layers[out->n_layers - 1].m)
+        return bench_fail(error, NIMBUS_ERR_UNSUPPORTED,
+                          "layer %s reads %zu columns, but the product before it has %zu",
+                          info->name, info->n_inputs, out->layers[out->n_layers - 1].m);
     if (out->n_layers == BENCH_MAX_LAYERS)
         return bench_fail(error, NIMBUS_ERR_UNSUPPORTED, "more than %d products", BENCH_MAX_LAYERS);
     bench_layer *layer = &out->layers[out->n_layers];
