@@ -13,7 +13,7 @@ help:
 	@echo "make demo       install what is missing, build, train and compile a first program"
 	@echo "make test       everything that checks this tree; last line: passed, failed, skipped"
 	@echo "make quick-test the checks and tests without the sanitized build"
-	@echo "make bench      measure the runtime against its peers on this machine"
+	@echo "make bench      measure the demo's program against its peers on this machine"
 	@echo "make fuzz       every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make install    to PREFIX=$(PREFIX), below DESTDIR if given"
 	@echo "make figures-main   the figures quoted in the documentation"
@@ -42,9 +42,10 @@ quick-test: test-deps
 
 bench: deps
 	@$(MAKE) --no-print-directory all
+	@test -f build/demo/digits.nimbus || $(BUILD)/nimbus demo
 	@$(BUILD)/nimbus bench
 
-figures-main: deps
+figures-main: test-deps
 	@$(MAKE) --no-print-directory all
 	@scripts/figures-main
 
