@@ -4,8 +4,8 @@
 #include "net/lookup.h"
 #include "net/simd.h"
 
-/* A codebook adds the same to an output whichever leaf is taken only in its mid-range: moved into
- * the bias it leaves the sums unchanged and the range of the entries smallest. */
+/* Moves the middle of every codebook's entries for an output into the bias: one leaf is always
+ * taken, so the sums stay and the range of the entries becomes smallest. */
 static void centre(nimbus_layer *layer)
 {
     const nimbus_lookup *lookup = layer->lookup;
