@@ -213,10 +213,9 @@ static nimbus_status fine_tune(conversion *c, const nimbus_data *data, nimbus_tr
     train.teacher = c->teacher;
     train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
     hook_progress(c, &train, "fine-tune");
-    if ((status = set_states(c->net, NIMBUS_STATE_LOOKUP, NIMBUS_STATE_SOFT, error)) ||
-        (status = nimbus_train(c->net, data, &train, report, error)))
+    if ((status = set_states(c->net, NIMBUS_STATE_LOOKUP, NIMBUS_STATE_SOFT, error)))
         return status;
-    return set_states(c->net, NIMBUS_STATE_SOFT, NIMBUS_STATE_LOOKUP, error);
+    return nimbus_train(c->net, data, &train, report, error);
 }
 
 /* ---- layer by layer -------------------------------------------------------------------------- */
@@ -400,7 +399,8 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
             (status = fine_tune(c, data, &report->tune, error)))
             goto done;
         c->tuned = true;
-        if ((status = nimbus_conversion_save(c, error)))
+        if ((status = set_states(c->net, NIMBUS_STATE_SOFT, NIMBUS_STATE_LOOKUP, error)) ||
+            (status = nimbus_conversion_save(c, error)))
             goto done;
     }
     report->tune_seconds = report->tune.seconds;
