@@ -461,7 +461,9 @@ static nimbus_status measure_if_needed(compilation *c, nimbus_error *error)
         return NIMBUS_OK;
     if (!c->options->calibration)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                           "layer %s needs the ranges of int8 values: give calibration data", who);
+                           "the int8 values at layer %s need measured ranges: convert a float net "
+                           "to lookups first, or give data to measure them on",
+                           who);
     return nimbus_ranges_measure(c->net, c->options->calibration, c->options->n_threads,
                                  &c->layer_ranges, &c->input_ranges, error);
 }
