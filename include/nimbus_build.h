@@ -352,7 +352,7 @@ typedef struct nimbus_convert_options {
     double lambda;       /* ridge, in rows per leaf; 0: chosen on held-out rows */
     double layer_epochs; /* training of each layer after its fit, rounded up; 0: by depth;
                             < 0: none */
-    size_t epochs;       /* global fine-tuning, 0: by preset; SIZE_MAX: none */
+    size_t epochs;       /* global fine-tuning, 0: by preset and rows; SIZE_MAX: none */
     /* Of both trainings; zero fields mean the conversion's own defaults. Its teacher, epochs, first
      * layer, seed, threads, validation rows, checkpoint and progress are set by the conversion. */
     nimbus_train_options train;

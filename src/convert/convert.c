@@ -14,16 +14,26 @@
 
 enum {
     DEFAULT_FIT_ROWS = 30000,
+    ENOUGH_STEPS = 5000, /* of fine-tuning, what the presets' epochs give 60,000 rows */
+    MOST_REPEATS = 4,    /* small data sets get up to so many times the preset's epochs */
     SHALLOW = 4 /* nets of up to so many linear layers gain nothing from training layer by layer */
 };
 
 /* ---- settings ------------------------------------------------------------------------------- */
 
-static nimbus_status resolve(const nimbus_convert_options *options, nimbus_convert_options *out,
-                             const nimbus_data *data, nimbus_error *error)
+/* Epochs of fine-tuning where none are given: the preset's, more for data of few steps an epoch. */
+static size_t default_epochs(nimbus_preset preset, size_t n_rows, size_t batch)
 {
     static const size_t epochs_of_preset[] = {
         [NIMBUS_BALANCED] = 24, [NIMBUS_SPEED] = 32, [NIMBUS_ACCURACY] = 16};
+    size_t least = epochs_of_preset[preset], steps = (n_rows + batch - 1) / batch;
+    size_t wanted = (ENOUGH_STEPS + steps - 1) / steps;
+    return wanted < least ? least : wanted > MOST_REPEATS * least ? MOST_REPEATS * least : wanted;
+}
+
+static nimbus_status resolve(const nimbus_convert_options *options, nimbus_convert_options *out,
+                             const nimbus_data *data, nimbus_error *error)
+{
     nimbus_convert_options defaults = NIMBUS_CONVERT_OPTIONS_INIT;
     size_t n_rows = nimbus_data_get_info(data)->n_rows;
 
@@ -46,8 +56,9 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
         out->fit_rows = DEFAULT_FIT_ROWS;
     if (out->fit_rows > n_rows)
         out->fit_rows = n_rows;
-    if (out->epochs == 0)
-        out->epochs = (unsigned)out->preset <= NIMBUS_ACCURACY ? epochs_of_preset[out->preset] : 0;
+    if (out->epochs == 0 && (unsigned)out->preset <= NIMBUS_ACCURACY) /* else refused by the plan */
+        out->epochs =
+            default_epochs(out->preset, n_rows, out->train.batch ? out->train.batch : 256);
 
     nimbus_train_options *train = &out->train;
     train->epochs = out->epochs;
