@@ -334,7 +334,7 @@ typedef enum nimbus_preset {
 
 typedef struct nimbus_convert_options {
     size_t size;
-    nimbus_preset preset; /* gives V where v is 0, and the epochs */
+    nimbus_preset preset; /* gives V where v is 0 (less for narrow layers), and the epochs */
     size_t v;             /* columns per codebook */
     size_t levels;        /* H, 1..8; 0: 4 (K = 16) */
     unsigned bits;        /* table entries, 2..8; 0: 8; 32: float tables */

@@ -22,16 +22,15 @@ enum { LINEAR1 = 1, LINEAR2 = 3, LINEAR3 = 5 };
 static void test_defaults(void **state)
 {
     (void)state;
-    static const size_t v_of_preset[] = {8, 16, 4};
     nimbus_net *net = three_layers();
     for (int preset = NIMBUS_BALANCED; preset <= NIMBUS_ACCURACY; preset++) {
         nimbus_convert_options o = NIMBUS_CONVERT_OPTIONS_INIT;
         o.preset = (nimbus_preset)preset;
         nimbus_layer_plan *plans = plans_of(net, &o);
-        size_t v = v_of_preset[preset];
-        assert_int_equal(plans[LINEAR1].v, v);
-        assert_int_equal(plans[LINEAR2].v, v < 12 ? v : 12);
-        assert_int_equal(plans[LINEAR3].v, v < 5 ? v : 5); /* never more than there are */
+        /* 36, 12 and 5 inputs: a sixteenth of them, so that enough trees are left */
+        assert_int_equal(plans[LINEAR1].v, 2);
+        assert_int_equal(plans[LINEAR2].v, 1);
+        assert_int_equal(plans[LINEAR3].v, 1);
         for (size_t i = LINEAR1; i <= LINEAR3; i += 2) {
             assert_false(plans[i].exact);
             assert_int_equal(plans[i].levels, 4);
@@ -58,6 +57,26 @@ static void test_defaults(void **state)
     nimbus_net_free(net);
 }
 
+/* Layers of 256 inputs and more have the preset's V. */
+static void test_wide_layers(void **state)
+{
+    (void)state;
+    static const size_t v_of_preset[] = {8, 16, 4};
+    nimbus_net *net = nimbus_net_new();
+    const nimbus_layer input = {.type = &nimbus_layer_input, .in_shape = {1, 16, 16}};
+    const nimbus_layer linear = {.type = &nimbus_layer_linear, .units = 3};
+    CHECK(nimbus_net_add(net, &input, NULL, 0, 1, &error));
+    CHECK(nimbus_net_add(net, &linear, (size_t[]){0}, 1, 1, &error));
+    for (int preset = NIMBUS_BALANCED; preset <= NIMBUS_ACCURACY; preset++) {
+        nimbus_convert_options o = NIMBUS_CONVERT_OPTIONS_INIT;
+        o.preset = (nimbus_preset)preset;
+        nimbus_layer_plan *plans = plans_of(net, &o);
+        assert_int_equal(plans[1].v, v_of_preset[preset]);
+        nimbus_free(plans);
+    }
+    nimbus_net_free(net);
+}
+
 static void test_layer_options(void **state)
 {
     (void)state;
@@ -70,7 +89,7 @@ static void test_layer_options(void **state)
     assert_true(!p->exact && p->v == 9 && p->levels == 8 && p->bits == 2 &&
                 p->tree == NIMBUS_TREE_FERN && p->columns == NIMBUS_COLUMNS_WINDOW);
     p = &plans[LINEAR2];
-    assert_true(!p->exact && p->v == 8 && p->levels == 4 && p->bits == 0 &&
+    assert_true(!p->exact && p->v == 1 && p->levels == 4 && p->bits == 0 &&
                 p->tree == NIMBUS_TREE_PER_NODE && p->columns == NIMBUS_COLUMNS_BLOCK);
     assert_true(plans[LINEAR3].exact);
     nimbus_free(plans);
@@ -194,9 +213,9 @@ static void test_bad_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),          cmocka_unit_test(test_layer_options),
-        cmocka_unit_test(test_bad_layer_options), cmocka_unit_test(test_long_layer_options),
-        cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_wide_layers),
+        cmocka_unit_test(test_layer_options),      cmocka_unit_test(test_bad_layer_options),
+        cmocka_unit_test(test_long_layer_options), cmocka_unit_test(test_bad_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,8 @@
 
 #include "convert/convert.h"
 
+enum { LEAST_CODEBOOKS = 16 }; /* unless V is given */
+
 /* A cursor over options->layers, "NAME:key=value,...;...". */
 typedef struct cursor {
     const char *text, *at;
@@ -153,9 +155,10 @@ nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_opt
     for (size_t i = 0; i < net->n_layers; i++) {
         size_t d = nimbus_shape_width(net->layers[i].in_shape);
         size_t v = v_of_preset[options->preset];
-        plans[i] = (nimbus_layer_plan){.v = options->v ? options->v
-                                            : v < d    ? v
-                                                       : d,
+        /* narrow layers keep enough trees: few leaves would hold all that they let through */
+        if (v > d / LEAST_CODEBOOKS)
+            v = d > LEAST_CODEBOOKS ? d / LEAST_CODEBOOKS : 1;
+        plans[i] = (nimbus_layer_plan){.v = options->v ? options->v : v,
                                        .levels = options->levels ? options->levels : 4,
                                        .bits = bits == 32 ? 0 : bits,
                                        .tree = options->tree};

@@ -75,6 +75,25 @@ static void step_item(void *arg, size_t j)
     job->scales[j] = best_step;
 }
 
+/* One step for all outputs, at most the widest of their own. With few bits the step of the output
+ * with the largest entries leaves the others hardly any values: least error of all together. */
+static real common_step(const step_job *job, unsigned bits, real widest)
+{
+    double best = INFINITY;
+    real best_step = widest;
+    for (int i = 20; bits < 8 && widest > 0 && i >= 5; i--) {
+        real step = widest * (real)i / 20;
+        double error = 0;
+        for (size_t j = 0; j < job->m; j++)
+            error += rounding_error(job, j, step);
+        if (error < best) {
+            best = error;
+            best_step = step;
+        }
+    }
+    return best_step;
+}
+
 nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits, bool uniform,
                                     unsigned n_threads, nimbus_error *error)
 {
@@ -91,9 +110,10 @@ nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits, bool uni
     real widest = 0;
     for (size_t j = 0; j < m; j++)
         widest = job.scales[j] > widest ? job.scales[j] : widest;
+    real common = uniform ? common_step(&job, bits, widest) : widest;
     for (size_t j = 0; j < m; j++)
         if (uniform || job.scales[j] == 0)
-            job.scales[j] = widest > 0 ? widest : 1;
+            job.scales[j] = common > 0 ? common : 1;
     lookup->bits = bits;
     return nimbus_lookup_round(layer, n_threads, error);
 }
