@@ -337,7 +337,8 @@ static void a_schema_reads_further_rows_alike(void **state)
     table_refused("1,a,2,A,maybe\n", &options, NIMBUS_ERR_VALUE,
                   "'maybe': not one of the classes of the training data");
     table_refused("x,a,2,A,no\n", &options, NIMBUS_ERR_VALUE, "column 1 (age), 'x': not a number");
-    table_refused("1,a,2\n", &options, NIMBUS_ERR_MISMATCH, "3 columns, the schema 5 (4 without");
+    table_refused("1,a,2\n", &options, NIMBUS_ERR_MISMATCH,
+                  "3 columns, the data the net was trained on 5 (4 without");
     nimbus_data *data;
     assert_int_equal(nimbus_data_parse("\x93NUMPY", 6, "npy", &options, &data, NULL),
                      NIMBUS_ERR_TRUNCATED);
@@ -348,12 +349,61 @@ static void a_schema_reads_further_rows_alike(void **state)
     nimbus_data_free(train);
 }
 
+/* Headings that are there in part, or texts where all numbers belong, are no row of data. */
+static void misspelled_headings_are_refused(void **state)
+{
+    (void)state;
+    nimbus_data *train = table("a,b,label\nx,p,yes\ny,q,no\nx,q,yes\n", NULL), *data;
+    nimbus_data_options options = NIMBUS_DATA_OPTIONS_INIT;
+    options.schema = nimbus_data_schema(train);
+    table_refused("a,bee\nx,p\n", &options, NIMBUS_ERR_MISMATCH,
+                  "the table has no column \"b\"; it has a, bee");
+    table_refused("a\nx\n", &options, NIMBUS_ERR_MISMATCH, "no column \"b\"; it has a");
+    table_refused("c,d,label\nx,p,yes\n", &options, NIMBUS_ERR_MISMATCH,
+                  "no columns \"a\", \"b\"; it has c, d, label");
+    data = table("z,q\n", &options); /* an unknown category is data all the same */
+    holds(data, 1, 4, (float[]){0, 0, 0, 1});
+    nimbus_data_free(data);
+    nimbus_data_free(train);
+    options.schema = "{\"kind\":\"table\",\"columns\":["
+                     "{\"name\":\"0\",\"kind\":\"number\",\"mean\":1},"
+                     "{\"name\":\"1\",\"kind\":\"number\",\"mean\":1}]}";
+    data = table("0,6\n1,1\n", &options); /* values that are headings too */
+    holds(data, 2, 2, (float[]){0, 6, 1, 1});
+    nimbus_data_free(data);
+    table_refused("zero,one\n5,6\n", &options, NIMBUS_ERR_MISMATCH,
+                  "no columns \"0\", \"1\"; it has zero, one");
+    train = table("5,6,u\n0,9,v\n7,1,u\n", NULL); /* without headings: the cell is at fault */
+    options.schema = nimbus_data_schema(train);
+    table_refused("zero,one\n5,6\n", &options, NIMBUS_ERR_VALUE, "row 1 (line 1), column 1");
+    nimbus_data_free(train);
+}
+
+/* The shape is compared before the labels are. */
+static void another_shape_is_named_before_its_labels(void **state)
+{
+    (void)state;
+    static const uint8_t label[] = {0, 0, 8, 1, 0, 0, 0, 1, 7};
+    nimbus_buffer b = idx_images(1);
+    save("shape-images", b.bytes, b.size);
+    save("shape-labels", label, sizeof label);
+    nimbus_buffer_free(&b);
+    char spec[512];
+    int n = snprintf(spec, sizeof spec, "%s,", path_of("shape-images"));
+    (void)snprintf(spec + n, sizeof spec - (size_t)n, "%s", path_of("shape-labels"));
+    nimbus_data_options options = NIMBUS_DATA_OPTIONS_INIT;
+    options.schema = "{\"kind\":\"vector\",\"dtype\":\"f32\",\"shape\":[8],"
+                     "\"classes\":[\"a\",\"b\"]}";
+    open_refused(spec, NIMBUS_SPLIT_ALL, &options, NIMBUS_ERR_MISMATCH, "trained on 8 x 1 x 1 f32");
+    open_refused("CIFAR10", NIMBUS_SPLIT_ALL, NULL, NIMBUS_ERR_IO, "did you mean cifar-10?");
+}
+
 static void schemas_of_arrays_do_not_fit_tables(void **state)
 {
     (void)state;
     nimbus_data_options options = NIMBUS_DATA_OPTIONS_INIT;
     options.schema = "{\"kind\":\"vector\",\"dtype\":\"f32\",\"shape\":[2]}";
-    table_refused("1,2,3\n", &options, NIMBUS_ERR_MISMATCH, "a table, the schema");
+    table_refused("1,2,3\n", &options, NIMBUS_ERR_MISMATCH, "a table, the net was trained on");
     nimbus_data *data = table("1,2,x\n3,4,y\n", NULL);
     options.schema = nimbus_data_schema(data);
     nimbus_buffer b = idx_images(1);
@@ -558,6 +608,8 @@ int main(void)
         cmocka_unit_test(heavy_tails_become_logarithms),
         cmocka_unit_test(absurd_expansion_is_refused),
         cmocka_unit_test(a_schema_reads_further_rows_alike),
+        cmocka_unit_test(misspelled_headings_are_refused),
+        cmocka_unit_test(another_shape_is_named_before_its_labels),
         cmocka_unit_test(schemas_of_arrays_do_not_fit_tables),
         cmocka_unit_test(bad_schemas_are_refused),
         cmocka_unit_test(splits_share_the_schema),

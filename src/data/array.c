@@ -140,8 +140,9 @@ static nimbus_status count_classes(const nimbus_array *labels, const nimbus_read
                            "the labels are floating-point numbers: class labels are integers; "
                            "values to predict need the regression option");
     if (reading->given && known == 0)
-        return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
-                           "there are class labels, the schema has no classes");
+        return nimbus_fail(
+            error, NIMBUS_ERR_MISMATCH,
+            "there are class labels, the data the net was trained on have no classes");
     for (size_t i = 0; i < labels->shape[0]; i++) {
         double v = value_at(labels, i);
         if (!(v >= 0 && v < (double)limit))
@@ -203,8 +204,9 @@ nimbus_status nimbus_array_data(const nimbus_array *features, const nimbus_array
     *out = NULL;
     bool interleaved = shape_row(features, &info);
     info.dtype = features->element == NIMBUS_ELEMENT_U8 ? NIMBUS_U8 : NIMBUS_F32;
-    nimbus_status status = NIMBUS_OK;
-    if (labels)
+    nimbus_status status =
+        reading->given ? nimbus_data_compare(&info, reading->given, error) : NIMBUS_OK;
+    if (status == NIMBUS_OK && labels)
         status = shape_labels(features, labels, reading, &info, error);
     if (status == NIMBUS_OK)
         status = nimbus_rows_choose(reading, features->shape[0], &rows, error);

@@ -66,25 +66,27 @@ static nimbus_status name_classes(nimbus_data *data, const nimbus_reading *readi
     return nimbus_names_number(classes, n, error);
 }
 
-static nimbus_status compare_given(const nimbus_data_info *info, const nimbus_schema *given,
-                                   nimbus_error *error)
+nimbus_status nimbus_data_compare(const nimbus_data_info *info, const nimbus_schema *given,
+                                  nimbus_error *error)
 {
+    const char *dtype = info->dtype == NIMBUS_U8 ? "u8" : "f32";
+    const char *given_dtype = given->dtype == NIMBUS_U8 ? "u8" : "f32";
     if (given->kind == NIMBUS_SCHEMA_TABLE)
         return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
-                           "the data are arrays, the schema describes a table of %zu columns",
-                           given->headings.n);
+                           "the data are arrays, rows of %zu %s values; the net was trained on a "
+                           "table that gives %zu f32 values",
+                           info->n_features, dtype, nimbus_schema_width(given));
     if (info->channels != given->channels || info->height != given->height ||
         info->width != given->width || info->dtype != given->dtype)
         return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
-                           "the data are rows of %zu x %zu x %zu %s, the schema has %zu x %zu x "
-                           "%zu %s (channels, height, width)",
-                           info->channels, info->height, info->width,
-                           info->dtype == NIMBUS_U8 ? "u8" : "f32", given->channels, given->height,
-                           given->width, given->dtype == NIMBUS_U8 ? "u8" : "f32");
+                           "the data are rows of %zu x %zu x %zu %s values, the net was trained on "
+                           "%zu x %zu x %zu %s (channels, height, width)",
+                           info->channels, info->height, info->width, dtype, given->channels,
+                           given->height, given->width, given_dtype);
     if (info->n_targets && info->n_targets != given->n_targets)
         return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
-                           "the data have %zu targets per row, the schema %zu", info->n_targets,
-                           given->n_targets);
+                           "the data have %zu targets per row, those the net was trained on %zu",
+                           info->n_targets, given->n_targets);
     return NIMBUS_OK;
 }
 
@@ -95,7 +97,7 @@ nimbus_status nimbus_data_finish(nimbus_data *data, const nimbus_reading *readin
     nimbus_status status = NIMBUS_OK;
     if (schema->kind != NIMBUS_SCHEMA_TABLE) {
         if (reading && reading->given)
-            status = compare_given(&data->info, reading->given, error);
+            status = nimbus_data_compare(&data->info, reading->given, error);
         if (status == NIMBUS_OK)
             status = name_classes(data, reading, error);
         if (status != NIMBUS_OK)

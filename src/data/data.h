@@ -104,6 +104,11 @@ typedef struct nimbus_reading {
  * checked against the limits and info's own width. Errors: LIMIT, MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_data_new(const nimbus_data_info *info, nimbus_data **out,
                                                 nimbus_error *error);
+/* Whether rows of this shape are of the given schema's; to be asked before values are looked at.
+ * Error: MISMATCH. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_data_compare(const nimbus_data_info *info,
+                                                    const nimbus_schema *given,
+                                                    nimbus_error *error);
 /* Names the classes, compares with reading->given and writes the JSON text. Takes everything
  * about vectors and images from data->info; a table brings its schema along. Errors: MISMATCH,
  * MEMORY. */
@@ -243,6 +248,8 @@ typedef struct nimbus_known {
 } nimbus_known;
 
 const nimbus_known *nimbus_known_named(const char *name); /* NULL if unknown */
+/* The set whose name differs from this only in case and punctuation; NULL: none. */
+const nimbus_known *nimbus_known_like(const char *name);
 /* The set whose official files lie in folder; NULL if none. Of the two with the same files it is
  * Fashion-MNIST if "fashion" stands in the path, in letters of any size, else MNIST. */
 const nimbus_known *nimbus_known_in(const char *folder);

@@ -198,6 +198,10 @@ static nimbus_status open_spec(const char *spec, nimbus_reading *reading, nimbus
     }
     if (strchr(spec, ',') && !nimbus_file_exists(spec))
         return open_pair(spec, reading, out, error);
+    known = nimbus_file_exists(spec) ? NULL : nimbus_known_like(spec);
+    if (known)
+        return nimbus_fail(error, NIMBUS_ERR_IO, "%s: there is no such file; did you mean %s?",
+                           spec, known->name);
     return open_file(spec, reading, out, error);
 }
 

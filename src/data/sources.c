@@ -3,6 +3,7 @@
  * Files may lie there compressed (.gz, .xz) or not. A known set has test rows of its own, so ALL
  * means its training rows. CIFAR-10 takes whichever training batches are present, or the
  * official archive; NSL-KDD takes the 20 % training file, or else the full one. */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +172,29 @@ const nimbus_known *nimbus_known_named(const char *name)
     for (size_t i = 0; i < N_KNOWN; i++)
         if (strcmp(known_sets[i].name, name) == 0)
             return &known_sets[i];
+    return NULL;
+}
+
+/* The next letter or digit from *at on, in small; '\0' at the end. */
+static int next_alnum(const char **at)
+{
+    while (**at && !isalnum((unsigned char)**at))
+        ++*at;
+    return **at ? tolower((unsigned char)*(*at)++) : '\0';
+}
+
+const nimbus_known *nimbus_known_like(const char *name)
+{
+    for (size_t i = 0; i < N_KNOWN; i++) {
+        const char *a = name, *b = known_sets[i].name;
+        int x, y;
+        do {
+            x = next_alnum(&a);
+            y = next_alnum(&b);
+        } while (x == y && x);
+        if (x == y)
+            return &known_sets[i];
+    }
     return NULL;
 }
 

@@ -3,15 +3,17 @@
  * The schema is given, or learned from the table (learn.c). Missing cells ("", "?", "NA", "nan")
  * get the column's mean, or a category of their own if training rows had some. A category never
  * seen in training makes all its features zero. With a schema, columns are found by their
- * headings, or by position: all of them, or all but the label, or the features alone. */
+ * headings, or by position: all of them, or all but the label, or the features alone. A first row
+ * with some of the headings, or with text for every number, is refused, not taken for data. */
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/table.h"
 
-enum { SHOWN_TEXT = 40 };
+enum { SHOWN_TEXT = 40, SHOWN_NAMES = 5 };
 #define FREE_FEATURE_BYTES     ((size_t)64 << 20)
 #define FEATURE_BYTES_PER_BYTE 256 /* beyond that; one-hot columns multiply a table's size */
 
@@ -65,16 +67,20 @@ static bool is_feature(nimbus_column_kind kind)
     return kind == NIMBUS_COLUMN_NUMBER || kind == NIMBUS_COLUMN_CATEGORY;
 }
 
-/* Finds the schema's columns by the headings in row 0. False: a feature's heading is not there. */
-static bool match_headings(nimbus_table *t, const nimbus_text *sorted)
+/* Finds the schema's columns by the headings in row 0, of which *n_found are there. False: a
+ * feature's heading is not. */
+static bool match_headings(nimbus_table *t, const nimbus_text *sorted, size_t *n_found)
 {
     size_t n = t->schema->headings.n;
+    *n_found = 0;
     for (size_t j = 0; j < n; j++)
         t->column[j] = NIMBUS_ABSENT;
     for (size_t j = 0; j < t->csv.n_columns; j++) {
         size_t k = look_up(sorted, n, &t->csv, cell_of(&t->csv, 0, j));
-        if (k != NIMBUS_ABSENT)
+        if (k != NIMBUS_ABSENT) {
             t->column[k] = j;
+            ++*n_found;
+        }
     }
     for (size_t j = 0; j < n; j++)
         if (is_feature(t->schema->columns[j].kind) && t->column[j] == NIMBUS_ABSENT)
@@ -94,7 +100,8 @@ static nimbus_status match_positions(nimbus_table *t)
     bool labels = there == n, dropped = there >= n - n_labels;
     if (there != n && there != n - n_labels && there != n - n_labels - n_dropped)
         return nimbus_fail(t->error, NIMBUS_ERR_MISMATCH,
-                           "the table has %zu columns, the schema %zu (%zu without the label)",
+                           "the table has %zu columns, the data the net was trained on %zu "
+                           "(%zu without the label)",
                            there, n, n - n_labels);
     size_t next = 0;
     for (size_t j = 0; j < n; j++) {
@@ -105,12 +112,93 @@ static nimbus_status match_positions(nimbus_table *t)
     return NIMBUS_OK;
 }
 
+/* Whether row 0, its columns matched by position, is read as data. With some headings of the schema
+ * in it, all of it must be known values; else it must not be text wherever numbers belong. */
+static nimbus_status row_is_data(const nimbus_table *t, size_t n_found, bool *is_data)
+{
+    size_t numbers = 0, texts = 0, unknown = 0;
+    double value;
+    for (size_t j = 0; j < t->schema->headings.n; j++) {
+        const nimbus_column *c = &t->schema->columns[j];
+        if (!is_feature(c->kind))
+            continue;
+        nimbus_cell cell = cell_of(&t->csv, 0, t->column[j]);
+        if (cell_missing(&t->csv, cell))
+            continue;
+        if (c->kind == NIMBUS_COLUMN_NUMBER) {
+            bool number = cell_number(&t->csv, cell, &value);
+            numbers += number;
+            texts += !number;
+            continue;
+        }
+        nimbus_text *sorted = nimbus_text_sort(&c->values);
+        if (!sorted)
+            return nimbus_fail(t->error, NIMBUS_ERR_MEMORY, "no memory for the categories");
+        unknown += look_up(sorted, c->values.n, &t->csv, cell) == NIMBUS_ABSENT;
+        nimbus_free(sorted);
+    }
+    bool unnamed = strcmp(t->schema->headings.name[0], "column 1") == 0; /* none in training */
+    *is_data = n_found > 0 ? texts == 0 && unknown == 0 : texts == 0 || numbers > 0 || unnamed;
+    return NIMBUS_OK;
+}
+
+/* Appends a text to a list for a message; of more than SHOWN_NAMES the rest is "...". */
+static void list_text(char *list, size_t size, size_t i, const char *quote, const char *text,
+                      size_t length)
+{
+    size_t at = strlen(list);
+    if (i < SHOWN_NAMES)
+        (void)snprintf(list + at, size - at, "%s%s%.*s%s", i > 0 ? ", " : "", quote,
+                       (int)(length < SHOWN_TEXT ? length : SHOWN_TEXT), text, quote);
+    else if (i == SHOWN_NAMES)
+        (void)snprintf(list + at, size - at, ", ...");
+}
+
+/* Names the features whose headings row 0 does not have; t->column is matched by headings. */
+static nimbus_status fail_missing(const nimbus_table *t)
+{
+    char missing[SHOWN_NAMES * (SHOWN_TEXT + 4) + 8] = "", found[sizeof missing] = "";
+    size_t n_missing = 0;
+    for (size_t j = 0; j < t->schema->headings.n; j++) {
+        const char *name = t->schema->headings.name[j];
+        if (is_feature(t->schema->columns[j].kind) && t->column[j] == NIMBUS_ABSENT)
+            list_text(missing, sizeof missing, n_missing++, "\"", name, strlen(name));
+    }
+    for (size_t j = 0; j < t->csv.n_columns; j++) {
+        nimbus_cell cell = cell_of(&t->csv, 0, j);
+        list_text(found, sizeof found, j, "", cell_text(&t->csv, cell), cell.size);
+    }
+    return nimbus_fail(t->error, NIMBUS_ERR_MISMATCH, "the table has no column%s %s; it has %s",
+                       n_missing == 1 ? "" : "s", missing, found);
+}
+
+/* Sets t->column and t->first_row: by headings, or by position if row 0 has none of them. */
+static nimbus_status match_columns(nimbus_table *t, const nimbus_text *sorted)
+{
+    size_t n_found;
+    bool is_data = false;
+    if (match_headings(t, sorted, &n_found)) {
+        t->first_row = 1;
+        return NIMBUS_OK;
+    }
+    nimbus_status status = match_positions(t);
+    if (status == NIMBUS_OK)
+        status = row_is_data(t, n_found, &is_data);
+    if (status == NIMBUS_OK ? is_data : status == NIMBUS_ERR_MEMORY || n_found == 0)
+        return status;
+    (void)match_headings(t, sorted, &n_found);
+    return fail_missing(t);
+}
+
 /* Copies the given schema by way of its text, and finds its columns in the table. */
 static nimbus_status apply(nimbus_table *t, const nimbus_reading *reading)
 {
     if (reading->given->kind != NIMBUS_SCHEMA_TABLE)
         return nimbus_fail(t->error, NIMBUS_ERR_MISMATCH,
-                           "the data are a table, the schema describes arrays");
+                           "the data are a table, the net was trained on rows of %zu x %zu x %zu "
+                           "%s values (channels, height, width)",
+                           reading->given->channels, reading->given->height, reading->given->width,
+                           reading->given->dtype == NIMBUS_U8 ? "u8" : "f32");
     char *json = NULL;
     nimbus_schema *copy = NULL;
     nimbus_status status = nimbus_schema_write(reading->given, &json, t->error);
@@ -125,10 +213,8 @@ static nimbus_status apply(nimbus_table *t, const nimbus_reading *reading)
     nimbus_text *sorted = nimbus_text_sort(&t->schema->headings);
     if (!t->column || !sorted)
         status = nimbus_fail(t->error, NIMBUS_ERR_MEMORY, "no memory for the columns");
-    else if (match_headings(t, sorted))
-        t->first_row = 1;
     else
-        status = match_positions(t);
+        status = match_columns(t, sorted);
     nimbus_free(sorted);
     if (status == NIMBUS_OK && reading->options.label &&
         strcmp(reading->options.label, "none") == 0)
