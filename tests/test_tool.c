@@ -271,6 +271,47 @@ static void bad_data_is_located(void **state)
     assert_false(file_is_there("bad.net"));
 }
 
+static void run_refuses_tables_without_rows(void **state)
+{
+    (void)state;
+    static const char rows[] = "a,b,label\nx,p,yes\ny,q,no\nx,q,yes\ny,p,no\nx,p,yes\n";
+    write_file("two.csv", rows, sizeof rows - 1);
+    check_code(shell("nimbus train --data two.csv --valid 0 --net lut:2x4,2x2 -e 1 -o two.net &&"
+                     " nimbus compile two.net -o two.nimbus"),
+               0);
+    static const struct {
+        const char *text, *message;
+    } cases[] = {
+        {"", "standard input: is empty, there are no rows"},
+        {"a,b\\n", "standard input: "},
+        {"a,bee\\nx,p\\n", "the table has no column \"b\"; it has a, bee"},
+        {"a,bee\\n", "the table has no column \"b\"; it has a, bee"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        check_code(shell("printf '%s' | nimbus run two.nimbus", cases[i].text), 1);
+        check_contains(err, cases[i].message);
+        assert_string_equal(out, "");
+    }
+    check_code(shell("nimbus run digits.nimbus -f u8 </dev/null"), 1);
+    check_contains(err, "there are no rows");
+    check_code(shell("nimbus eval two.nimbus " DIGITS), 1);
+    check_contains(err, "784 u8 values");
+    assert_null(strstr(err, "schema"));
+    check_code(shell("nimbus data cifar10"), 1);
+    check_contains(err, "did you mean cifar-10?");
+}
+
+static void conversion_says_what_it_did(void **state)
+{
+    (void)state;
+    check_code(shell("nimbus convert float.net " MORE " --no-fine-tune -v 32 -o coarse.net"), 0);
+    check_contains(out, "fit error");
+    check_contains(err, "points on the held-out rows; --accuracy or a smaller -v keeps more");
+    assert_null(strstr(err, "tables already"));
+    check_code(shell("nimbus convert coarse.net " DIGITS " -e 1 -o twice.net"), 0);
+    check_contains(err, "coarse.net: all layers are tables already");
+}
+
 /* ---- outputs that cannot be written -------------------------------------------------------- */
 
 static void outputs_are_whole_or_absent(void **state)
@@ -584,6 +625,8 @@ int main(void)
         cmocka_unit_test(wrong_usage_is_named),
         cmocka_unit_test(bad_files_are_refused),
         cmocka_unit_test(bad_data_is_located),
+        cmocka_unit_test(run_refuses_tables_without_rows),
+        cmocka_unit_test(conversion_says_what_it_did),
         cmocka_unit_test(outputs_are_whole_or_absent),
         cmocka_unit_test(interrupted_training_resumes),
         cmocka_unit_test(interrupted_conversion_resumes),

@@ -160,7 +160,7 @@ static nimbus_status convert_and_save(const convert_arguments *args, const nimbu
 static json_t *layers_report(const nimbus_convert_report *report, table *t)
 {
     json_t *list = json_array();
-    table_heads(t, "layer", "codebooks", "leaves", "error", "seconds");
+    table_heads(t, "layer", "codebooks", "leaves", "fit error", "seconds");
     for (size_t i = 0; i < report->n_layers && i < NIMBUS_REPORT_LAYERS; i++) {
         const nimbus_convert_layer_report *layer = &report->layers[i];
         table_cell(t, "%s", layer->name);
@@ -175,6 +175,40 @@ static json_t *layers_report(const nimbus_convert_report *report, table *t)
                                               json_number(layer->seconds)));
     }
     return list;
+}
+
+/* Accuracy of a split in what splits_evaluate reported; NaN: there is none. */
+static double accuracy_of(const json_t *splits, const char *split)
+{
+    const json_t *value = json_object_get(json_object_get(splits, split), "accuracy");
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+/* Says so if the conversion cost more than a point; the test rows are not to choose by. */
+static void note_loss(const convert_arguments *args, const json_t *before, const json_t *after)
+{
+    const char *split = json_object_get(before, "valid") ? "valid" : "train";
+    double points = 100 * (accuracy_of(before, split) - accuracy_of(after, split));
+    if (points > 1)
+        note(&args->common, "the converted net loses %.1f points on the %s; %sa smaller -v %s",
+             points, *split == 'v' ? "held-out rows" : "training rows",
+             args->accuracy ? "" : "--accuracy or ", "keeps more");
+}
+
+/* Whether the net has lookup layers and no layer is left to convert. */
+static int is_converted(const nimbus_net *net, size_t n_layers)
+{
+    int n_lookup = 0;
+    for (size_t i = 0; i < n_layers; i++) {
+        nimbus_layer_info layer;
+        nimbus_error ignored;
+        if (nimbus_net_get_layer(net, i, &layer, &ignored))
+            return 0;
+        if (strcmp(layer.type, "linear") == 0 && layer.state < NIMBUS_STATE_SOFT)
+            return 0;
+        n_lookup += layer.n_codebooks > 0;
+    }
+    return n_lookup > 0;
 }
 
 static int report_result(const convert_arguments *args, const nimbus_net *teacher,
@@ -206,6 +240,7 @@ static int report_result(const convert_arguments *args, const nimbus_net *teache
         putchar('\n');
     }
     note(&args->common, "%s: converted in %.1f s", args->output, report->seconds);
+    note_loss(args, before, after);
     return result_finish(&args->common, &t, json);
 }
 
@@ -243,6 +278,11 @@ static int convert_run(int argc, char **argv)
         goto done;
     nimbus_net_get_info(teacher, &info);
     schema = schema_of_metadata(info.metadata, NULL);
+    if (is_converted(teacher, info.n_layers))
+        note(&args.common,
+             "%s: all layers are tables already, none is fitted; they are only "
+             "quantised and fine-tuned",
+             args.common.files[0]);
     if ((status = splits_open(&args.common, schema, args.valid, &splits, &error)) ||
         (status = convert_and_save(&args, teacher, &splits, &net, &report, &error)))
         goto done;

@@ -184,8 +184,6 @@ static nimbus_status run_all(const model *m, rows_reader *rows, result_file *r, 
     nimbus_status status = NIMBUS_OK;
     if (!scratch || !scores)
         status = tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
-    else
-        put_head(r);
     while (!status) {
         const void *block;
         size_t n;
@@ -193,6 +191,8 @@ static nimbus_status run_all(const model *m, rows_reader *rows, result_file *r, 
             break;
         if ((status = nimbus_run(m->program, block, stride, n, scores, scratch)))
             status = tool_error(error, status, "the program refused row %zu", r->n_rows + 1);
+        if (!status && r->n_rows == 0)
+            put_head(r);
         for (size_t i = 0; i < n && !status; i++)
             put_row(r, r->n_rows + i, scores + i * info->n_outputs);
         r->n_rows += n;

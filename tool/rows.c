@@ -223,6 +223,15 @@ static nimbus_status next_lines(rows_reader *r, size_t *size, nimbus_error *erro
     }
 }
 
+/* The fault of the line taken for headings, if a table ended with it. */
+static nimbus_status check_headings(rows_reader *r, nimbus_error *error)
+{
+    nimbus_data *data = NULL;
+    nimbus_status status = parse(r, r->headings, strlen(r->headings), &data, error);
+    nimbus_data_free(data);
+    return status;
+}
+
 /* Makes r->data of the complete lines that are there, waiting for at least one; none at the end. */
 static nimbus_status next_table(rows_reader *r, nimbus_error *error)
 {
@@ -232,6 +241,8 @@ static nimbus_status next_table(rows_reader *r, nimbus_error *error)
     nimbus_status status = next_lines(r, &size, error);
     if (!status && size > 0 && !r->headings && !(status = find_headings(r, error)))
         status = next_lines(r, &size, error);
+    if (!status && size == 0 && r->n_done == 0 && r->headings && r->headings[0])
+        return check_headings(r, error);
     if (status || size == 0)
         return status;
     size_t head = strlen(r->headings);
@@ -374,6 +385,8 @@ nimbus_status rows_next(rows_reader *r, size_t max_rows, const void **rows, size
             r->data_at += *n_rows;
         }
     }
+    if (!status && *n_rows == 0 && r->n_done == 0)
+        status = tool_error(error, NIMBUS_ERR_VALUE, "%s: is empty, there are no rows", r->path);
     r->n_done += *n_rows;
     return status;
 }

@@ -25,7 +25,7 @@ nimbus_status rows_open(const char *path, rows_format format, const model *m, ro
 nimbus_status rows_of_data(const nimbus_data *data, const model *m, rows_reader **out,
                            nimbus_error *error) NIMBUS_MUST_CHECK;
 /* The next up to max_rows rows, valid until the next call; 0 rows: the end. Tables from a pipe are
- * handed on as they come. */
+ * handed on as they come. Not to have any row is an error: VALUE. */
 nimbus_status rows_next(rows_reader *reader, size_t max_rows, const void **rows, size_t *n_rows,
                         nimbus_error *error) NIMBUS_MUST_CHECK;
 void rows_close(rows_reader *reader);
