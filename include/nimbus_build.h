@@ -114,6 +114,10 @@ NIMBUS_API const int32_t *nimbus_data_labels(const nimbus_data *data); /* [N] or
 NIMBUS_API const float *nimbus_data_targets(const nimbus_data *data);  /* [N][n_targets] or NULL */
 NIMBUS_API const char *nimbus_data_class_name(const nimbus_data *data, size_t label); /* or NULL */
 
+/* Cells of a table that had no value of their own: numbers missing and filled in by the mean, and
+ * categories that no training row had, which make all features of their column zero. */
+NIMBUS_API void nimbus_data_gaps(const nimbus_data *data, size_t *n_filled, size_t *n_unknown);
+
 /* JSON text that describes the columns: kind, names, categories, classes. Owned by the data. */
 NIMBUS_API const char *nimbus_data_schema(const nimbus_data *data);
 

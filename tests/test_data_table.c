@@ -322,6 +322,9 @@ static void a_schema_reads_further_rows_alike(void **state)
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         nimbus_data *data = table(texts[i], &options);
         holds(data, 1, 7, (float[]){20, 0, 1, 7, 0, 0, 0});
+        size_t n_filled, n_unknown;
+        nimbus_data_gaps(data, &n_filled, &n_unknown);
+        assert_true(n_filled == 1 && n_unknown == 1);
         bool has_label = i != 2 && i != 4;
         assert_int_equal(nimbus_data_labels(data) != NULL, has_label);
         assert_int_equal(nimbus_data_get_info(data)->n_classes, has_label ? 2 : 0);

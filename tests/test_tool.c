@@ -572,6 +572,9 @@ static void tables_run_with_and_without_headings(void **state)
                      " nimbus run table.nimbus -"),
                0);
     assert_string_equal(out, first);
+    assert_null(strstr(err, "never seen"));
+    check_code(shell("printf 'size,colour\\n?,green\\n3,blue\\n' | nimbus run table.nimbus"), 0);
+    check_contains(err, "missing numbers filled in: 1, categories never seen in training: 2");
     check_code(shell("printf 'colour,size\\nred,tall\\n' | nimbus run table.nimbus"), 1);
     check_contains(err, "tall");
 }

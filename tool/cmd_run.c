@@ -204,6 +204,15 @@ static nimbus_status run_all(const model *m, rows_reader *rows, result_file *r, 
     return status;
 }
 
+static void note_gaps(const common_arguments *common, const rows_reader *rows)
+{
+    size_t n_filled, n_unknown;
+    rows_gaps(rows, &n_filled, &n_unknown);
+    if (n_filled + n_unknown > 0)
+        note(common, "missing numbers filled in: %zu, categories never seen in training: %zu",
+             n_filled, n_unknown);
+}
+
 static int run_run(int argc, char **argv)
 {
     run_arguments args = {.common = {SPLIT_DEFAULTS}};
@@ -242,6 +251,8 @@ static int run_run(int argc, char **argv)
     status = result_close(&result, status, &error);
     if (!status && args.output)
         note(&args.common, "%s: %zu rows", args.output, result.n_rows);
+    if (!status)
+        note_gaps(&args.common, rows);
 done:
     rows_close(rows);
     nimbus_data_free(data);

@@ -32,7 +32,8 @@ struct rows_reader {
     nimbus_data *data; /* parsed rows: an array, or the present piece of a table */
     int borrowed;
     size_t data_at;
-    void *converted; /* rows of data in the model's type, where that differs */
+    size_t n_filled, n_unknown; /* cells: see nimbus_data_gaps */
+    void *converted;            /* rows of data in the model's type, where that differs */
 };
 
 static size_t row_bytes(const model *m)
@@ -121,6 +122,10 @@ static nimbus_status adopt_data(rows_reader *r, nimbus_error *error)
         return tool_error(error, NIMBUS_ERR_MISMATCH,
                           "%s: a row has %zu values, but the model reads %zu", r->path,
                           info->n_features, r->m->n_inputs);
+    size_t n_filled, n_unknown;
+    nimbus_data_gaps(r->data, &n_filled, &n_unknown);
+    r->n_filled += n_filled;
+    r->n_unknown += n_unknown;
     free(r->converted);
     r->converted = NULL;
     r->data_at = 0;
@@ -344,6 +349,12 @@ void rows_close(rows_reader *r)
     free(r->headings);
     free(r->bytes);
     free(r);
+}
+
+void rows_gaps(const rows_reader *r, size_t *n_filled, size_t *n_unknown)
+{
+    *n_filled = r->n_filled;
+    *n_unknown = r->n_unknown;
 }
 
 static nimbus_status next_raw(rows_reader *r, size_t max_rows, const void **rows, size_t *n_rows,

@@ -28,6 +28,8 @@ nimbus_status rows_of_data(const nimbus_data *data, const model *m, rows_reader 
  * handed on as they come. Not to have any row is an error: VALUE. */
 nimbus_status rows_next(rows_reader *reader, size_t max_rows, const void **rows, size_t *n_rows,
                         nimbus_error *error) NIMBUS_MUST_CHECK;
+/* Cells of a table that had no value of their own so far: see nimbus_data_gaps. */
+void rows_gaps(const rows_reader *reader, size_t *n_filled, size_t *n_unknown);
 void rows_close(rows_reader *reader);
 
 #endif

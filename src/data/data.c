@@ -237,6 +237,12 @@ const char *nimbus_data_class_name(const nimbus_data *data, size_t label)
     return label < data->schema.classes.n ? data->schema.classes.name[label] : NULL;
 }
 
+void nimbus_data_gaps(const nimbus_data *data, size_t *n_filled, size_t *n_unknown)
+{
+    *n_filled = data->n_filled;
+    *n_unknown = data->n_unknown;
+}
+
 const char *nimbus_data_schema(const nimbus_data *data)
 {
     return data->json;

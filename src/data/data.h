@@ -85,9 +85,10 @@ struct nimbus_data {
     nimbus_data_info info;
     nimbus_schema schema;
     char *json;
-    void *features;  /* [N][D] of dtype */
-    int32_t *labels; /* [N] or NULL */
-    float *targets;  /* [N][n_targets] or NULL */
+    void *features;             /* [N][D] of dtype */
+    int32_t *labels;            /* [N] or NULL */
+    float *targets;             /* [N][n_targets] or NULL */
+    size_t n_filled, n_unknown; /* cells of a table: see nimbus_data_gaps */
 };
 
 /* What is known while a source is read. */

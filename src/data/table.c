@@ -258,9 +258,11 @@ static nimbus_status fill_feature(const nimbus_table *t, size_t column, const ni
                                : look_up(sorted, c->values.n, &t->csv, cell);
             if (k != NIMBUS_ABSENT)
                 out[k] = 1;
+            data->n_unknown += k == NIMBUS_ABSENT;
             continue;
         }
         double v = c->mean;
+        data->n_filled += missing;
         if (!missing)
             status = read_number(t, row, column, &v);
         *out = (float)(c->log1p ? copysign(log1p(fabs(v)), v) : v);
