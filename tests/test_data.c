@@ -29,7 +29,7 @@ static void pairs_of_files(void **state)
     nimbus_data_free(again);
     options.schema = "{\"kind\":\"image\",\"dtype\":\"u8\",\"shape\":[1,2,3],\"classes\":[\"a\"]}";
     open_refused(spec, NIMBUS_SPLIT_ALL, &options, NIMBUS_ERR_VALUE, "label 1 in row 2");
-    options.schema = "{\"kind\":\"image\",\"dtype\":\"u8\",\"shape\":[1,3,2]}";
+    options.schema = "{\"kind\":\"image\",\"dtype\":\"u8\",\"shape\":[1,2,3]}";
     open_refused(spec, NIMBUS_SPLIT_ALL, &options, NIMBUS_ERR_MISMATCH, "no classes");
     options.schema = NULL;
     options.regression = 1;
