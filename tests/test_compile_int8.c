@@ -118,14 +118,14 @@ static void test_refusals(void **state)
     size_t n;
     CHECK_FAILS(nimbus_compile(net, &bad, &bytes, &n, &error), NIMBUS_ERR_ARGUMENT, "INIT");
 
-    assert_refused(net, NULL, NIMBUS_ERR_ARGUMENT, "layer linear2 needs the ranges");
+    assert_refused(net, NULL, NIMBUS_ERR_ARGUMENT, "layer linear2 need measured ranges");
     o.epochs = SIZE_MAX;
     o.layers = "linear1:exact";
     nimbus_net *mixed = converted(net, data, &o);
     CHECK(nimbus_compile(mixed, NULL, &bytes, &n, &error)); /* pixels need no calibration */
     nimbus_compile_free(bytes);
     mixed->input_dtype = NIMBUS_F32;
-    assert_refused(mixed, NULL, NIMBUS_ERR_ARGUMENT, "layer linear1 needs the ranges");
+    assert_refused(mixed, NULL, NIMBUS_ERR_ARGUMENT, "layer linear1 need measured ranges");
     nimbus_net_free(mixed);
 
     recipe r = plain_recipe(5);

@@ -498,7 +498,7 @@ static void splits_are_the_same_everywhere(void **state)
         char command[200];
         (void)snprintf(command, sizeof command, "nimbus %s " DIGITS " --split valid --json%s",
                        commands[i / 2], i % 2 ? " --valid 0.1" : "");
-        check_code(shell(command), 0);
+        check_code(shell("%s", command), 0);
         json_t *json = json_loads(out, 0, NULL);
         assert_int_equal(json_integer_value(json_object_get(json, "rows")), i % 2 ? 40 : 20);
         json_decref(json);
