@@ -323,6 +323,10 @@ static void noise_is_the_same_both_ways(void **state)
         assert_true(fabs(expected[i] - grads(&s, "tables")[i]) < 1e-12);
     nimbus_lookup_encode(s.layer, s.x, N, quiet, 1);
     assert_memory_not_equal(quiet, s.codes, sizeof quiet);
+    /* two layers of the same size do not share their noise */
+    s.layer->name[0] = 'L';
+    s.layer->type->forward(s.layer, &s.io);
+    assert_memory_not_equal(s.saved, s.codes, sizeof s.codes);
     destroy(&s);
 }
 

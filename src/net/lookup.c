@@ -95,6 +95,7 @@ typedef struct trees {
     const real *margin, *thresholds, *tables, *bias;
     real *dthresholds, *dtables; /* NULL where not trained */
     size_t c, h, k, nodes, d, m;
+    uint64_t stream; /* of the layer's margin noise */
 } trees;
 
 static real *value_of(const nimbus_layer *layer, const char *name, real **grad)
@@ -115,7 +116,8 @@ static trees trees_of(const nimbus_layer *layer)
                .k = lookup->n_leaves,
                .nodes = lookup->n_leaves - 1,
                .d = nimbus_shape_width(layer->in_shape),
-               .m = nimbus_shape_width(layer->shape)};
+               .m = nimbus_shape_width(layer->shape),
+               .stream = nimbus_crc32c(0, layer->name, strlen(layer->name))};
     const real *columns = value_of(layer, "columns", NULL);
     t.margin = value_of(layer, "margin", NULL);
     t.thresholds = value_of(layer, "thresholds", &t.dthresholds);
@@ -192,7 +194,7 @@ nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads, nimbu
 
 /* Noise on the margins of one row and codebook, one value per level: triangular with standard
  * deviation sigma, from 32 bits of counter randomness each. */
-static void margin_noise(const nimbus_io *io, size_t stream, size_t row, size_t c, size_t levels,
+static void margin_noise(const nimbus_io *io, uint64_t stream, size_t row, size_t c, size_t levels,
                          real sigma, real *noise)
 {
     const real step = (real)(2.449489742783178 / 65536.0); /* sqrt(6): triangle of variance 1 */
@@ -243,7 +245,7 @@ static void walk_item(void *arg, size_t item)
     for (size_t n = item * ROW_CHUNK; n < last; n++)
         for (size_t c = 0; c < t->c; c++) {
             if (job->sigma > 0)
-                margin_noise(job->io, t->c * t->m, n, c, t->h, job->sigma, noise);
+                margin_noise(job->io, t->stream, n, c, t->h, job->sigma, noise);
             job->codes[n * t->c + c] =
                 (uint8_t)walk_from(t, job->x + n * t->d, c, 0, 0, job->sigma > 0 ? noise : NULL);
         }
@@ -484,7 +486,7 @@ static void margins_item(void *arg, size_t item)
             const real *g = job->saved.leaf_grad + (n * t->c + c) * t->k;
             real *dh = job->saved.dmargin + (n * t->c + c) * job->per_codebook;
             if (noise)
-                margin_noise(io, t->c * t->m, n, c, t->h, job->sigma, noise_values);
+                margin_noise(io, t->stream, n, c, t->h, job->sigma, noise_values);
             if (t->lookup->estimator == NIMBUS_ESTIMATOR_FLIP)
                 flip_margins(t, x, c, code, g, noise, dh);
             else
