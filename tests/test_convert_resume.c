@@ -2,11 +2,8 @@
  *
  * The kill test runs this program again as a child ("--child ...") and kills it at random moments;
  * NIMBUS_KILLS sets how often. */
-#include <signal.h>
-#include <sys/wait.h>
-#include <time.h>
-
 #include "convert_maker.h"
+#include "kill_child.h"
 
 /* Five layers, each trained on its own, then together: all kinds of checkpoints there are. */
 static nimbus_net *deep_net(const nimbus_data *data)
@@ -362,34 +359,6 @@ static int child(const char *checkpoint, const char *net_path)
     nimbus_net_free(teacher);
     nimbus_data_free(data);
     return status == NIMBUS_OK ? 0 : 3;
-}
-
-/* Starts a child and kills it after a random part of `span` seconds, unless span is 0. Returns
- * whether it was killed. */
-static bool run_child(const char *checkpoint, const char *result, uint64_t round, double span)
-{
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        execl("/proc/self/exe", "test_convert_resume", "--child", checkpoint, result, (char *)NULL);
-        _exit(127);
-    }
-    if (span > 0) {
-        double seconds = span * nimbus_random_uniform(1, 1, round);
-        struct timespec wait = {.tv_sec = (time_t)seconds,
-                                .tv_nsec = (long)(1e9 * (seconds - floor(seconds)))};
-        (void)nanosleep(&wait, NULL);
-        (void)kill(pid, SIGKILL);
-    }
-    int how = 0;
-    assert_int_equal(waitpid(pid, &how, 0), pid);
-    if (WIFSIGNALED(how)) {
-        assert_int_equal(WTERMSIG(how), SIGKILL);
-        return true;
-    }
-    assert_true(WIFEXITED(how));
-    assert_int_equal(WEXITSTATUS(how), 0);
-    return false;
 }
 
 /* How far the checkpoint is, which must be whole: finished layers, 100 more once rounded, 200 once
