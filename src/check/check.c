@@ -69,14 +69,6 @@ static double distance_normalised(const distance *d)
     return spread > 0 ? d->squares / spread : d->squares > 0 ? INFINITY : 0;
 }
 
-static size_t largest(const real *scores, size_t n)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        best = scores[i] > scores[best] ? i : best;
-    return best;
-}
-
 static nimbus_status set_all(nimbus_net *net, nimbus_layer_state to, nimbus_error *error)
 {
     for (size_t i = 0; i < net->n_layers; i++) {
@@ -169,8 +161,8 @@ static nimbus_status check_program(checking *c, size_t first, size_t n, size_t *
         c->y[i] = (real)c->scores[i] * (real)scale;
     distance_add(&c->integer, net, c->y, n);
     for (size_t r = 0; r < n; r++) {
-        size_t a = largest(net + r * c->n_outputs, c->n_outputs);
-        size_t b = largest(c->y + r * c->n_outputs, c->n_outputs);
+        size_t a = nimbus_argmax(net + r * c->n_outputs, c->n_outputs);
+        size_t b = nimbus_argmax(c->y + r * c->n_outputs, c->n_outputs);
         out->decisions_changed += a != b;
         *correct += labels && (int32_t)b == labels[first + r];
     }

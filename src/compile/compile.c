@@ -221,9 +221,7 @@ static nimbus_cut cut_of_sum(const nimbus_step_build *before, size_t column, dou
         const nimbus_post *post = &before->post;
         double a = post->a2[column] * before->alpha[column];
         double b = post->a2[column] * before->beta[column] + post->b2[column];
-        if (a == 0)
-            return (nimbus_cut){.at = b > t ? -INFINITY : INFINITY};
-        return (nimbus_cut){.at = (t - b) / a, .flipped = a < 0};
+        return nimbus_cut_affine(a, b, t);
     }
     cut = nimbus_post_cut(&before->post, column, t);
     cut.at = (cut.at - before->constant[column]) / before->unit[column];

@@ -41,6 +41,9 @@ typedef struct nimbus_cut {
     bool flipped;
 } nimbus_cut;
 
+/* Cut of `a * v + b > t`. */
+nimbus_cut nimbus_cut_affine(double a, double b, double t);
+
 /* Pulls the comparison back through the normal form of column m; not for GELU. */
 nimbus_cut nimbus_post_cut(const nimbus_post *post, size_t m, double t);
 

@@ -103,8 +103,7 @@ nimbus_status nimbus_post_fold(const nimbus_net *net, size_t first, size_t last,
     return NIMBUS_OK;
 }
 
-/* Cut of a * v + b against t. */
-static nimbus_cut pull_affine(double a, double b, double t)
+nimbus_cut nimbus_cut_affine(double a, double b, double t)
 {
     if (a == 0)
         return (nimbus_cut){.at = b > t ? -INFINITY : INFINITY};
@@ -136,7 +135,7 @@ static nimbus_cut settle(nimbus_cut cut)
 
 nimbus_cut nimbus_post_cut(const nimbus_post *post, size_t m, double t)
 {
-    nimbus_cut cut = settle(pull_affine(post->a2[m], post->b2[m], t));
+    nimbus_cut cut = settle(nimbus_cut_affine(post->a2[m], post->b2[m], t));
     if (isinf(cut.at))
         return cut;
     bool flipped = cut.flipped;
@@ -146,7 +145,7 @@ nimbus_cut nimbus_post_cut(const nimbus_post *post, size_t m, double t)
         return (nimbus_cut){.at = INFINITY};
     if (isinf(cut.at))
         return cut;
-    nimbus_cut inner = pull_affine(post->a1[m], post->b1[m], cut.at);
+    nimbus_cut inner = nimbus_cut_affine(post->a1[m], post->b1[m], cut.at);
     if (isinf(inner.at)) { /* a constant value, which may lie on the cut itself */
         bool answer = flipped ? post->b1[m] < cut.at : post->b1[m] > cut.at;
         return (nimbus_cut){.at = answer ? -INFINITY : INFINITY};

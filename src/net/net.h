@@ -22,8 +22,8 @@ typedef float real;
 
 #define NIMBUS_MAX_LAYER_INPUTS 8
 #define NIMBUS_MAX_LAYER_PARAMS 8
-#define NIMBUS_MAX_LAYERS 4096
-#define NIMBUS_MAX_WIDTH (1u << 24)
+#define NIMBUS_MAX_LAYERS       4096
+#define NIMBUS_MAX_WIDTH        (1u << 24)
 
 /* Shape of one row's output: channels x height x width; vectors have height = width = 1. */
 typedef struct nimbus_shape {
@@ -120,8 +120,8 @@ nimbus_net *nimbus_net_new(void); /* empty; NULL: out of memory */
  * made from the type and a number; else letters, digits, '_', '-'), number, units, bare and, for
  * `input`, in_shape; the rest is ignored. A bare linear layer needs nimbus_lookup_attach next. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_layer *proto,
-                                               const size_t *inputs, size_t n_inputs,
-                                               uint64_t seed, nimbus_error *error);
+                                               const size_t *inputs, size_t n_inputs, uint64_t seed,
+                                               nimbus_error *error);
 
 /* Adds a parameter to a layer during setup: zeroed value of the given shape. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_layer_add_param(nimbus_layer *layer, const char *name,
@@ -142,8 +142,7 @@ size_t nimbus_net_first_trained(const nimbus_net *net, size_t from);
 
 /* First param value that is NaN or infinite, as an error NIMBUS_ERR_VALUE naming layer, param and
  * index; NIMBUS_OK if all are finite. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_net_check_finite(const nimbus_net *net,
-                                                        nimbus_error *error);
+NIMBUS_MUST_CHECK nimbus_status nimbus_net_check_finite(const nimbus_net *net, nimbus_error *error);
 
 /* ---- pass.c: running a net over a batch -------------------------------------------------- */
 
@@ -188,9 +187,9 @@ void nimbus_gemm(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, real 
 
 typedef struct nimbus_loss_options {
     nimbus_loss kind;
-    real label_smoothing;     /* softmax cross-entropy: mass spread over all classes */
-    real distill;             /* 0..1: weight of the teacher's part */
-    real temperature;         /* of the distillation softmax; its gradient is scaled by T^2 */
+    real label_smoothing; /* softmax cross-entropy: mass spread over all classes */
+    real distill;         /* 0..1: weight of the teacher's part */
+    real temperature;     /* of the distillation softmax; its gradient is scaled by T^2 */
 } nimbus_loss_options;
 
 /* Mean loss over n rows of m outputs and, if dy is given, its gradient. target is [n][m]: class
@@ -203,6 +202,9 @@ double nimbus_loss_value(const nimbus_loss_options *options, size_t n, size_t m,
 
 /* Rows first..first+n-1 of a data set as reals, out is [n][D]. */
 void nimbus_rows_read(const nimbus_data *data, size_t first, size_t n, real *out);
+
+/* Index of the largest of m outputs, the first of several. */
+size_t nimbus_argmax(const real *y, size_t m);
 
 /* ---- netfile.c: the .net file (safetensors, the graph in its metadata) -------------------- */
 

@@ -20,6 +20,15 @@ void nimbus_rows_read(const nimbus_data *data, size_t first, size_t n, real *out
     }
 }
 
+size_t nimbus_argmax(const real *y, size_t m)
+{
+    size_t best = 0;
+    for (size_t j = 1; j < m; j++)
+        if (y[j] > y[best])
+            best = j;
+    return best;
+}
+
 nimbus_status nimbus_net_predict(const nimbus_net *net, const nimbus_data *data, unsigned n_threads,
                                  float *outputs, nimbus_error *error)
 {

@@ -3,15 +3,6 @@
 
 #include "train/train.h"
 
-size_t nimbus_argmax(const real *y, size_t m)
-{
-    size_t best = 0;
-    for (size_t j = 1; j < m; j++)
-        if (y[j] > y[best])
-            best = j;
-    return best;
-}
-
 nimbus_status nimbus_evaluate_pass(nimbus_pass *pass, const nimbus_data *data,
                                    nimbus_evaluation *out, nimbus_error *error)
 {

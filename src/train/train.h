@@ -122,9 +122,6 @@ static inline uint64_t nimbus_random_stream(nimbus_purpose purpose, uint64_t ste
 NIMBUS_MUST_CHECK nimbus_status nimbus_evaluate_pass(nimbus_pass *pass, const nimbus_data *data,
                                                      nimbus_evaluation *out, nimbus_error *error);
 
-/* Index of the largest of m values, the first of equals. */
-size_t nimbus_argmax(const real *y, size_t m);
-
 #define NIMBUS_EVALUATE_ROWS 512
 
 #endif
