@@ -134,6 +134,61 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_run(const nimbus_program *prog
 /* Name of the instruction set the kernels were chosen for: "c", "avx2", ... */
 NIMBUS_API const char *nimbus_isa(const nimbus_program *program);
 
+/* ---- one product on its own ---------------------------------------------------------------------
+ *
+ * y = bias + x W^T of a single layer as trees and tables, for callers who bring the rest of the
+ * network themselves. All arrays are plain and column-major: column d of x is the n_rows bytes at
+ * x + d * x_stride, codes of codebook c are at codes + c * codes_stride, output m of all rows is at
+ * y + m * y_stride. So n_rows = 1 with strides of 1 is simply one row. */
+typedef struct nimbus_product nimbus_product;
+
+typedef struct nimbus_product_arrays {
+    size_t size;              /* sizeof(nimbus_product_arrays) */
+    size_t n_inputs;          /* D, at most 2^24, as M and C are */
+    size_t n_outputs;         /* M */
+    size_t n_codebooks;       /* C */
+    size_t n_levels;          /* H, 1..8 */
+    const uint32_t *columns;  /* [C][H]: the column that a level of a tree reads, below D */
+    const int8_t *thresholds; /* [C][K-1]: nodes in heap order; right if x > threshold */
+    const int8_t *tables;     /* [C][K][M]: what a codebook adds to each output */
+    const int32_t *bias;      /* [M], or NULL for zeros */
+} nimbus_product_arrays;
+
+/* Copies the arrays into the layouts of this CPU's kernels. Owned by the caller
+ * (nimbus_product_free); NULL on failure. Immutable, as a program is. Errors: ARGUMENT, LIMIT (a
+ * sum could leave 32 bits), MEMORY. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_product_new(const nimbus_product_arrays *arrays,
+                                                              nimbus_product **out,
+                                                              nimbus_error *error);
+NIMBUS_API void nimbus_product_free(nimbus_product *product); /* NULL is allowed */
+
+/* Bytes of scratch for any of the calls below, for any number of rows. */
+NIMBUS_API size_t nimbus_product_scratch_size(const nimbus_product *product);
+
+/* codes[c * codes_stride + r]: the leaf, 0..K-1, that row r reaches in tree c. Reads and writes
+ * nothing but the n_rows bytes of each column. Strides are at least n_rows. Error: ARGUMENT. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_encode(const nimbus_product *product,
+                                                         const int8_t *x, size_t x_stride,
+                                                         size_t n_rows, uint8_t *codes,
+                                                         size_t codes_stride, void *scratch);
+
+/* sums[m * sums_stride + r] = bias[m] + sum over c of tables[c][code][m]. Every code must be below
+ * K: this is not checked. Error: ARGUMENT. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_lookup(const nimbus_product *product,
+                                                         const uint8_t *codes, size_t codes_stride,
+                                                         size_t n_rows, int32_t *sums,
+                                                         size_t sums_stride, void *scratch);
+
+/* The same sums as i8 activations: y = sum >> shift (floor), clamped to -128..127; shift 0..24. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_lookup_i8(const nimbus_product *product,
+                                                            const uint8_t *codes,
+                                                            size_t codes_stride, size_t n_rows,
+                                                            unsigned shift, int8_t *y,
+                                                            size_t y_stride, void *scratch);
+
+/* Name of the instruction set the kernels were chosen for: "c", "avx2", ... */
+NIMBUS_API const char *nimbus_product_isa(const nimbus_product *product);
+
 /* "ok", "format", ... : the lower-case name of a status, for messages and JSON. */
 NIMBUS_API const char *nimbus_status_name(nimbus_status status);
 
