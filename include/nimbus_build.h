@@ -406,8 +406,14 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_convert(
 
 typedef struct nimbus_compile_options {
     size_t size;
-    const nimbus_data *calibration; /* needed for layers left exact: ranges of their inputs */
+    const nimbus_data *calibration; /* needed for exact layers: ranges of their inputs, fits */
     unsigned n_threads;
+    /* Lookup layers to compile as exact int8 products: names with commas between, "*" for all;
+     * NULL: none. Their weights are the float net's, or those that conversion left in the net.
+     * Among lookup layers they are fitted to what these expect, on the calibration rows; all
+     * together, with a float net, they are the float net in int8. */
+    const char *exact;
+    const nimbus_net *float_net; /* the net this one was converted from; NULL: not at hand */
 } nimbus_compile_options;
 #define NIMBUS_COMPILE_OPTIONS_INIT                                                                \
     {                                                                                              \
@@ -416,7 +422,9 @@ typedef struct nimbus_compile_options {
 
 /* Makes the integer program of a converted (or plain float) net: a .nimbus file's bytes, freed
  * with nimbus_compile_free. Errors: UNSUPPORTED (a layer that no step can express, by name),
- * ARGUMENT (no calibration data though a layer is exact), LIMIT (sums that could overflow 32
+ * ARGUMENT (no calibration data though a layer is exact; an unknown name in `exact`), MISMATCH (a
+ * float net or calibration data that do not fit), STATE (`exact` names a layer without weights),
+ * VALUE (calibration data that nothing can be fitted to), LIMIT (sums that could overflow 32
  * bits), MEMORY. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_compile(const nimbus_net *net,
                                                           const nimbus_compile_options *options,
@@ -428,6 +436,47 @@ NIMBUS_API void nimbus_compile_free(void *bytes);
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status
 nimbus_compile_to_file(const nimbus_net *net, const nimbus_compile_options *options,
                        const char *path, nimbus_error *error);
+
+typedef struct nimbus_choose_options {
+    size_t size;
+    size_t batch;   /* rows a call of nimbus_run will have, 0: 256; at most 65,536 */
+    double seconds; /* CPU time for each comparison of two programs, 0: 0.1 */
+    nimbus_progress_fn progress;
+    void *progress_user;
+} nimbus_choose_options;
+#define NIMBUS_CHOOSE_OPTIONS_INIT                                                                 \
+    {                                                                                              \
+        .size = sizeof(nimbus_choose_options)                                                      \
+    }
+
+typedef struct nimbus_choose_layer {
+    char name[48];
+    nimbus_step_kind kind; /* chosen */
+    /* Of the whole program with this layer as one or the other, and those after it already
+     * chosen, ns a row; NaN if it could be one only. */
+    double lookup_ns, exact_ns;
+} nimbus_choose_layer;
+
+typedef struct nimbus_choose_report {
+    size_t n_layers; /* steps of the program */
+    nimbus_choose_layer layers[NIMBUS_REPORT_LAYERS];
+    char exact[NIMBUS_REPORT_LAYERS * 48]; /* the choice, for nimbus_compile_options.exact */
+    size_t batch;
+    /* ns a row of the program with every layer a lookup, with every layer exact that can be, and
+     * of the chosen one; NaN if there was no choice */
+    double lookup_ns, exact_ns, chosen_ns;
+} nimbus_choose_report;
+
+/* Finds the layers to make exact for the program that is fastest on this CPU, of those in which
+ * each lookup layer with weights (its own, or those of options->float_net) is a lookup or an exact
+ * step. Compiles and times one program more than there are such layers, on calibration rows and on
+ * the calling thread: pin it to a core first. The choice is never slower than all lookup or all
+ * exact as far as can be measured; it depends on the machine, and on noise. Errors: those of
+ * nimbus_compile; ARGUMENT (no calibration data, or options->exact is set), LIMIT (more than
+ * NIMBUS_REPORT_LAYERS linear layers), CANCELLED. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_compile_choose(
+    const nimbus_net *net, const nimbus_compile_options *options,
+    const nimbus_choose_options *choose, nimbus_choose_report *out, nimbus_error *error);
 
 /* ===================================================================================== check */
 

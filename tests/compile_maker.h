@@ -230,7 +230,7 @@ static inline recipe plain_recipe(uint64_t seed)
  */
 
 /* Word `index` of the header of a step. */
-static uint32_t step_word(const nimbus_buffer *program, size_t step, size_t index)
+static inline uint32_t step_word(const nimbus_buffer *program, size_t step, size_t index)
 {
     nimbus_section *sections;
     size_t n;
@@ -244,7 +244,7 @@ static uint32_t step_word(const nimbus_buffer *program, size_t step, size_t inde
     return word;
 }
 
-static uint32_t shift_of(const nimbus_net *net, size_t step)
+static inline uint32_t shift_of(const nimbus_net *net, size_t step)
 {
     nimbus_buffer bytes = compiled(net, NULL, 1);
     uint32_t shift = step_word(&bytes, step, 8);

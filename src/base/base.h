@@ -109,7 +109,7 @@ typedef struct nimbus_section {
     size_t size;
 } nimbus_section;
 
-#define NIMBUS_TAG(a, b, c, d) \
+#define NIMBUS_TAG(a, b, c, d)                                                                     \
     ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
 #define NIMBUS_MAX_SECTIONS 4096
 
@@ -130,8 +130,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_container_read(const void *bytes, size_t 
 
 /* Reads a regular file, or standard input for "-", of at most `limit` bytes; the buffer is freed
  * with nimbus_buffer_free. Errors: IO, LIMIT, MEMORY; the message names the path. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_file_read(const char *path, size_t limit,
-                                                 nimbus_buffer *out, nimbus_error *error);
+NIMBUS_MUST_CHECK nimbus_status nimbus_file_read(const char *path, size_t limit, nimbus_buffer *out,
+                                                 nimbus_error *error);
 
 /* Replaces path by these bytes so that at every moment either the old or the new content is there,
  * whole: temporary file beside it, write, fsync, rename, fsync of the folder. On failure the old
@@ -162,7 +162,8 @@ unsigned nimbus_thread_count(unsigned n_threads); /* resolves 0 */
 
 /* ---- clock.c ----------------------------------------------------------------------------- */
 
-double nimbus_seconds(void); /* since some fixed moment, unaffected by clock changes */
+double nimbus_seconds(void);     /* since some fixed moment, unaffected by clock changes */
+double nimbus_cpu_seconds(void); /* spent by this thread */
 
 /* ---- fault injection, in test builds only (NIMBUS_TEST_HOOKS) ----------------------------- */
 #ifdef NIMBUS_TEST_HOOKS

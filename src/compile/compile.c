@@ -551,8 +551,8 @@ done:
     return status;
 }
 
-nimbus_status nimbus_compile(const nimbus_net *net, const nimbus_compile_options *options,
-                             void **bytes, size_t *n_bytes, nimbus_error *error)
+nimbus_status nimbus_compile_net(const nimbus_net *net, const nimbus_compile_options *options,
+                                 bool fitted, void **bytes, size_t *n_bytes, nimbus_error *error)
 {
     static const nimbus_compile_options defaults = NIMBUS_COMPILE_OPTIONS_INIT;
     compilation c = {.options = options ? options : &defaults};
@@ -567,6 +567,7 @@ nimbus_status nimbus_compile(const nimbus_net *net, const nimbus_compile_options
                            "NIMBUS_COMPILE_OPTIONS_INIT",
                            c.options->size, sizeof *options);
     if ((status = nimbus_net_copy(net, &c.net, error)) || (status = find_steps(&c, error)) ||
+        (status = nimbus_stand_ins_make(c.net, c.options, fitted, error)) ||
         (status = make_steps(&c, error)) || (status = write_program(&c, &out, error)))
         goto done;
     *bytes = out.bytes;
@@ -582,6 +583,12 @@ done:
     nimbus_free(c.input_ranges);
     nimbus_net_free(c.net);
     return status;
+}
+
+nimbus_status nimbus_compile(const nimbus_net *net, const nimbus_compile_options *options,
+                             void **bytes, size_t *n_bytes, nimbus_error *error)
+{
+    return nimbus_compile_net(net, options, true, bytes, n_bytes, error);
 }
 
 void nimbus_compile_free(void *bytes)

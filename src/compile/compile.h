@@ -84,8 +84,32 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_step_build_write(const nimbus_step_build 
                                                         const nimbus_step_build *before,
                                                         nimbus_buffer *out, nimbus_error *error);
 
+/* ---- stand_in.c: exact products in the place of lookup layers ---------------------------------
+ */
+
+/* Turns the layers of options->exact, in this copy of a converted net, into matrix products;
+ * `fitted` false leaves out the fit to calibration rows, which changes accuracy but not speed.
+ * Errors: ARGUMENT, STATE, MISMATCH, VALUE, MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_stand_ins_make(nimbus_net *net,
+                                                      const nimbus_compile_options *options,
+                                                      bool fitted, nimbus_error *error);
+
+/* ---- compile.c --------------------------------------------------------------------------------
+ */
+
+/* nimbus_compile, with or without fitting stand-ins. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_compile_net(const nimbus_net *net,
+                                                   const nimbus_compile_options *options,
+                                                   bool fitted, void **bytes, size_t *n_bytes,
+                                                   nimbus_error *error);
+
 /* ---- range.c: what values occur ----------------------------------------------------------------
  */
+
+/* That there are rows, and as wide as the net's. Error: MISMATCH. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_calibration_check(const nimbus_net *net,
+                                                         const nimbus_data *data,
+                                                         nimbus_error *error);
 
 typedef struct nimbus_range {
     double low, high;

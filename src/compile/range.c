@@ -11,6 +11,18 @@ static void widen(nimbus_range *range, real value)
     range->high = (double)value > range->high ? (double)value : range->high;
 }
 
+nimbus_status nimbus_calibration_check(const nimbus_net *net, const nimbus_data *data,
+                                       nimbus_error *error)
+{
+    const nimbus_data_info *info = nimbus_data_get_info(data);
+    size_t d = nimbus_shape_width(net->layers[0].shape);
+    if (info->n_features != d || info->n_rows == 0)
+        return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
+                           "calibration data has %zu rows of %zu features, expected rows of %zu",
+                           info->n_rows, info->n_features, d);
+    return NIMBUS_OK;
+}
+
 nimbus_status nimbus_ranges_measure(nimbus_net *net, const nimbus_data *data, unsigned n_threads,
                                     nimbus_range **layers, nimbus_range **inputs,
                                     nimbus_error *error)
@@ -23,11 +35,8 @@ nimbus_status nimbus_ranges_measure(nimbus_net *net, const nimbus_data *data, un
 
     *layers = NULL;
     *inputs = NULL;
-    if (info->n_features != d || info->n_rows == 0)
-        return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
-                           "calibration data has %zu rows of %zu features, expected rows of %zu",
-                           info->n_rows, info->n_features, d);
-    if ((status = nimbus_pass_new(net, 0, BATCH, n_threads, &pass, error)))
+    if ((status = nimbus_calibration_check(net, data, error)) ||
+        (status = nimbus_pass_new(net, 0, BATCH, n_threads, &pass, error)))
         return status;
     *layers = nimbus_alloc(net->n_layers, sizeof **layers);
     *inputs = nimbus_alloc(d, sizeof **inputs);
