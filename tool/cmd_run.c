@@ -7,7 +7,7 @@
 
 #include "rows.h"
 
-#define BLOCK 1024
+#define BLOCK 4096 /* rows: enough for some threads, and little to wait for */
 
 typedef struct run_arguments {
     common_arguments common;
@@ -37,7 +37,7 @@ const nimbus_verb verb_run = {
              "without end. A name ending in .gz is decompressed.",
     .examples = {"nimbus run mnist.nimbus t10k-images-idx3-ubyte.gz -o classes.csv",
                  "tail -f flows.csv | nimbus run flows.nimbus - --json"},
-    .groups = GROUP_DATA | GROUP_SPLIT,
+    .groups = GROUP_DATA | GROUP_SPLIT | GROUP_THREADS,
     .options = entries,
     .n_options = sizeof entries / sizeof *entries,
     .min_files = 1,
@@ -175,21 +175,21 @@ static void put_row(const result_file *r, size_t row, const int32_t *scores)
     fputc('\n', r->file);
 }
 
-static nimbus_status run_all(const model *m, rows_reader *rows, result_file *r, nimbus_error *error)
+static nimbus_status run_all(const model *m, size_t n_threads, rows_reader *rows, result_file *r,
+                             nimbus_error *error)
 {
     const nimbus_program_info *info = nimbus_info(m->program);
     const size_t stride = info->n_inputs * (info->input_dtype == NIMBUS_U8 ? 1 : 4);
-    void *scratch = malloc(nimbus_scratch_size(m->program, BLOCK));
-    int32_t *scores = malloc(BLOCK * info->n_outputs * sizeof *scores);
-    nimbus_status status = NIMBUS_OK;
-    if (!scratch || !scores)
-        status = tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
+    int32_t *scores = calloc(info->n_outputs, BLOCK * sizeof *scores);
+    row_runner *runner = NULL;
+    nimbus_status status = scores ? runner_new(m->program, BLOCK, n_threads, &runner, error)
+                                  : tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
     while (!status) {
         const void *block;
         size_t n;
         if ((status = rows_next(rows, BLOCK, &block, &n, error)) || n == 0)
             break;
-        if ((status = nimbus_run(m->program, block, stride, n, scores, scratch)))
+        if ((status = runner_run(runner, block, stride, n, scores)))
             status = tool_error(error, status, "the program refused row %zu", r->n_rows + 1);
         if (!status && r->n_rows == 0)
             put_head(r);
@@ -199,7 +199,7 @@ static nimbus_status run_all(const model *m, rows_reader *rows, result_file *r, 
         if (!status && (fflush(r->file) != 0 || ferror(r->file)))
             status = write_error(r, error);
     }
-    free(scratch);
+    runner_free(runner);
     free(scores);
     return status;
 }
@@ -247,7 +247,7 @@ static int run_run(int argc, char **argv)
         goto done;
     }
     if (!(status = result_open(&result, &args, &m, &error)))
-        status = run_all(&m, rows, &result, &error);
+        status = run_all(&m, args.common.threads, rows, &result, &error);
     status = result_close(&result, status, &error);
     if (!status && args.output)
         note(&args.common, "%s: %zu rows", args.output, result.n_rows);

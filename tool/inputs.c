@@ -8,10 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tool.h"
+#include "rows.h"
 
 #define PROGRAM_MAGIC "NIMBUS\r\n"
-#define ROWS_AT_ONCE  4096
 
 nimbus_status tool_error(nimbus_error *error, nimbus_status status, const char *format, ...)
 {
@@ -194,14 +193,14 @@ nimbus_status net_open(const char *path, nimbus_net **out, nimbus_error *error)
 }
 
 nimbus_status program_outputs(const nimbus_program *program, const nimbus_data *data,
-                              float **outputs, nimbus_error *error)
+                              size_t n_threads, float **outputs, nimbus_error *error)
 {
     const nimbus_program_info *info = nimbus_info(program);
     const nimbus_data_info *have = nimbus_data_get_info(data);
-    nimbus_status status = NIMBUS_OK;
     size_t m = info->n_outputs, stride = info->n_inputs * (info->input_dtype == NIMBUS_U8 ? 1 : 4);
-    void *scratch = NULL;
-    int32_t *scores = NULL;
+    size_t n_rows = have->n_rows ? have->n_rows : 1;
+    row_runner *runner = NULL;
+    nimbus_status status;
 
     *outputs = NULL;
     if (have->n_features != info->n_inputs || have->dtype != info->input_dtype)
@@ -209,31 +208,26 @@ nimbus_status program_outputs(const nimbus_program *program, const nimbus_data *
                           "the program reads %zu %s values a row, but the data has %zu %s values",
                           info->n_inputs, info->input_dtype == NIMBUS_U8 ? "u8" : "f32",
                           have->n_features, have->dtype == NIMBUS_U8 ? "u8" : "f32");
-    *outputs = calloc(have->n_rows ? have->n_rows : 1, m * sizeof **outputs);
-    scratch = malloc(nimbus_scratch_size(program, ROWS_AT_ONCE));
-    scores = calloc(ROWS_AT_ONCE, m * sizeof *scores);
-    if (!*outputs || !scratch || !scores) {
+    float *values = calloc(n_rows, m * sizeof *values);
+    int32_t *scores = calloc(n_rows, m * sizeof *scores);
+    if (!values || !scores) {
         status = tool_error(error, NIMBUS_ERR_MEMORY, "out of memory for the outputs of %zu rows",
                             have->n_rows);
         goto done;
     }
-    const char *rows = nimbus_data_features(data);
-    for (size_t at = 0; at < have->n_rows; at += ROWS_AT_ONCE) {
-        size_t n = have->n_rows - at < ROWS_AT_ONCE ? have->n_rows - at : ROWS_AT_ONCE;
-        status = nimbus_run(program, rows + at * stride, stride, n, scores, scratch);
-        if (status) {
-            status = tool_error(error, status, "the program refused rows from %zu on", at);
-            goto done;
-        }
-        for (size_t i = 0; i < n * m; i++)
-            (*outputs)[at * m + i] = (float)scores[i] * info->output_scale;
+    if ((status = runner_new(program, have->n_rows, n_threads, &runner, error)))
+        goto done;
+    if ((status = runner_run(runner, nimbus_data_features(data), stride, have->n_rows, scores))) {
+        status = tool_error(error, status, "the program refused the rows");
+        goto done;
     }
+    for (size_t i = 0; i < have->n_rows * m; i++)
+        values[i] = (float)scores[i] * info->output_scale;
+    *outputs = values;
+    values = NULL;
 done:
-    if (status) {
-        free(*outputs);
-        *outputs = NULL;
-    }
-    free(scratch);
+    runner_free(runner);
+    free(values);
     free(scores);
     return status;
 }
@@ -288,7 +282,7 @@ nimbus_status model_evaluate(const model *m, const nimbus_data *data, unsigned n
     if (m->net)
         return nimbus_evaluate(m->net, data, n_threads, out, error);
     float *outputs;
-    nimbus_status status = program_outputs(m->program, data, &outputs, error);
+    nimbus_status status = program_outputs(m->program, data, n_threads, &outputs, error);
     if (status)
         return status;
     *out = outputs_evaluate(outputs, m->n_outputs, data);

@@ -1,4 +1,5 @@
-/* rows.h - rows of network inputs from a file or standard input, a block at a time */
+/* rows.h - rows of network inputs from a file or standard input, a block at a time, and a program
+ * run on them by several threads */
 #ifndef NIMBUS_TOOL_ROWS_H
 #define NIMBUS_TOOL_ROWS_H
 
@@ -31,5 +32,17 @@ nimbus_status rows_next(rows_reader *reader, size_t max_rows, const void **rows,
 /* Cells of a table that had no value of their own so far: see nimbus_data_gaps. */
 void rows_gaps(const rows_reader *reader, size_t *n_filled, size_t *n_unknown);
 void rows_close(rows_reader *reader);
+
+/* ---- runner.c ----------------------------------------------------------------------------- */
+
+typedef struct row_runner row_runner;
+
+/* For up to max_rows rows at once; n_threads 0: all cores. The program stays the caller's. */
+nimbus_status runner_new(const nimbus_program *program, size_t max_rows, size_t n_threads,
+                         row_runner **out, nimbus_error *error) NIMBUS_MUST_CHECK;
+/* As nimbus_run: the same scores for any number of threads. */
+nimbus_status runner_run(row_runner *runner, const void *rows, size_t row_stride, size_t n_rows,
+                         int32_t *scores) NIMBUS_MUST_CHECK;
+void runner_free(row_runner *runner);
 
 #endif

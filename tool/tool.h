@@ -171,7 +171,8 @@ char *schema_of_metadata(const char *metadata, json_t **classes); /* malloc'd or
 /* Scores [N][n_outputs] of a program over all rows of data, times its output scale; freed with
  * free(). Errors: MISMATCH, MEMORY. */
 nimbus_status program_outputs(const nimbus_program *program, const nimbus_data *data,
-                              float **outputs, nimbus_error *error) NIMBUS_MUST_CHECK;
+                              size_t n_threads, float **outputs,
+                              nimbus_error *error) NIMBUS_MUST_CHECK;
 /* One row per split of a table with align "lrrr" (rows, accuracy, loss), and the same as JSON. */
 nimbus_status splits_evaluate(const nimbus_net *net, const data_splits *splits, unsigned n_threads,
                               table *t, json_t *json, nimbus_error *error) NIMBUS_MUST_CHECK;
