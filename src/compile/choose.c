@@ -3,7 +3,7 @@
  * From the faster of all-lookup and all-exact one layer after another changes its kind, and stays
  * changed if the whole program became faster by more than noise: what a layer costs depends on its
  * neighbours, since only an exact layer reads every column of the one before it. At the end the
- * result meets the two it began with once more.
+ * result meets the two that it began with once more, freshly compiled.
  *
  * Two programs are compared by turns on the same rows, in thread CPU time: the figure is the median
  * over rounds of the ratio within a round. */
@@ -16,6 +16,7 @@
 
 enum { ROUNDS = 21, MAX_ROWS = 4096, MAX_BATCH = 1 << 16 };
 #define FASTER  0.98 /* of the time before: what a change of kind must reach to be kept */
+#define WORTH   1.01 /* all lookups are returned unless they take so much longer than the choice */
 #define SECONDS 0.1
 
 /* A program and how it came about. */
@@ -86,11 +87,6 @@ static nimbus_status candidate_new(const choosing *c, const bool *exact, candida
 done:
     nimbus_compile_free(bytes);
     return status;
-}
-
-static bool same_kinds(const choosing *c, const candidate *a, const candidate *b)
-{
-    return memcmp(a->exact, b->exact, c->n_layers * sizeof *a->exact) == 0;
 }
 
 static void swap(candidate *a, candidate *b)
@@ -218,53 +214,67 @@ done:
     return status;
 }
 
-/* Puts `other`, one of the two programs that the choice must not lose to, in the place of *best if
- * it is faster. *ratio: its time over that of the best now. */
-static nimbus_status challenge(choosing *c, candidate *best, candidate *other, const char *what,
-                               double *ratio, nimbus_error *error)
+/* Compares *best (a) with the program of these kinds (b), which takes its place if the ratio is
+ * below the limit. */
+static nimbus_status challenge(choosing *c, candidate *best, const bool *exact, double limit,
+                               const char *what, comparison *out, nimbus_error *error)
+{
+    candidate other = {0};
+    nimbus_status status;
+
+    if ((status = candidate_new(c, exact, &other, error)) ||
+        (status = compare(c, best, &other, what, out, error)))
+        goto done;
+    if (memcmp(best->exact, exact, c->n_layers * sizeof *exact) == 0)
+        out->ns_b = out->ns_a; /* the same program */
+    else if (out->ratio < limit)
+        swap(best, &other);
+done:
+    candidate_free(&other);
+    return status;
+}
+
+/* The faster of the two that all begins with. Exact layers change the outputs, so they must be
+ * worth it. */
+static nimbus_status begin(choosing *c, candidate *best, nimbus_error *error)
 {
     comparison result;
-    nimbus_status status = compare(c, best, other, what, &result, error);
-    if (status)
+    nimbus_status status = candidate_new(c, c->none, best, error);
+    return status ? status : challenge(c, best, c->flips, FASTER, "all layers", &result, error);
+}
+
+/* The result against both once more. All are compiled anew: where a program happens to lie in
+ * memory makes it faster or slower too. */
+static nimbus_status finish(choosing *c, candidate *best, nimbus_error *error)
+{
+    nimbus_choose_report *report = c->report;
+    candidate old = *best;
+    comparison with_exact, with_lookup;
+    nimbus_status status = candidate_new(c, old.exact, best, error);
+
+    candidate_free(&old);
+    if (status ||
+        (status = challenge(c, best, c->flips, 1, "all layers exact", &with_exact, error)) ||
+        (status = challenge(c, best, c->none, WORTH, "all layers as lookups", &with_lookup, error)))
         return status;
-    *ratio = same_kinds(c, best, other) ? 1 : result.ratio;
-    c->report->chosen_ns = result.ns_a;
-    if (*ratio < 1) {
-        swap(best, other);
-        c->report->chosen_ns = result.ns_b;
-    }
+    report->lookup_ns = with_lookup.ns_b;
+    report->exact_ns = with_exact.ns_b;
+    report->chosen_ns = memcmp(best->exact, c->none, c->n_layers * sizeof *c->none) == 0
+                            ? with_lookup.ns_b
+                            : with_lookup.ns_a;
     return NIMBUS_OK;
 }
 
 static nimbus_status choose(choosing *c, candidate *best, nimbus_error *error)
 {
-    nimbus_choose_report *report = c->report;
-    candidate lookup = {0}, exact = {0};
-    comparison first;
-    double of_lookup, of_exact;
-    nimbus_status status;
-
-    if ((status = candidate_new(c, c->none, &lookup, error)) ||
-        (status = candidate_new(c, c->flips, &exact, error)) ||
-        (status = compare(c, &lookup, &exact, "all layers", &first, error)) ||
-        (status = candidate_new(c, first.ratio < 1 ? c->flips : c->none, best, error)))
-        goto done;
+    nimbus_status status = begin(c, best, error);
     /* backwards: what a layer costs depends on how many of its columns the next one reads */
-    for (size_t i = c->n_layers, at = report->n_layers; i-- > 0;) {
+    for (size_t i = c->n_layers, at = c->report->n_layers; i-- > 0 && status == NIMBUS_OK;) {
         at -= c->net->layers[i].type == &nimbus_layer_linear;
-        if (c->flips[i] && (status = flip(c, best, i, &report->layers[at], error)))
-            goto done;
+        if (c->flips[i])
+            status = flip(c, best, i, &c->report->layers[at], error);
     }
-    if ((status = challenge(c, best, &lookup, "all layers as lookups", &of_lookup, error)) ||
-        (status = challenge(c, best, &exact, "all layers exact", &of_exact, error)))
-        goto done;
-    of_lookup = of_lookup < 1 ? 1 : of_lookup;
-    report->lookup_ns = report->chosen_ns * of_lookup / (of_exact < 1 ? of_exact : 1);
-    report->exact_ns = report->chosen_ns * (of_exact < 1 ? 1 : of_exact);
-done:
-    candidate_free(&lookup);
-    candidate_free(&exact);
-    return status;
+    return status ? status : finish(c, best, error);
 }
 
 /* ---- what is measured on --------------------------------------------------------------------- */
