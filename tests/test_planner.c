@@ -324,6 +324,25 @@ static void test_fit_helps(void **state)
     free_pair(&p);
 }
 
+/* Fits do not depend on the number of threads. */
+static void test_same_bytes(void **state)
+{
+    (void)state;
+    pair p = make_pair("mlp:16,12;bn", NIMBUS_F32, NULL);
+    nimbus_compile_options o = options_of(&p, "linear1,linear3", true);
+    void *bytes[3];
+    size_t n[3];
+    for (unsigned t = 0; t < 3; t++) {
+        o.n_threads = t;
+        CHECK(nimbus_compile(p.net, &o, &bytes[t], &n[t], &error));
+        assert_int_equal(n[t], n[0]);
+        assert_memory_equal(bytes[t], bytes[0], n[0]);
+    }
+    for (unsigned t = 0; t < 3; t++)
+        nimbus_compile_free(bytes[t]);
+    free_pair(&p);
+}
+
 /* Layers that conversion left exact stay as they are; none listed is none changed. */
 static void test_layers_exact_before(void **state)
 {
@@ -579,6 +598,7 @@ int main(void)
         cmocka_unit_test(test_all_exact_is_the_float_net),
         cmocka_unit_test(test_mixed_plans),
         cmocka_unit_test(test_fit_helps),
+        cmocka_unit_test(test_same_bytes),
         cmocka_unit_test(test_layers_exact_before),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_choice),
