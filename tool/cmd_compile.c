@@ -38,8 +38,8 @@ const nimbus_verb verb_compile = {
              "into them, drops columns that no tree reads, and writes one file that nimbus.h loads "
              "and runs. --data is needed only if some layers are exact: the ranges of their inputs "
              "are measured on its training rows (4096 unless --rows says otherwise). A plan other "
-             "than lookup changes outputs and accuracy, mostly for the better: lookup layers it "
-             "makes exact are fitted to those around them.",
+             "than lookup changes outputs, and accuracy for better or worse ('nimbus eval' tells), "
+             "though lookup layers it makes exact are fitted to those around them.",
     .examples = {"nimbus compile lookup.net -o mnist.nimbus",
                  "nimbus compile part-exact.net --data mnist",
                  "nimbus compile lookup.net --float float.net --plan auto --data mnist"},
