@@ -226,6 +226,16 @@ static int set_choice(const nimbus_verb *verb, const option_entry *option, const
     return usage_error(verb, "--%s: '%s' is none of %s", option->name, text, all);
 }
 
+static int add_text(const nimbus_verb *verb, const option_entry *option, const char *text,
+                    text_list *list)
+{
+    const size_t most = sizeof list->texts / sizeof *list->texts;
+    if (list->n == most)
+        return usage_error(verb, "--%s: given more than %zu times", option->name, most);
+    list->texts[list->n++] = text;
+    return -1;
+}
+
 static int set_option(const nimbus_verb *verb, const option_entry *option, const char *text,
                       void *args)
 {
@@ -240,6 +250,8 @@ static int set_option(const nimbus_verb *verb, const option_entry *option, const
             return usage_error(verb, "--%s: empty", option->name);
         *(const char **)field = text;
         return -1;
+    case OPTION_TEXTS:
+        return add_text(verb, option, text, field);
     case OPTION_COUNT:
     case OPTION_NUMBER:
         return set_number(verb, option, text, field);

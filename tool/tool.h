@@ -18,11 +18,17 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 typedef enum option_kind {
     OPTION_FLAG,   /* int, set to 1 */
     OPTION_TEXT,   /* const char * */
+    OPTION_TEXTS,  /* text_list: may be given several times */
     OPTION_COUNT,  /* size_t in min..max */
     OPTION_NUMBER, /* double in min..max */
     OPTION_SEED,   /* uint64_t */
     OPTION_CHOICE  /* int, index into choices */
 } option_kind;
+
+typedef struct text_list {
+    size_t n;
+    const char *texts[16];
+} text_list;
 
 typedef struct option_entry {
     const char *name; /* without the dashes */
