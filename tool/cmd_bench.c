@@ -1,21 +1,51 @@
-/* cmd_bench.c - nimbus bench: ns per row of a program beside oneDNN int8 and OpenBLAS floats */
-#include <math.h>
+/* cmd_bench.c - nimbus bench: a program beside int8 and float forms of the same net */
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "bench_table.h"
 
 #define DEMO_PROGRAM "build/demo/digits.nimbus"
 #define DEMO_FLOAT   "build/demo/float.net"
+#define BATCHES      "1,16,64,256,1024"
 
 typedef struct bench_arguments {
     common_arguments common;
-    const char *float_net;
+    const char *float_net, *batches, *isa_limit, *html, *ort_dir, *onnx;
+    text_list layers;
+    size_t rounds;
+    int no_latency, peak, sweep, ort;
 } bench_arguments;
 
+#define FIELD(name) offsetof(bench_arguments, name)
 static const option_entry entries[] = {
-    {"float", 0, OPTION_TEXT, "FILE", offsetof(bench_arguments, float_net), 0, 0, NULL,
+    {"float", 0, OPTION_TEXT, "FILE", FIELD(float_net), 0, 0, NULL,
      "the float net the program was made of: the peers run it (none: no peers)"},
+    {"batches", 0, OPTION_TEXT, "N,N,...", FIELD(batches), 0, 0, NULL,
+     "rows a call, up to ten sizes (" BATCHES ")"},
+    {"no-latency", 0, OPTION_FLAG, NULL, FIELD(no_latency), 0, 0, NULL,
+     "leave out the percentiles of single calls"},
+    {"sweep", 0, OPTION_FLAG, NULL, FIELD(sweep), 0, 0, NULL,
+     "the program at every batch size to 32 and steps to 1024"},
+    {"layer", 0, OPTION_TEXTS, "N,D,M,V", FIELD(layers), 0, 0, NULL,
+     "a random layer of N rows, D inputs, M outputs, V columns per codebook beside products of its "
+     "size; may be given several times"},
+    {"peak", 0, OPTION_FLAG, NULL, FIELD(peak), 0, 0, NULL,
+     "table entries added per cycle on a shape that fits the caches"},
+    {"isa-limit", 0, OPTION_TEXT, "NAME", FIELD(isa_limit), 0, 0, NULL,
+     "use at most this instruction set, in the program and in oneDNN: ssse3, avx2, avx512bw, "
+     "avx512vbmi (all that the CPU has)"},
+    {"ort", 0, OPTION_FLAG, NULL, FIELD(ort), 0, 0, NULL,
+     "ONNX Runtime int8 and f32 too, through node; 'npm ci --prefix bench/ort' installs it"},
+    {"ort-dir", 0, OPTION_TEXT, "DIR", FIELD(ort_dir), 0, 0, NULL,
+     "where its script and packages are (bench/ort)"},
+    {"onnx", 0, OPTION_TEXT, "DIR", FIELD(onnx), 0, 0, NULL,
+     "write the peers' nets there as f32.onnx and int8.onnx"},
+    {"rounds", 0, OPTION_COUNT, "N", FIELD(rounds), 1, 10000, NULL,
+     "turns that each contender takes (41)"},
+    {"html", 0, OPTION_TEXT, "FILE", FIELD(html), 0, 0, NULL,
+     "write one self-contained page with charts"},
 };
 
 static int bench_run(int argc, char **argv);
@@ -24,13 +54,15 @@ const nimbus_verb verb_bench = {
     .name = "bench",
     .purpose = "time a program beside int8 and float forms of the same net",
     .usage = "[FILE.nimbus --float FLOAT.net] [--data SPEC] [options]",
-    .about = "Measures CPU time per row of the program, of the float net as oneDNN int8 products "
-             "and of the float net through OpenBLAS, one thread each, interleaved in one process "
-             "and pinned to one core: the median over rounds, and the 10th and 90th percentile. "
-             "With --data the rows are its test rows and each form's accuracy is shown. Without "
-             "arguments it takes the model that 'nimbus demo' left in build/demo.",
-    .examples = {"nimbus bench mnist.nimbus --float float.net --data mnist",
-                 "nimbus bench mnist.nimbus --json"},
+    .about = "Measures CPU time per row of the program, and of the float net as oneDNN int8, "
+             "oneDNN f32 and OpenBLAS f32 products, one thread each, in turns in one process "
+             "pinned to one core: the median over rounds, and the 10th and 90th percentile; and "
+             "the latency of single rows with warm and with cold caches. With --data the rows are "
+             "its test rows and each form's accuracy is shown. Without a program, --layer or "
+             "--peak it takes the model that 'nimbus demo' left in build/demo.",
+    .examples = {"nimbus bench mnist.nimbus --float float.net --data mnist --html bench.html",
+                 "nimbus bench --layer 64,512,512,16 --layer 1,768,3072,16 --peak",
+                 "nimbus bench mnist.nimbus --sweep --json"},
     .groups = GROUP_DATA,
     .options = entries,
     .n_options = sizeof entries / sizeof *entries,
@@ -38,128 +70,201 @@ const nimbus_verb verb_bench = {
     .run = bench_run,
 };
 
-void bench_print_head(const bench_report *report, FILE *out)
-{
-    fprintf(out, "%s, kernels %s; one thread on one core, CPU time, median of %zu rounds\n",
-            report->cpu, report->isa, report->rounds);
-}
+/* ---- what is asked for */
 
-static json_t *time_json(const bench_time *t)
+/* Numbers from 1 to most, separated by commas; returns how many, 0 if the text is something else.
+ */
+static size_t read_numbers(const char *text, size_t most, size_t *out, size_t room)
 {
-    return json_pack("{s:o,s:o,s:o}", "median", json_number(t->median), "p10", json_number(t->low),
-                     "p90", json_number(t->high));
-}
-
-json_t *bench_json(const bench_report *report)
-{
-    json_t *list = json_array();
-    for (size_t k = 0; k < BENCH_PEERS; k++) {
-        const bench_result *r = &report->results[k];
-        json_t *one = json_pack("{s:s}", "name", r->name);
-        if (r->skipped) {
-            json_object_set_new(one, "skipped", json_string(r->skipped));
-        } else {
-            json_object_set_new(one, "ns_per_row_1", time_json(&r->single));
-            json_object_set_new(one, "ns_per_row_256", time_json(&r->batch));
-            json_object_set_new(one, "accuracy", json_number(r->accuracy));
-        }
-        json_array_append_new(list, one);
+    size_t n = 0;
+    for (;; text++) {
+        char *end;
+        unsigned long value = strtoul(text, &end, 10);
+        if (end == text || *text < '0' || *text > '9' || value == 0 || value > most || n == room)
+            return 0;
+        out[n++] = value;
+        text = end;
+        if (*text != ',')
+            return *text ? 0 : n;
     }
-    return json_pack("{s:s,s:s,s:I,s:I,s:o}", "cpu", report->cpu, "isa", report->isa, "rounds",
-                     (json_int_t)report->rounds, "rows", (json_int_t)report->n_rows, "results",
-                     list);
 }
 
-static void add_line(table *t, const bench_result *r)
+static int compare_sizes(const void *a, const void *b)
 {
-    table_cell(t, "%s", r->name);
-    if (r->skipped) {
-        table_cell(t, "-");
-        table_cell(t, "%s", "");
-        table_cell(t, "-");
-        table_cell(t, "%s", "");
-        table_cell(t, "-");
-        return;
+    size_t x = *(const size_t *)a, y = *(const size_t *)b;
+    return (x > y) - (x < y);
+}
+
+static int read_batches(const char *text, bench_settings *out)
+{
+    size_t n = read_numbers(text, 65536, out->batches, BENCH_MAX_BATCHES), kept = 0;
+    if (n == 0)
+        return usage_error(&verb_bench,
+                           "--batches: '%s' is not a list of up to %d sizes from 1 to 65536", text,
+                           BENCH_MAX_BATCHES);
+    qsort(out->batches, n, sizeof *out->batches, compare_sizes);
+    for (size_t i = 0; i < n; i++)
+        if (kept == 0 || out->batches[i] != out->batches[kept - 1])
+            out->batches[kept++] = out->batches[i];
+    out->n_batches = kept;
+    return -1;
+}
+
+static int read_layers(const text_list *layers, bench_settings *out)
+{
+    _Static_assert(BENCH_MAX_SHAPES >= sizeof layers->texts / sizeof *layers->texts,
+                   "the report has room for every --layer");
+    for (size_t i = 0; i < layers->n; i++) {
+        size_t v[4];
+        if (read_numbers(layers->texts[i], 65536, v, 4) != 4 || v[3] > v[1] ||
+            v[0] * v[1] > 1u << 28 || v[1] * v[2] > 1u << 28 || v[0] * v[2] > 1u << 28)
+            return usage_error(&verb_bench,
+                               "--layer: '%s' is not N,D,M,V with V at most D, each at most 65536 "
+                               "and any two of N, D, M at most 2^28 together",
+                               layers->texts[i]);
+        out->shapes[out->n_shapes++] = (bench_shape){v[0], v[1], v[2], v[3]};
     }
-    table_number(t, "%.1f", r->single.median);
-    table_cell(t, "%.1f..%.1f", r->single.low, r->single.high);
-    table_number(t, "%.1f", r->batch.median);
-    table_cell(t, "%.1f..%.1f", r->batch.low, r->batch.high);
-    table_percent(t, r->accuracy);
+    return -1;
+}
+
+static int read_settings(const bench_arguments *args, bench_settings *out)
+{
+    *out = (bench_settings){.rounds = args->rounds,
+                            .latency = !args->no_latency,
+                            .sweep = args->sweep,
+                            .peak = args->peak,
+                            .ort = args->ort ? args->ort_dir : NULL,
+                            .onnx = args->onnx,
+                            .isa_limit = args->isa_limit};
+    int code = read_batches(args->batches, out);
+    return code >= 0 ? code : read_layers(&args->layers, out);
+}
+
+/* ---- what it is done with */
+
+typedef struct bench_inputs {
+    model m;
+    nimbus_net *float_net;
+    nimbus_data *test, *calibration;
+} bench_inputs;
+
+/* The test rows, and training rows on which the int8 peers' ranges are measured. */
+static nimbus_status open_rows(const common_arguments *common, bench_inputs *in,
+                               nimbus_error *error)
+{
+    nimbus_data_options o = data_options_of(common, in->m.schema);
+    nimbus_status status = nimbus_data_open(common->data, NIMBUS_SPLIT_TEST, &o, &in->test, error);
+    if (o.n_rows == 0)
+        o.n_rows = 4096;
+    return status ? status
+                  : nimbus_data_open(common->data, NIMBUS_SPLIT_TRAIN, &o, &in->calibration, error);
+}
+
+static nimbus_status open_inputs(const bench_arguments *args, bench_inputs *in, nimbus_error *error)
+{
+    const char *path = args->common.files[0];
+    nimbus_status status = model_open(path, &in->m, error);
+    if (!status && in->m.net)
+        status = tool_error(error, NIMBUS_ERR_FORMAT,
+                            "%s: is a .net file; 'nimbus compile' makes a program of it", path);
+    if (!status && args->float_net)
+        status = net_open(args->float_net, &in->float_net, error);
+    if (!status && args->common.data)
+        status = open_rows(&args->common, in, error);
+    return status;
+}
+
+static void close_inputs(bench_inputs *in)
+{
+    model_close(&in->m);
+    nimbus_net_free(in->float_net);
+    nimbus_data_free(in->test);
+    nimbus_data_free(in->calibration);
+}
+
+/* oneDNN first: it takes a limit only before its first use. */
+static nimbus_status limit_isa(const char *isa, nimbus_error *error)
+{
+    nimbus_status status = bench_onednn_limit(isa, error);
+    if (!status && (status = nimbus_set_max_isa(isa)))
+        status = tool_error(error, status, "this CPU or build has no kernels called '%s'", isa);
+    return status;
+}
+
+/* ---- what comes out */
+
+static nimbus_status write_page(const bench_report *report, const char *path, nimbus_error *error)
+{
+    FILE *file = fopen(path, "w");
+    int failed = !file || bench_write_html(report, file) != 0;
+    int why = errno;
+    if (file && fclose(file) != 0 && !failed) {
+        failed = 1;
+        why = errno;
+    }
+    return failed
+               ? tool_error(error, NIMBUS_ERR_IO, "%s: cannot be written: %s", path, strerror(why))
+               : NIMBUS_OK;
 }
 
 static int report_result(const bench_arguments *args, const bench_report *report)
 {
-    table t;
-    table_init(&t, "lrrrrr");
-    table_heads(&t, "", "ns/row, 1 at a time", "p10..p90", "ns/row, 256", "p10..p90", "accuracy");
-    for (size_t k = 0; k < BENCH_PEERS; k++)
-        add_line(&t, &report->results[k]);
-    if (!args->common.json) {
-        bench_print_head(report, stdout);
-        if (report->n_rows == 0)
-            puts("rows are made up (--data takes real ones and shows accuracies)");
-        putchar('\n');
-    }
-    int code = result_finish(&args->common, &t, bench_json(report));
-    for (size_t k = 0; k < BENCH_PEERS && !args->common.json; k++)
-        if (report->results[k].skipped)
-            printf("%s skipped: %s\n", report->results[k].name, report->results[k].skipped);
+    nimbus_error error = {0};
+    json_t *json = args->common.json ? bench_json(report) : NULL;
+    int code = EXIT_DONE;
+    if (args->common.json)
+        code = result_finish(&args->common, NULL, json);
+    else
+        bench_print(report, stdout);
+    if (args->html && write_page(report, args->html, &error))
+        return fail(&error);
+    if (args->html)
+        note(&args->common, "wrote %s", args->html);
     return code;
 }
 
-/* The test rows, and training rows on which the int8 peer's ranges are measured. */
-static nimbus_status open_rows(const common_arguments *common, const model *m, nimbus_data **test,
-                               nimbus_data **calibration, nimbus_error *error)
+/* The demo's model, where it is. */
+static int take_demo(bench_arguments *args)
 {
-    nimbus_data_options o = data_options_of(common, m->schema);
-    nimbus_status status = nimbus_data_open(common->data, NIMBUS_SPLIT_TEST, &o, test, error);
-    if (o.n_rows == 0)
-        o.n_rows = 4096;
-    return status ? status
-                  : nimbus_data_open(common->data, NIMBUS_SPLIT_TRAIN, &o, calibration, error);
+    if (access(DEMO_PROGRAM, R_OK) != 0 || access(DEMO_FLOAT, R_OK) != 0)
+        return usage_error(&verb_bench,
+                           "which program? 'nimbus demo' makes %s, which is taken when none is "
+                           "named",
+                           DEMO_PROGRAM);
+    args->common.n_files = 1;
+    args->common.files[0] = DEMO_PROGRAM;
+    args->float_net = args->float_net ? args->float_net : DEMO_FLOAT;
+    args->common.data = args->common.data ? args->common.data : "digits";
+    return -1;
 }
 
 static int bench_run(int argc, char **argv)
 {
-    bench_arguments args = {0};
+    bench_arguments args = {.rounds = 41, .batches = BATCHES, .ort_dir = "bench/ort"};
+    bench_settings settings;
+    bench_inputs in = {0};
     nimbus_error error = {0};
-    model m = {0};
-    nimbus_net *float_net = NULL;
-    nimbus_data *test = NULL, *calibration = NULL;
     static bench_report report;
-    nimbus_status status;
+    nimbus_status status = NIMBUS_OK;
 
     int code = options_parse(&verb_bench, argc, argv, &args);
-    if (code >= 0)
+    if (code >= 0 || (code = read_settings(&args, &settings)) >= 0)
         return code;
-    if (args.common.n_files == 0) {
-        if (access(DEMO_PROGRAM, R_OK) != 0 || access(DEMO_FLOAT, R_OK) != 0)
-            return usage_error(&verb_bench,
-                               "which program? 'nimbus demo' makes %s, which is taken "
-                               "when none is named",
-                               DEMO_PROGRAM);
-        args.common.files[0] = DEMO_PROGRAM;
-        args.float_net = args.float_net ? args.float_net : DEMO_FLOAT;
-        args.common.data = args.common.data ? args.common.data : "digits";
-    }
-    if ((status = model_open(args.common.files[0], &m, &error)))
+    if (args.common.n_files == 0 && !settings.n_shapes && !settings.peak &&
+        (code = take_demo(&args)) >= 0)
+        return code;
+    if ((args.html && (status = output_check(args.html, &error))) ||
+        (args.isa_limit && (status = limit_isa(args.isa_limit, &error))) ||
+        (args.common.n_files && (status = open_inputs(&args, &in, &error))))
         goto done;
-    if (m.net) {
-        status = tool_error(&error, NIMBUS_ERR_FORMAT,
-                            "%s: is a .net file; 'nimbus compile' makes a program of it",
-                            args.common.files[0]);
-        goto done;
-    }
-    if ((args.float_net && (status = net_open(args.float_net, &float_net, &error))) ||
-        (args.common.data && (status = open_rows(&args.common, &m, &test, &calibration, &error))))
-        goto done;
-    status = bench_measure(m.program, float_net, test, calibration, &report, &error);
+    bench_models models = {.name = args.common.files[0],
+                           .program = in.m.program,
+                           .float_net = in.float_net,
+                           .data = in.test,
+                           .calibration = in.calibration};
+    status = bench_measure(&settings, &models, &report, &error);
 done:
     code = status ? fail(&error) : report_result(&args, &report);
-    model_close(&m);
-    nimbus_net_free(float_net);
-    nimbus_data_free(test);
-    nimbus_data_free(calibration);
+    close_inputs(&in);
     return code;
 }

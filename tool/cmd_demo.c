@@ -135,6 +135,20 @@ typedef struct demo_result {
     size_t float_params, program_bytes, table_bytes;
 } demo_result;
 
+/* Few sizes and no latencies: a demo is short. */
+static nimbus_status measure_times(const nimbus_program *program, const nimbus_net *float_net,
+                                   const data_splits *splits, bench_report *out,
+                                   nimbus_error *error)
+{
+    const bench_settings settings = {.rounds = 41, .n_batches = 2, .batches = {1, 256}};
+    const bench_models models = {.name = "digits.nimbus",
+                                 .program = program,
+                                 .float_net = float_net,
+                                 .data = splits->test,
+                                 .calibration = splits->train};
+    return bench_measure(&settings, &models, out, error);
+}
+
 static nimbus_status measure(const demo_arguments *args, const demo_paths *p, demo_result *out,
                              nimbus_error *error)
 {
@@ -152,7 +166,7 @@ static nimbus_status measure(const demo_arguments *args, const demo_paths *p, de
         (status = nimbus_open(p->path[PROGRAM], &program, error)) ||
         (status =
              nimbus_evaluate(lookup_net, splits.test, (unsigned)args->common.threads, &e, error)) ||
-        (status = bench_measure(program, float_net, splits.test, splits.train, &out->bench, error)))
+        (status = measure_times(program, float_net, &splits, &out->bench, error)))
         goto done;
     nimbus_net_get_info(float_net, &info);
     out->lookup_accuracy = e.accuracy;
@@ -167,40 +181,45 @@ done:
     return status;
 }
 
+/* contender: of the bench whose times are shown; -1: none */
 static void add_line(table *t, const char *name, double accuracy, size_t bytes,
-                     const bench_result *times)
+                     const bench_report *bench, int contender)
 {
+    static const size_t batches[2] = {256, 1};
     table_cell(t, "%s", name);
     table_percent(t, accuracy);
     if (bytes)
         table_size(t, bytes);
     else
         table_cell(t, "-");
-    table_number(t, "%.0f", times && !times->skipped ? times->batch.median : NAN);
-    table_number(t, "%.0f", times && !times->skipped ? times->single.median : NAN);
+    for (int i = 0; i < 2; i++) {
+        const bench_time *ns = contender < 0 ? NULL : bench_time_at(bench, contender, batches[i]);
+        table_number(t, "%.0f", ns ? ns->median : NAN);
+    }
 }
 
 static int report_result(const demo_arguments *args, const demo_paths *p, const demo_result *r,
                          double seconds)
 {
     table t;
-    const bench_result *program = &r->bench.results[0], *int8 = &r->bench.results[1],
-                       *float32 = &r->bench.results[2];
+    const bench_report *bench = &r->bench;
+    const double accuracy = bench->results[BENCH_PROGRAM].accuracy;
     table_init(&t, "lrrrr");
     table_heads(&t, "form", "accuracy", "bytes", "ns/row at 256", "ns/row at 1");
-    add_line(&t, "float net, OpenBLAS f32", float32->accuracy, r->float_params * 4, float32);
-    add_line(&t, "float net, oneDNN int8", int8->accuracy, r->float_params, int8);
-    add_line(&t, "converted net", r->lookup_accuracy, 0, NULL);
-    add_line(&t, "compiled program", program->accuracy, r->program_bytes, program);
-    json_t *json =
-        json_pack("{s:s,s:o,s:o,s:o,s:I,s:I,s:I,s:o}", "folder", args->folder, "bench",
-                  bench_json(&r->bench), "converted_accuracy", json_number(r->lookup_accuracy),
-                  "seconds", json_number(seconds), "params", (json_int_t)r->float_params,
-                  "program_bytes", (json_int_t)r->program_bytes, "table_bytes",
-                  (json_int_t)r->table_bytes, "program_accuracy", json_number(program->accuracy));
+    add_line(&t, "float net, OpenBLAS f32", bench->results[BENCH_OPENBLAS_F32].accuracy,
+             r->float_params * 4, bench, BENCH_OPENBLAS_F32);
+    add_line(&t, "float net, oneDNN int8", bench->results[BENCH_ONEDNN_INT8].accuracy,
+             r->float_params, bench, BENCH_ONEDNN_INT8);
+    add_line(&t, "converted net", r->lookup_accuracy, 0, NULL, -1);
+    add_line(&t, "compiled program", accuracy, r->program_bytes, bench, BENCH_PROGRAM);
+    json_t *json = json_pack(
+        "{s:s,s:o,s:o,s:o,s:I,s:I,s:I,s:o}", "folder", args->folder, "bench", bench_json(bench),
+        "converted_accuracy", json_number(r->lookup_accuracy), "seconds", json_number(seconds),
+        "params", (json_int_t)r->float_params, "program_bytes", (json_int_t)r->program_bytes,
+        "table_bytes", (json_int_t)r->table_bytes, "program_accuracy", json_number(accuracy));
     if (!args->common.json) {
         putchar('\n');
-        bench_print_head(&r->bench, stdout);
+        bench_print_head(bench, stdout);
         putchar('\n');
     }
     int code = result_finish(&args->common, &t, json);
