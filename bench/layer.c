@@ -1,10 +1,11 @@
 /* layer.c - single layers of random trees and tables beside products of the same size
  *
  * K = 16: the four levels of a tree read four columns within its codebook's V, tables use all 8
- * bits, all M outputs are computed. Ours is nimbus_encode and nimbus_lookup_i8 on column-major i8,
- * as activations lie between layers of a program; the peers read the row-major u8 (or floats) that
- * they are made for. Inputs change from call to call: a walk through several blocks of rows. Before
- * anything is timed every contender's outputs are compared with plain loops. */
+ * bits, all M outputs are computed. Ours is nimbus_product_encode and nimbus_product_lookup_i8 on
+ * column-major i8, as activations lie between layers of a program; the peers read the row-major u8
+ * (or floats) that they are made for. Inputs change from call to call: a walk through several
+ * blocks of rows. Before anything is timed every contender's outputs are compared with plain loops.
+ */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,7 +172,8 @@ static size_t next_block(layer_set *s)
 static nimbus_status encode(layer_set *s, size_t block, uint8_t *codes)
 {
     const size_t n = s->shape.n;
-    return nimbus_encode(s->product, s->x + block * n * s->shape.d, n, n, codes, n, s->scratch);
+    return nimbus_product_encode(s->product, s->x + block * n * s->shape.d, n, n, codes, n,
+                                 s->scratch);
 }
 
 static nimbus_status call_encode(void *state)
@@ -184,16 +186,16 @@ static nimbus_status call_lookup_i8(void *state)
 {
     layer_set *s = state;
     const size_t n = s->shape.n;
-    return nimbus_lookup_i8(s->product, s->codes + next_block(s) * n * s->c, n, n, LOOKUP_SHIFT,
-                            s->y, n, s->scratch);
+    return nimbus_product_lookup_i8(s->product, s->codes + next_block(s) * n * s->c, n, n,
+                                    LOOKUP_SHIFT, s->y, n, s->scratch);
 }
 
 static nimbus_status call_lookup_i32(void *state)
 {
     layer_set *s = state;
     const size_t n = s->shape.n;
-    return nimbus_lookup(s->product, s->codes + next_block(s) * n * s->c, n, n, s->sums, n,
-                         s->scratch);
+    return nimbus_product_lookup(s->product, s->codes + next_block(s) * n * s->c, n, n, s->sums, n,
+                                 s->scratch);
 }
 
 static nimbus_status call_ours(void *state)
@@ -202,8 +204,8 @@ static nimbus_status call_ours(void *state)
     const size_t n = s->shape.n;
     nimbus_status status = encode(s, next_block(s), s->own_codes);
     return status ? status
-                  : nimbus_lookup_i8(s->product, s->own_codes, n, n, LOOKUP_SHIFT, s->y, n,
-                                     s->scratch);
+                  : nimbus_product_lookup_i8(s->product, s->own_codes, n, n, LOOKUP_SHIFT, s->y, n,
+                                             s->scratch);
 }
 
 static nimbus_status call_int8(void *state)
@@ -241,12 +243,12 @@ static nimbus_status check_ours(layer_set *s, nimbus_error *error)
     const size_t n = s->shape.n, m = s->shape.m;
     for (size_t b = 0; b < s->n_blocks; b++)
         if (encode(s, b, s->codes + b * n * s->c))
-            return bench_fail(error, NIMBUS_ERR_STATE, "nimbus_encode failed");
+            return bench_fail(error, NIMBUS_ERR_STATE, "nimbus_product_encode failed");
     s->at = s->n_blocks - 1; /* the next block is the first */
     nimbus_status status = call_ours(s);
     s->at = s->n_blocks - 1;
     if (status || (status = call_lookup_i32(s)))
-        return bench_fail(error, status, "nimbus_lookup failed");
+        return bench_fail(error, status, "nimbus_product_lookup failed");
     for (size_t i = 0; i < CHECKS; i++) {
         size_t row = draw(s) % n, j = draw(s) % m;
         long sum = 0;
