@@ -61,6 +61,7 @@ void bench_unpin(bench_pinning *before);
 
 typedef struct bench_rows {
     size_t n, n_real, d;     /* n_real rows of the data, repeated up to n */
+    size_t n_walk;           /* the first of them, which timed calls walk through again and again */
     size_t stride;           /* bytes of a raw row */
     const void *raw;         /* [N][D] u8 or f32, as the program and the int8 peers read them */
     const float *float_rows; /* [N][D], what the float peers read: its conversion is not timed */
@@ -286,6 +287,7 @@ typedef struct bench_report {
     char cpu[128], isa[32], isa_limit[32];
     double clock_ghz;
     size_t n_rows, rounds; /* n_rows: 0 if they are made up */
+    size_t n_walk;         /* rows that timed calls walked through */
     char program[128];     /* file name, without folders; "" without a program */
     size_t n_batches, batches[BENCH_MAX_BATCHES];
     bench_result results[BENCH_CONTENDERS];

@@ -388,6 +388,7 @@ static nimbus_status measure_net(const bench_settings *settings, const bench_mod
     set = (bench_set){.settings = settings, .models = models};
     if ((status = make_set(&set, error)))
         goto done;
+    out->n_walk = set.rows.n_walk;
     add_peers(&set, out);
     if ((status = export_nets(&set, error)) || (status = measure_times(&set, out, error)) ||
         (status = measure_accuracies(&set, out, error)))

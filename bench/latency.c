@@ -115,7 +115,7 @@ static void sweep_caches(timing *t)
 static nimbus_status time_one(timing *t, const bench_runner *r, int cold, float *sample)
 {
     size_t row = t->at;
-    t->at = t->at + 1 < t->rows->n_real ? t->at + 1 : 0;
+    t->at = t->at + 1 < t->rows->n_walk ? t->at + 1 : 0;
     if (cold)
         sweep_caches(t);
     uint64_t start = ticks();

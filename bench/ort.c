@@ -139,14 +139,15 @@ static nimbus_status write_files(bench_ort_child *child, const bench_int8 *int8,
 static void become_node(const bench_ort_child *child, const char *folder, const bench_rows *rows,
                         int in, int out)
 {
-    char script[4096], numbers[N_FILES + 2][24];
-    char *args[N_FILES + 5] = {(char *)(uintptr_t) "node", script};
+    char script[4096], numbers[N_FILES + 3][24];
+    char *args[N_FILES + 6] = {(char *)(uintptr_t) "node", script};
     snprintf(script, sizeof script, "%s/run.js", folder);
     snprintf(numbers[0], sizeof numbers[0], "%zu", rows->d);
     snprintf(numbers[1], sizeof numbers[1], "%zu", rows->n);
+    snprintf(numbers[2], sizeof numbers[2], "%zu", rows->n_walk);
     for (int i = 0; i < N_FILES; i++)
-        snprintf(numbers[i + 2], sizeof numbers[0], "%d", fileno(child->files[i]));
-    for (int i = 0; i < N_FILES + 2; i++)
+        snprintf(numbers[i + 3], sizeof numbers[0], "%d", fileno(child->files[i]));
+    for (int i = 0; i < N_FILES + 3; i++)
         args[i + 2] = numbers[i];
     signal(SIGPIPE, SIG_DFL);
     if (dup2(in, 0) >= 0 && dup2(out, 1) >= 0)

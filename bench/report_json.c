@@ -149,6 +149,7 @@ static void add_net(const bench_report *report, json_t *out)
     for (size_t i = 0; i < report->n_latencies; i++)
         json_array_append_new(latencies, latency_json(report, &report->latencies[i]));
     set(out, "program", json_string(report->program));
+    set(out, "rows_walked", count(report->n_walk));
     set(out, "batches", batches);
     set(out, "results", results);
     set(out, "best_int8_peer", best_peers(report));

@@ -6,6 +6,9 @@
 #include "bench_error.h"
 
 #define MADE_UP_ROWS 2048
+/* Few enough for all contenders' copies to stay in the last level cache together: what the program
+ * reads should not depend on what the peers have just read. More than the second level holds. */
+#define WALK_ROWS 2048
 
 void bench_rows_free(bench_rows *rows)
 {
@@ -55,7 +58,14 @@ nimbus_status bench_rows_make(const nimbus_program_info *info, const nimbus_data
     const size_t n = (have + batch - 1) / batch * batch, stride = d * element;
     char *raw = aligned_alloc(64, (n * stride + 63) / 64 * 64);
     float *floats = aligned_alloc(64, (n * d * sizeof *floats + 63) / 64 * 64);
-    *out = (bench_rows){n, have, d, stride, raw, floats, data ? nimbus_data_labels(data) : NULL};
+    *out = (bench_rows){.n = n,
+                        .n_real = have,
+                        .d = d,
+                        .n_walk = n < WALK_ROWS ? n : (WALK_ROWS + batch - 1) / batch * batch,
+                        .stride = stride,
+                        .raw = raw,
+                        .float_rows = floats,
+                        .labels = data ? nimbus_data_labels(data) : NULL};
     if (!raw || !floats) {
         bench_rows_free(out);
         return bench_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %zu rows", n);
@@ -76,7 +86,7 @@ nimbus_status bench_rows_make(const nimbus_program_info *info, const nimbus_data
 nimbus_status bench_walk_on(void *walk)
 {
     bench_walk *w = walk;
-    if (w->at + w->n > w->rows->n)
+    if (w->at + w->n > w->rows->n_walk)
         w->at = 0;
     size_t first = w->at;
     w->at += w->n;
