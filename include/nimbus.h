@@ -125,7 +125,11 @@ NIMBUS_API size_t nimbus_scratch_size(const nimbus_program *program, size_t n_ro
  * elements of input_dtype; F32 rows must be aligned to 4 bytes. scores is n_rows x n_outputs,
  * row-major. scratch: nimbus_scratch_size(program, n_rows) bytes, any alignment, contents lost.
  * A NaN input counts as "not greater" in every comparison. Error: ARGUMENT (a NULL pointer, or a
- * row_stride below the row's size with n_rows > 1). */
+ * row_stride below the row's size with n_rows > 1).
+ *
+ * Rows do not influence each other: to use several threads, give each a stretch of the rows (256 or
+ * more pay), its part of scores and scratch of its own; the scores do not depend on how rows are
+ * split. examples/threads.c shows it. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_run(const nimbus_program *program,
                                                       const void *rows, size_t row_stride,
                                                       size_t n_rows, int32_t *scores,
@@ -167,27 +171,32 @@ NIMBUS_API size_t nimbus_product_scratch_size(const nimbus_product *product);
 
 /* codes[c * codes_stride + r]: the leaf, 0..K-1, that row r reaches in tree c. Reads and writes
  * nothing but the n_rows bytes of each column. Strides are at least n_rows. Error: ARGUMENT. */
-NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_encode(const nimbus_product *product,
-                                                         const int8_t *x, size_t x_stride,
-                                                         size_t n_rows, uint8_t *codes,
-                                                         size_t codes_stride, void *scratch);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_product_encode(const nimbus_product *product,
+                                                                 const int8_t *x, size_t x_stride,
+                                                                 size_t n_rows, uint8_t *codes,
+                                                                 size_t codes_stride,
+                                                                 void *scratch);
 
 /* sums[m * sums_stride + r] = bias[m] + sum over c of tables[c][code][m]. Every code must be below
  * K: this is not checked. Error: ARGUMENT. */
-NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_lookup(const nimbus_product *product,
-                                                         const uint8_t *codes, size_t codes_stride,
-                                                         size_t n_rows, int32_t *sums,
-                                                         size_t sums_stride, void *scratch);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_product_lookup(const nimbus_product *product,
+                                                                 const uint8_t *codes,
+                                                                 size_t codes_stride, size_t n_rows,
+                                                                 int32_t *sums, size_t sums_stride,
+                                                                 void *scratch);
 
 /* The same sums as i8 activations: y = sum >> shift (floor), clamped to -128..127; shift 0..24. */
-NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_lookup_i8(const nimbus_product *product,
-                                                            const uint8_t *codes,
-                                                            size_t codes_stride, size_t n_rows,
-                                                            unsigned shift, int8_t *y,
-                                                            size_t y_stride, void *scratch);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status
+nimbus_product_lookup_i8(const nimbus_product *product, const uint8_t *codes, size_t codes_stride,
+                         size_t n_rows, unsigned shift, int8_t *y, size_t y_stride, void *scratch);
 
 /* Name of the instruction set the kernels were chosen for: "c", "avx2", ... */
 NIMBUS_API const char *nimbus_product_isa(const nimbus_product *product);
+
+/* From now on programs and products of this process are loaded for at most this instruction set,
+ * one of "c", "ssse3", "avx2", ... as nimbus_isa names them; NULL: the best there is. For
+ * comparisons: results are the same bits with all of them. Error: ARGUMENT (an unknown name). */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_set_max_isa(const char *name);
 
 /* "ok", "format", ... : the lower-case name of a status, for messages and JSON. */
 NIMBUS_API const char *nimbus_status_name(nimbus_status status);

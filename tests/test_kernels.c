@@ -92,36 +92,63 @@ static float *random_scales(trial *t, size_t count)
     return values;
 }
 
+/* A part with random bytes picked, or all. */
+static nimbus_part random_part(trial *t, size_t width, size_t out)
+{
+    nimbus_part part = {.first = width > 16 ? (uint32_t)below(t, width - 15) : 0,
+                        .out = (uint32_t)out,
+                        .few = below(t, 2)};
+    memset(part.selectors, 0x80, sizeof part.selectors);
+    for (size_t q = 0; q < NIMBUS_FEW; q++) {
+        part.at[q] = (uint8_t)below(t, width < 16 ? width : 16);
+        for (size_t j = 0; j < 4; j++)
+            part.selectors[j][4 * q + j] = part.at[q];
+    }
+    return part;
+}
+
 static void check_transpose_u8u8(trial *t)
 {
-    size_t width = 1 + below(t, 70), n_rows = 1 + below(t, 70), in_stride = width + below(t, 9);
-    bool all = below(t, 2);
-    size_t n = all ? 1 + below(t, width) : 1 + below(t, 60), stride = padded(n_rows, t->k->lanes);
+    const bool all = below(t, 3) == 0;
+    size_t n_parts = 1 + below(t, 6), width = all ? 16 * n_parts : 1 + below(t, 70);
+    size_t n_rows = 1 + below(t, 150), in_stride = width + below(t, 9);
+    size_t stride = padded(n_rows, NIMBUS_PAD), n_columns = 16 * n_parts;
     uint8_t *in = random_bytes(t, (n_rows - 1) * in_stride + width);
-    uint32_t *columns = random_u32s(t, n, width);
+    nimbus_part *parts = array(t, n_parts * sizeof *parts);
+    for (size_t p = 0; p < n_parts; p++)
+        parts[p] = random_part(t, width, 16 * p);
     uint8_t flip = below(t, 2) ? 0x80 : 0;
-    uint8_t *out = array(t, n * stride), *expected = array(t, n * stride);
-    t->k->transpose_u8u8(in, in_stride, width, n_rows, all ? NULL : columns, n, flip, out, stride);
-    t->c->transpose_u8u8(in, in_stride, width, n_rows, all ? NULL : columns, n, flip, expected,
+    uint8_t *out = array(t, n_columns * stride), *expected = array(t, n_columns * stride);
+    t->k->transpose_u8u8(in, in_stride, width, n_rows, all ? NULL : parts, n_parts, flip, out,
                          stride);
-    for (size_t i = 0; i < n; i++)
-        assert_memory_equal(out + i * stride, expected + i * stride, n_rows);
+    t->c->transpose_u8u8(in, in_stride, width, n_rows, all ? NULL : parts, n_parts, flip, expected,
+                         stride);
+    for (size_t i = 0; i < n_columns; i++) {
+        bool few = !all && parts[i / 16].few;
+        if (i % 16 < (few ? NIMBUS_FEW : width < 16 ? width : 16))
+            assert_memory_equal(out + i * stride, expected + i * stride, n_rows);
+    }
 }
 
 typedef void encode_i8(const nimbus_trees *trees, const int8_t *columns, size_t stride, size_t n,
-                       uint8_t *codes);
+                       uint8_t *codes, size_t codes_stride);
 
 static void compare_encode(trial *t, encode_i8 *k, encode_i8 *c, bool nodes)
 {
-    size_t H = 1 + below(t, 4), C = 1 + below(t, 9), D = 1 + below(t, 30);
-    size_t n = t->k->lanes * (1 + below(t, 4)), per_tree = nodes ? ((size_t)1 << H) - 1 : H;
-    nimbus_trees trees = {random_u32s(t, C * per_tree, D),
-                          random_bytes(t, C * per_tree * (nodes ? 1 : 16)), C, H};
-    int8_t *columns = random_bytes(t, D * n);
-    uint8_t *codes = array(t, C * n), *expected = array(t, C * n);
-    k(&trees, columns, n, n, codes);
-    c(&trees, columns, n, n, expected);
-    assert_memory_equal(codes, expected, C * n);
+    size_t H = 1 + below(t, !nodes && t->k->wide_u8i8 ? 6 : 4), C = 1 + below(t, 9);
+    size_t D = 1 + below(t, 30), n = NIMBUS_PAD * (1 + below(t, 4)), stride = n + below(t, 70);
+    size_t per_tree = nodes ? ((size_t)1 << H) - 1 : H, bytes = nodes ? 4 : H > 4 ? 64 : 16;
+    int8_t *thresholds = random_bytes(t, C * per_tree * bytes);
+    for (size_t i = 0; i < C * per_tree && nodes; i++)
+        memset(thresholds + 4 * i, thresholds[4 * i], 4);
+    nimbus_trees trees = {random_u32s(t, C * per_tree, D), thresholds, C, H};
+    int8_t *columns = random_bytes(t, (D - 1) * stride + n);
+    size_t codes_stride = n + below(t, 9), size = (C - 1) * codes_stride + n;
+    uint8_t *codes = array(t, size), *expected = array(t, size);
+    k(&trees, columns, stride, n, codes, codes_stride);
+    c(&trees, columns, stride, n, expected, codes_stride);
+    for (size_t i = 0; i < C; i++)
+        assert_memory_equal(codes + i * codes_stride, expected + i * codes_stride, n);
 }
 
 static void check_encode_i8u8(trial *t)
@@ -137,81 +164,245 @@ static void check_encode_nodes_i8u8(trial *t)
 static void check_encode_nodes_f32u8(trial *t)
 {
     size_t H = 1 + below(t, 4), C = 1 + below(t, 9), D = 1 + below(t, 30);
-    size_t n = t->k->lanes * (1 + below(t, 4)), n_nodes = ((size_t)1 << H) - 1;
+    size_t n = NIMBUS_PAD * (1 + below(t, 4)), n_nodes = ((size_t)1 << H) - 1;
     nimbus_trees trees = {random_u32s(t, C * n_nodes, D), random_floats(t, C * n_nodes, 2.0f), C,
                           H};
     float *columns = random_floats(t, D * n, 2.0f);
     uint8_t *codes = array(t, C * n), *expected = array(t, C * n);
-    t->k->encode_nodes_f32u8(&trees, columns, n, n, codes);
-    t->c->encode_nodes_f32u8(&trees, columns, n, n, expected);
+    t->k->encode_nodes_f32u8(&trees, columns, n, n, codes, n);
+    t->c->encode_nodes_f32u8(&trees, columns, n, n, expected, n);
     assert_memory_equal(codes, expected, C * n);
 }
 
-static void check_walk_i8u8(trial *t)
+/* Trees of n_values values a row of `width` bytes, with windows of their own choice. */
+static nimbus_walk random_walk(trial *t, size_t C, size_t H, size_t n_values, size_t n_thresholds,
+                               size_t width)
 {
-    size_t H = 1 + below(t, 8), C = NIMBUS_WALK * (1 + below(t, 5));
-    int8_t *values = random_bytes(t, H * C),
-           *thresholds = random_bytes(t, (((size_t)1 << H) - 1) * C);
-    uint8_t *codes = array(t, C), *expected = array(t, C);
-    t->k->walk_i8u8(values, thresholds, C, H, codes);
-    t->c->walk_i8u8(values, thresholds, C, H, expected);
+    const size_t n = n_values / NIMBUS_PAD;
+    uint32_t *columns = random_u32s(t, n_values, width), *first = array(t, (n + 1) * 4);
+    nimbus_window *windows = array(t, n_values * sizeof *windows);
+    uint32_t n_windows = 0;
+    memset(windows, 0, n_values * sizeof *windows);
+    first[0] = 0;
+    for (size_t i = 0; i < n; i++) {
+        for (uint64_t left = ~(uint64_t)0; left;) {
+            nimbus_window *window = &windows[n_windows++];
+            size_t some = (size_t)__builtin_ctzll(left), most = width - NIMBUS_PAD;
+            uint32_t column = columns[i * NIMBUS_PAD + some];
+            uint32_t back = (uint32_t)below(t, (column < 63 ? column : 63) + 1);
+            window->first = column - back < most ? column - back : (uint32_t)most;
+            for (size_t j = 0; j < NIMBUS_PAD; j++) {
+                uint32_t at = columns[i * NIMBUS_PAD + j] - window->first;
+                if (left >> j & 1 && at < NIMBUS_PAD) {
+                    window->wanted |= (uint64_t)1 << j;
+                    window->at[j] = (uint8_t)at;
+                }
+            }
+            left &= ~window->wanted;
+        }
+        first[i + 1] = n_windows;
+    }
+    return (nimbus_walk){
+        {columns, n_values, below(t, 2) ? 0x80 : 0, windows, first},
+        random_bytes(t, n_thresholds),
+        C,
+        H,
+    };
+}
+
+static void check_walk_u8u8(trial *t)
+{
+    size_t H = 1 + below(t, 8), C = NIMBUS_PAD * (1 + below(t, 3)), width = 64 + below(t, 200);
+    nimbus_walk walk = random_walk(t, C, H, H * C, (((size_t)1 << H) - 1) * C, width);
+    uint8_t *x = random_bytes(t, width), *codes = array(t, C), *expected = array(t, C);
+    t->k->walk_u8u8(&walk, x, codes);
+    t->c->walk_u8u8(&walk, x, expected);
     assert_memory_equal(codes, expected, C);
 }
 
-/* A tile whose groups keep to 255, and codes for n rows. */
-static nimbus_tile random_tile(trial *t, size_t n, const uint8_t **codes)
+static void check_walk_nodes_u8u8(trial *t)
 {
-    nimbus_tile tile = {.bias = {made_between(&t->random, -9999, 9999), (int32_t)below(t, 99)}};
-    size_t C = 0, at = 0;
-    for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++) {
-        tile.n_groups[g] = (uint32_t)below(t, below(t, 8) ? 6 : 300);
-        C += (size_t)tile.n_groups[g] << (NIMBUS_GROUP_SIZES - 1 - g);
-    }
-    uint8_t *tables = random_bytes(t, C * NIMBUS_TILE * 16), *some_codes = random_bytes(t, C * n);
-    for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++) {
-        size_t size = (size_t)8 >> g, n_entries = tile.n_groups[g] * size * NIMBUS_TILE * 16;
-        for (size_t i = 0; i < n_entries; i++, at++)
-            tables[at] = (uint8_t)(below(t, 4) ? tables[at] % (255 / size + 1) : 255 / size);
-    }
-    for (size_t i = 0; i < C * n; i++)
-        some_codes[i] &= 15;
-    tile.tables = tables;
-    tile.order = random_u32s(t, C, C ? C : 1);
-    *codes = some_codes;
-    return tile;
+    size_t H = 1 + below(t, 4), C = NIMBUS_PAD * (1 + below(t, 3)), width = 64 + below(t, 200);
+    size_t n_rows = 1 + below(t, 4), stride = width + below(t, 9), codes_stride = C + below(t, 9);
+    nimbus_walk walk = random_walk(t, C, H, NIMBUS_NODES * C, NIMBUS_NODES * C, width);
+    uint8_t *x = random_bytes(t, (n_rows - 1) * stride + width);
+    size_t size = (n_rows - 1) * codes_stride + C;
+    uint8_t *codes = array(t, size), *expected = array(t, size);
+    t->k->walk_nodes_u8u8(&walk, x, stride, n_rows, codes, codes_stride);
+    t->c->walk_nodes_u8u8(&walk, x, stride, n_rows, expected, codes_stride);
+    for (size_t r = 0; r < n_rows; r++)
+        assert_memory_equal(codes + r * codes_stride, expected + r * codes_stride, C);
 }
 
-static void check_lookup_u8i16(trial *t)
+static size_t random_n(trial *t)
 {
+    return t->k->shape.granule * (1 + below(t, 12));
+}
+
+/* Packing is checked through the products that read packed columns, whose order is a set's own;
+ * here only that a group's bytes are those of its columns. */
+static void check_pack_u8u8(trial *t)
+{
+    const size_t group = t->k->shape.group, n = random_n(t), stride = padded(n, NIMBUS_PAD);
+    const size_t n_columns = 1 + below(t, 12), n_groups = (n_columns + group - 1) / group;
+    const size_t out_stride = stride + NIMBUS_PAD * below(t, 2), size = n_groups * out_stride * 4;
+    uint32_t flip = group == 4 ? (uint32_t)below(t, UINT32_MAX) : 0;
+    uint8_t *columns = random_bytes(t, n_columns * stride), *out = array(t, size);
+    t->k->pack_u8u8(columns, stride, n, n_columns, flip, out, out_stride);
+    for (size_t g = 0; g < n_groups; g++) {
+        uint64_t expected = 0, sum = 0; /* of all rows, whatever their order */
+        for (size_t r = 0; r < n; r++) {
+            uint8_t value[4] = {0};
+            for (size_t i = 0; i < group; i++)
+                if (g * group + i < n_columns)
+                    value[i] = columns[(g * group + i) * stride + r];
+            uint32_t word, packed;
+            if (group == 2) {
+                int16_t wide[2] = {(int8_t)value[0], (int8_t)value[1]};
+                memcpy(&word, wide, 4);
+            } else {
+                memcpy(&word, value, 4);
+                word ^= flip;
+            }
+            memcpy(&packed, out + (g * out_stride + r) * 4, 4);
+            expected += (uint64_t)word * word;
+            sum += (uint64_t)packed * packed;
+        }
+        assert_true(sum == expected);
+    }
+}
+
+/* Tables of one tile in the layout of a set, codes for n rows, and the sums they make. */
+typedef struct lookups {
+    nimbus_tile tile;
     const uint8_t *codes;
-    size_t n = t->k->lanes * (1 + below(t, 3)), bytes = NIMBUS_TILE * n * sizeof(int16_t);
-    nimbus_tile tile = random_tile(t, n, &codes);
-    int16_t *sums = array(t, bytes), *expected = array(t, bytes);
-    t->k->lookup_u8i16(&tile, codes, n, n, sums);
-    t->c->lookup_u8i16(&tile, codes, n, n, expected);
-    assert_memory_equal(sums, expected, bytes);
+    size_t n, stride;
+    int32_t *sums; /* [tile][stride] */
+} lookups;
+
+static size_t random_groups(trial *t, nimbus_tile *tile)
+{
+    size_t C = 0;
+    for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++) {
+        tile->n_groups[g] = (uint32_t)below(t, below(t, 8) ? 6 : 300);
+        C += (size_t)tile->n_groups[g] << (NIMBUS_GROUP_SIZES - 1 - g);
+    }
+    return C;
+}
+
+/* Sums of groups that keep to 255, and of few enough codebooks for 16 bits if `narrow`. */
+static lookups random_lookups(trial *t, bool narrow, size_t table_bytes)
+{
+    const nimbus_shape *shape = &t->k->shape;
+    const bool packed = shape->packed && table_bytes == 16;
+    lookups l = {.n = table_bytes == 64 ? NIMBUS_PAD * (1 + below(t, 3)) : random_n(t)};
+    size_t C = packed ? 1 + below(t, below(t, 8) || narrow ? 40 : 1000) : random_groups(t, &l.tile);
+    l.stride = padded(l.n, NIMBUS_PAD);
+    const size_t T = shape->tile, n_tables = packed ? padded(C, 4) : C;
+    uint8_t *tables = random_bytes(t, n_tables * T * table_bytes);
+    uint8_t *codes = random_bytes(t, C * l.stride);
+    uint32_t *order = random_u32s(t, C, C ? C : 1);
+    for (size_t i = 0; i < C * l.stride; i++)
+        codes[i] = (uint8_t)(codes[i] % table_bytes);
+    for (size_t g = 0, at = 0; g < NIMBUS_GROUP_SIZES && !packed; g++) {
+        size_t size = (size_t)8 >> g, n = l.tile.n_groups[g] * size * T * table_bytes;
+        for (size_t i = 0; i < n; i++, at++)
+            tables[at] = (uint8_t)(below(t, 4) ? tables[at] % (255 / size + 1) : 255 / size);
+    }
+    for (size_t i = 0; i < T; i++)
+        l.tile.bias[i] = made_between(&t->random, -9999, 9999);
+    l.sums = array(t, T * l.stride * sizeof *l.sums);
+    for (size_t i = 0; i < T; i++) {
+        for (size_t r = 0; r < l.n; r++) {
+            int32_t sum = l.tile.bias[i];
+            for (size_t c = 0; c < C; c++) {
+                size_t code = codes[(packed ? c : order[c]) * l.stride + r];
+                sum += packed ? (int8_t)tables[((c / 4 * T + i) * 4 + c % 4) * 16 + code]
+                              : tables[(c * T + i) * table_bytes + code];
+            }
+            l.sums[i * l.stride + r] = sum;
+        }
+    }
+    l.tile.tables = tables;
+    l.tile.order = order;
+    l.tile.n_quads = n_tables / 4;
+    l.codes = codes;
+    if (packed) {
+        /* tables of codebooks that a last quad lacks are zero */
+        for (size_t c = C; c < n_tables; c++)
+            for (size_t i = 0; i < T; i++)
+                memset(tables + ((c / 4 * T + i) * 4 + c % 4) * 16, 0, 16);
+        uint8_t *quads = array(t, n_tables * l.stride);
+        t->k->pack_u8u8(codes, l.stride, l.n, C, 0x30201000, quads, l.stride);
+        l.codes = quads;
+    }
+    return l;
+}
+
+typedef void lookup_i8(const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n,
+                       unsigned shift, int8_t *out, size_t out_stride);
+typedef void lookup_i32(const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n,
+                        int32_t *sums, size_t sums_stride);
+
+static void compare_lookup_i8(trial *t, lookup_i8 *k, size_t table_bytes)
+{
+    const size_t T = t->k->shape.tile;
+    lookups l = random_lookups(t, true, table_bytes);
+    const size_t out_stride = l.stride + below(t, 9), size = (T - 1) * out_stride + l.n;
+    const unsigned shift = (unsigned)below(t, 12);
+    int8_t *out = array(t, size);
+    k(&l.tile, l.codes, l.stride, l.n, shift, out, out_stride);
+    for (size_t i = 0; i < T; i++) {
+        for (size_t r = 0; r < l.n; r++) {
+            int32_t sum = l.sums[i * l.stride + r];
+            if (sum < INT16_MIN || sum > INT16_MAX)
+                continue; /* outside what the kernel promises */
+            int32_t y = sum < 0 ? ~(~sum >> shift) : sum >> shift;
+            assert_int_equal(out[i * out_stride + r], y < -128 ? -128 : y > 127 ? 127 : y);
+        }
+    }
+}
+
+static void compare_lookup_i32(trial *t, lookup_i32 *k, size_t table_bytes)
+{
+    const size_t T = t->k->shape.tile;
+    lookups l = random_lookups(t, false, table_bytes);
+    const size_t sums_stride = l.stride + below(t, 9), size = (T - 1) * sums_stride + l.n;
+    int32_t *sums = array(t, size * sizeof *sums);
+    k(&l.tile, l.codes, l.stride, l.n, sums, sums_stride);
+    for (size_t i = 0; i < T; i++)
+        assert_memory_equal(sums + i * sums_stride, l.sums + i * l.stride, l.n * sizeof *sums);
+}
+
+static void check_lookup_u8i8(trial *t)
+{
+    compare_lookup_i8(t, t->k->lookup_u8i8, 16);
 }
 
 static void check_lookup_u8i32(trial *t)
 {
-    const uint8_t *codes;
-    size_t n = t->k->lanes * (1 + below(t, 3)), bytes = NIMBUS_TILE * n * sizeof(int32_t);
-    nimbus_tile tile = random_tile(t, n, &codes);
-    int32_t *sums = array(t, bytes), *expected = array(t, bytes);
-    t->k->lookup_u8i32(&tile, codes, n, n, sums);
-    t->c->lookup_u8i32(&tile, codes, n, n, expected);
-    assert_memory_equal(sums, expected, bytes);
+    compare_lookup_i32(t, t->k->lookup_u8i32, 16);
+}
+
+static void check_wide_u8i8(trial *t)
+{
+    compare_lookup_i8(t, t->k->wide_u8i8, 64);
+}
+
+static void check_wide_u8i32(trial *t)
+{
+    compare_lookup_i32(t, t->k->wide_u8i32, 64);
 }
 
 static nimbus_table random_table(trial *t, const uint8_t **codes)
 {
     size_t C = 1 + below(t, below(t, 8) ? 30 : 700), K = (size_t)1 << below(t, 6);
-    size_t M = 1 + below(t, 200);
+    size_t M = 1 + below(t, below(t, 2) ? 300 : 30), stride = M + below(t, 9);
     uint8_t *some_codes = random_bytes(t, C);
     for (size_t c = 0; c < C; c++)
         some_codes[c] = (uint8_t)(some_codes[c] % K);
     *codes = some_codes;
-    return (nimbus_table){random_bytes(t, C * K * M + NIMBUS_PAD), C, K, M};
+    return (nimbus_table){random_bytes(t, C * K * stride + NIMBUS_PAD), C, K, M, stride};
 }
 
 static void check_add_u8i16(trial *t)
@@ -236,24 +427,93 @@ static void check_add_u8i32(trial *t)
     assert_memory_equal(sums, expected, table.n_outputs * sizeof(int32_t));
 }
 
-static void check_dot_i8i32(trial *t)
+/* An exact product in the layout of a set, and its sums. */
+typedef struct products {
+    nimbus_weights weights;
+    int8_t *x; /* [n][D] */
+    size_t n, D, M;
+    int32_t *sums; /* [n][M] */
+} products;
+
+static products random_products(trial *t, size_t n)
 {
-    size_t n_rows = 1 + below(t, 5), D = 1 + below(t, 300), M = 1 + below(t, 20);
-    size_t stride = padded(D, NIMBUS_PAD), bytes = n_rows * M * sizeof(int32_t);
-    int8_t *x = random_bytes(t, n_rows * stride), *weights = random_bytes(t, M * D + NIMBUS_PAD);
-    if (below(t, 4) == 0) {
-        memset(x, 0x80, n_rows * stride);
-        memset(weights, 0x80, M * D);
+    const nimbus_shape *shape = &t->k->shape;
+    const size_t group = shape->group, block = shape->block;
+    products p = {.n = n, .D = 1 + below(t, 300), .M = 1 + below(t, 40)};
+    const size_t n_groups = (p.D + group - 1) / group, n_blocks = (p.M + block - 1) / block;
+    const bool extreme = below(t, 4) == 0;
+    int8_t *weights = random_bytes(t, p.M * p.D);
+    int32_t *bias = array(t, padded(p.M, NIMBUS_PAD) * sizeof *bias);
+    uint8_t *packed = array(t, n_blocks * n_groups * block * group * (group == 2 ? 2 : 1));
+    memset(packed, 0, n_blocks * n_groups * block * group * (group == 2 ? 2 : 1));
+    memset(bias, 0, padded(p.M, NIMBUS_PAD) * sizeof *bias);
+    p.x = random_bytes(t, n * p.D);
+    p.sums = array(t, n * p.M * sizeof *p.sums);
+    if (extreme) {
+        memset(p.x, 0x80, n * p.D);
+        memset(weights, 0x80, p.M * p.D);
     }
-    for (size_t r = 0; r < n_rows; r++)
-        memset(x + r * stride + D, 0, stride - D);
-    int32_t *bias = array(t, M * sizeof *bias), *sums = array(t, bytes),
-            *expected = array(t, bytes);
-    for (size_t m = 0; m < M; m++)
-        bias[m] = made_between(&t->random, -100000, 100000);
-    t->k->dot_i8i32(x, stride, n_rows, weights, D, M, bias, sums, M);
-    t->c->dot_i8i32(x, stride, n_rows, weights, D, M, bias, expected, M);
-    assert_memory_equal(sums, expected, bytes);
+    for (size_t m = 0; m < p.M; m++) {
+        int32_t of_weights = 0, its_bias = made_between(&t->random, -100000, 100000);
+        for (size_t d = 0; d < p.D; d++) {
+            int8_t w = weights[m * p.D + d];
+            size_t at =
+                ((m / block * n_groups + d / group) * block + m % block) * group + d % group;
+            of_weights += w;
+            if (group == 2)
+                ((int16_t *)(void *)packed)[at] = w;
+            else
+                packed[at] = (uint8_t)w;
+        }
+        bias[m] = its_bias - shape->flip * of_weights;
+        for (size_t r = 0; r < n; r++) {
+            int32_t sum = its_bias;
+            for (size_t d = 0; d < p.D; d++)
+                sum += weights[m * p.D + d] * p.x[r * p.D + d];
+            p.sums[r * p.M + m] = sum;
+        }
+    }
+    p.weights = (nimbus_weights){packed, bias, n_groups, p.M};
+    return p;
+}
+
+static void check_dot_columns_i32(trial *t)
+{
+    const size_t n = random_n(t), stride = padded(n, NIMBUS_PAD), T = t->k->shape.tile;
+    products p = random_products(t, n);
+    uint8_t *columns = array(t, p.D * stride);
+    for (size_t d = 0; d < p.D; d++)
+        for (size_t r = 0; r < n; r++)
+            columns[d * stride + r] = (uint8_t)p.x[r * p.D + d];
+    uint8_t *packed = array(t, p.weights.n_groups * stride * 4);
+    int32_t *sums = array(t, T * stride * sizeof *sums);
+    t->k->pack_u8u8(columns, stride, n, p.D, t->k->shape.flip * 0x01010101u, packed, stride);
+    for (size_t m = 0; m < p.M; m += T) {
+        t->k->dot_columns_i32(&p.weights, m, packed, stride, n, sums);
+        for (size_t i = 0; i < T && m + i < p.M; i++)
+            for (size_t r = 0; r < n; r++)
+                assert_int_equal(sums[i * stride + r], p.sums[r * p.M + m + i]);
+    }
+}
+
+static void check_dot_rows_i32(trial *t)
+{
+    const size_t n = 1 + below(t, 6), group = t->k->shape.group;
+    products p = random_products(t, n);
+    const size_t bytes = group == 2 ? 2 : 1, x_stride = padded(p.D, NIMBUS_PAD) * bytes;
+    const size_t stride = padded(p.M, NIMBUS_PAD);
+    uint8_t *x = array(t, n * x_stride);
+    int32_t *sums = array(t, n * stride * sizeof *sums);
+    memset(x, 0, n * x_stride);
+    for (size_t r = 0; r < n; r++)
+        for (size_t d = 0; d < p.D; d++)
+            if (group == 2)
+                ((int16_t *)(void *)(x + r * x_stride))[d] = p.x[r * p.D + d];
+            else
+                x[r * x_stride + d] = (uint8_t)p.x[r * p.D + d] ^ t->k->shape.flip;
+    t->k->dot_rows_i32(&p.weights, x, x_stride, n, sums, stride);
+    for (size_t r = 0; r < n; r++)
+        assert_memory_equal(sums + r * stride, p.sums + r * p.M, p.M * sizeof *sums);
 }
 
 static void check_shift_i16i8(trial *t)
@@ -320,19 +580,24 @@ static void check(void (*body)(trial *), const nimbus_kernels *kernels)
     }
 }
 
+/* Sets that have the kernel, on this CPU. */
 #define TEST(isa, op, parameters)                                                                  \
     static void test_##op(void **state)                                                            \
     {                                                                                              \
         (void)state;                                                                               \
         for (size_t i = 1; i < nimbus_kernel_table_size; i++)                                      \
-            if (nimbus_kernel_table[i].usable())                                                   \
+            if (nimbus_kernel_table[i].usable() && nimbus_kernel_table[i].op)                      \
                 check(check_##op, &nimbus_kernel_table[i]);                                        \
     }
-NIMBUS_KERNEL_LIST(TEST, all)
+#define ALL_KERNELS(K)                                                                             \
+    NIMBUS_KERNEL_LIST(K, all)                                                                     \
+    NIMBUS_NODE_KERNEL_LIST(K, all)                                                                \
+    NIMBUS_WIDE_KERNEL_LIST(K, all)
+ALL_KERNELS(TEST)
 
 int main(void)
 {
 #define ENTRY(isa, op, parameters) cmocka_unit_test(test_##op),
-    const struct CMUnitTest tests[] = {NIMBUS_KERNEL_LIST(ENTRY, all)};
+    const struct CMUnitTest tests[] = {ALL_KERNELS(ENTRY)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,80 +8,88 @@
 
 #include "run/program.h"
 
-/* Sizes in bytes of the parts of the scratch. */
-typedef struct scratch_sizes {
-    size_t activations; /* each of two */
-    size_t codes, values, sums;
-} scratch_sizes;
-
-enum form { FORM_RAW, FORM_ROWS, FORM_COLUMNS };
-
-/* A block of rows under way. */
-typedef struct block {
-    const nimbus_program *program;
-    const nimbus_kernels *kernels;
-    size_t n_rows, n_padded; /* padded to the lanes of the kernels */
-    enum form form;
-    const uint8_t *data; /* raw rows or i8 activations */
-    size_t stride;       /* bytes from row to row, or from column to column */
-    uint8_t *activations[2];
-    unsigned spare; /* which of them `data` is not */
-    uint8_t *codes;
-    int8_t *values;
-    void *sums;
-    int32_t *scores;
-} block;
-
 static size_t larger(size_t a, size_t b)
 {
     return a > b ? a : b;
 }
 
-/* Whether a step of a block of n_rows runs in columns. */
-static bool in_columns(const nimbus_program *program, const nimbus_program_step *step,
-                       size_t n_rows)
-{
-    return nimbus_step_has_columns(step) && n_rows >= program->kernels->columns_from;
-}
+/* ---- working memory ----------------------------------------------------------------------- */
 
-static scratch_sizes measure(const nimbus_program *program, size_t n_rows)
+nimbus_scratch nimbus_scratch_measure(const nimbus_program *program)
 {
-    scratch_sizes sizes = {0};
-    size_t rows = n_rows < NIMBUS_BLOCK_ROWS ? n_rows : NIMBUS_BLOCK_ROWS;
-    size_t n_padded = nimbus_rounded_up(rows, program->kernels->lanes);
+    const nimbus_shape *shape = &program->kernels->shape;
+    nimbus_scratch s = {0};
     for (size_t i = 0; i < program->info.n_steps; i++) {
         const nimbus_program_step *step = &program->steps[i];
-        size_t M = nimbus_padded(step->n_outputs), C = nimbus_padded(step->n_codebooks);
+        const bool exact = step->info.kind == NIMBUS_STEP_EXACT;
+        const bool columns = nimbus_step_has_columns(step, program->kernels);
+        size_t D = nimbus_padded(step->n_inputs), M = nimbus_padded(step->n_outputs);
+        size_t C = nimbus_padded(step->n_codebooks), group_bytes = shape->group == 2 ? 2 : 1;
         size_t width = M;
-        if (step->input == NIMBUS_IN_I8 || step->info.kind == NIMBUS_STEP_EXACT)
-            width = larger(width, nimbus_padded(step->n_inputs));
-        if (in_columns(program, step, rows) && step->live)
-            width = larger(width, step->n_live * (step->input == NIMBUS_IN_F32 ? 4 : 1));
-        sizes.activations = larger(sizes.activations, width * n_padded);
-        sizes.codes = larger(sizes.codes, C * (in_columns(program, step, rows) ? n_padded : 1));
-        if (step->walk_columns)
-            sizes.values = larger(sizes.values, step->n_levels * C);
-        sizes.sums = larger(sizes.sums, larger(M * NIMBUS_EXACT_ROWS, NIMBUS_TILE * n_padded));
+        if (step->input == NIMBUS_IN_I8 || exact)
+            width = larger(width, D);
+        if (columns)
+            width = larger(width, step->n_columns * (step->live ? sizeof(float) : 1));
+        s.activations = larger(s.activations, width);
+        if (columns && !exact)
+            s.codes = larger(s.codes, C);
+        if (columns && (exact || (shape->packed && step->n_leaves <= 16)))
+            s.packed = larger(s.packed, exact ? D * group_bytes : C);
+        if (columns)
+            s.sums = NIMBUS_MAX_TILE * sizeof(int32_t);
+        s.row_codes = larger(s.row_codes, C);
+        if (exact)
+            s.row_packed = larger(s.row_packed, D * group_bytes * NIMBUS_EXACT_ROWS);
+        s.row_sums = larger(s.row_sums, M * sizeof(int32_t) * (exact ? NIMBUS_EXACT_ROWS : 1));
     }
-    sizes.activations = nimbus_padded(sizes.activations);
-    sizes.codes = nimbus_padded(sizes.codes);
-    sizes.sums = nimbus_padded(sizes.sums * sizeof(int32_t));
-    return sizes;
+    return s;
+}
+
+/* Rows that buffers of a block of n_rows have room for. */
+static size_t room(const nimbus_program *program, size_t n_rows)
+{
+    size_t rows = n_rows < NIMBUS_BLOCK_ROWS ? n_rows : NIMBUS_BLOCK_ROWS;
+    return rows < program->kernels->shape.granule || program->kernels->shape.granule == 0
+               ? rows
+               : nimbus_padded(rows);
+}
+
+size_t nimbus_scratch_bytes(const nimbus_program *program, size_t n_rows)
+{
+    const nimbus_scratch *s = &program->scratch;
+    return nimbus_padded((2 * s->activations + s->codes + s->packed + s->sums) *
+                         room(program, n_rows)) +
+           s->row_codes + s->row_packed + s->row_sums + NIMBUS_PAD;
 }
 
 size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows)
 {
-    scratch_sizes sizes = measure(program, n_rows);
-    return 2 * sizes.activations + sizes.codes + sizes.values + sizes.sums + NIMBUS_PAD;
+    return nimbus_scratch_bytes(program, n_rows);
 }
 
-static uint8_t *spare_activations(const block *b)
+void nimbus_block_init(nimbus_block *b, const nimbus_program *program, size_t n_rows, void *scratch)
+{
+    const nimbus_scratch *s = &program->scratch;
+    const size_t rows = room(program, n_rows);
+    uint8_t *at = (uint8_t *)scratch + (-(uintptr_t)scratch & (NIMBUS_PAD - 1));
+    *b = (nimbus_block){.program = program, .kernels = program->kernels};
+    b->row_sums = at;
+    b->row_codes = at += s->row_sums;
+    b->row_packed = at += s->row_codes;
+    b->activations[0] = at += s->row_packed;
+    b->activations[1] = at += s->activations * rows;
+    b->sums = at += s->activations * rows;
+    b->codes = at += s->sums * rows;
+    b->packed = at + s->codes * rows;
+}
+
+static uint8_t *spare_activations(const nimbus_block *b)
 {
     return b->activations[b->spare];
 }
 
 /* The spare activations now hold the data. */
-static void advance(block *b, enum form form, size_t stride)
+static void advance(nimbus_block *b, nimbus_form form, size_t stride)
 {
     b->data = b->activations[b->spare];
     b->spare ^= 1;
@@ -91,13 +99,13 @@ static void advance(block *b, enum form form, size_t stride)
 
 /* Turns n sums, i16 if the step is narrow, into i8 outputs. Output m comes first; all n are sums
  * of it if `one_output`, else they are outputs m, m + 1, ... */
-static void finish(const block *b, const nimbus_program_step *step, const void *sums, size_t n,
-                   size_t m, bool one_output, int8_t *out)
+static void finish(const nimbus_block *b, const nimbus_program_step *step, const void *sums,
+                   bool narrow, size_t n, size_t m, bool one_output, int8_t *out)
 {
     const nimbus_kernels *k = b->kernels;
     if (step->output == NIMBUS_OUT_SCALED)
         k->scale_i32i8(sums, n, step->scale + m, step->offset + m, !one_output, out);
-    else if (step->narrow)
+    else if (narrow)
         k->shift_i16i8(sums, n, step->shift, out);
     else
         k->shift_i32i8(sums, n, step->shift, out);
@@ -107,105 +115,203 @@ static void finish(const block *b, const nimbus_program_step *step, const void *
 
 /* ---- steps in columns -------------------------------------------------------------------- */
 
-/* Brings the inputs of a step that runs in columns into columns. */
-static void to_columns(block *b, const nimbus_program_step *step)
+static void quantise_rows(nimbus_block *b, const nimbus_program_step *step)
 {
+    const size_t D = step->n_inputs, stride = nimbus_padded(D);
     uint8_t *out = spare_activations(b);
-    if (b->form == FORM_COLUMNS)
-        return;
-    if (step->input == NIMBUS_IN_F32) {
-        float *columns = (float *)(void *)out;
-        for (size_t r = 0; r < b->n_padded; r++) {
-            size_t row = r < b->n_rows ? r : b->n_rows - 1;
-            const float *x = (const float *)(const void *)(b->data + row * b->stride);
-            for (size_t i = 0; i < step->n_live; i++)
-                columns[i * b->n_padded + r] = x[step->live[i]];
-        }
-    } else {
-        size_t n = step->live ? step->n_live : step->n_inputs;
-        b->kernels->transpose_u8u8(b->data, b->stride, step->n_inputs, b->n_rows, step->live, n,
-                                   step->input == NIMBUS_IN_U8 ? 0x80 : 0, out, b->n_padded);
-    }
-    advance(b, FORM_COLUMNS, b->n_padded);
+    for (size_t r = 0; r < b->n_rows; r++)
+        b->kernels->quantise_f32i8((const float *)(const void *)(b->data + r * b->stride), D,
+                                   step->in_scale, step->in_offset, (int8_t *)out + r * stride);
+    advance(b, NIMBUS_ROWS, stride);
 }
 
-static void encode_columns(const block *b, const nimbus_program_step *step)
+/* The columns of raw f32 rows that trees read. */
+static void gather_floats(nimbus_block *b, const nimbus_program_step *step, size_t n)
+{
+    float *columns = (float *)(void *)spare_activations(b);
+    for (size_t r = 0; r < n; r++) {
+        size_t row = r < b->n_rows ? r : b->n_rows - 1;
+        const float *x = (const float *)(const void *)(b->data + row * b->stride);
+        for (size_t i = 0; i < step->n_live; i++)
+            columns[i * n + r] = x[step->live[i]];
+    }
+}
+
+/* Brings the inputs of a step that runs in columns into columns, n rows apart. */
+static void to_columns(nimbus_block *b, const nimbus_program_step *step, size_t n)
+{
+    const bool raw = b->form == NIMBUS_RAW;
+    if (b->form == NIMBUS_COLUMNS)
+        return;
+    if (raw && step->input == NIMBUS_IN_F32 && step->info.kind == NIMBUS_STEP_LOOKUP) {
+        gather_floats(b, step, n);
+    } else {
+        if (raw && step->input == NIMBUS_IN_F32)
+            quantise_rows(b, step);
+        bool u8 = b->form == NIMBUS_RAW;
+        b->kernels->transpose_u8u8(
+            b->data, b->stride, u8 ? step->n_inputs : nimbus_padded(step->n_inputs), b->n_rows,
+            u8 ? step->parts : NULL, u8 ? step->n_parts : (step->n_inputs + 15) / 16, u8 ? 0x80 : 0,
+            spare_activations(b), n);
+    }
+    advance(b, NIMBUS_COLUMNS, n);
+}
+
+/* Codes of n rows of a few codebooks from columns. */
+static void encode(const nimbus_block *b, const nimbus_program_step *step,
+                   const nimbus_trees *trees, const uint8_t *columns, size_t stride, size_t n,
+                   uint8_t *codes, size_t codes_stride)
 {
     const nimbus_kernels *k = b->kernels;
     if (step->input == NIMBUS_IN_F32)
-        k->encode_nodes_f32u8(&step->trees, (const float *)(const void *)b->data, b->n_padded,
-                              b->n_padded, b->codes);
+        k->encode_nodes_f32u8(trees, (const float *)(const void *)columns, stride, n, codes,
+                              codes_stride);
     else if (step->info.shared_columns)
-        k->encode_i8u8(&step->trees, (const int8_t *)b->data, b->n_padded, b->n_padded, b->codes);
+        k->encode_i8u8(trees, (const int8_t *)columns, stride, n, codes, codes_stride);
     else
-        k->encode_nodes_i8u8(&step->trees, (const int8_t *)b->data, b->n_padded, b->n_padded,
-                             b->codes);
+        k->encode_nodes_i8u8(trees, (const int8_t *)columns, stride, n, codes, codes_stride);
 }
 
-/* Sums of the outputs of tile m / NIMBUS_TILE to scores. */
-static void store_scores(const block *b, const nimbus_program_step *step, size_t m,
-                         size_t n_outputs)
+/* From raw u8 rows to codes, NIMBUS_PAD rows at a time, stage by stage. */
+static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, size_t stride)
 {
-    const int32_t *sums = b->sums;
-    for (size_t r = 0; r < b->n_rows; r++)
-        for (size_t t = 0; t < n_outputs; t++)
-            b->scores[r * step->n_outputs + m + t] = sums[t * b->n_padded + r];
-}
-
-static void run_in_columns(block *b, const nimbus_program_step *step)
-{
-    size_t M = step->n_outputs, n = b->n_padded;
-    size_t sum_bytes = step->narrow ? sizeof(int16_t) : sizeof(int32_t);
-    to_columns(b, step);
-    encode_columns(b, step);
-    int8_t *out = (int8_t *)spare_activations(b);
-    for (size_t m = 0; m < M; m += NIMBUS_TILE) {
-        const nimbus_tile *tile = &step->tiles[m / NIMBUS_TILE];
-        size_t n_outputs = M - m < NIMBUS_TILE ? M - m : NIMBUS_TILE;
-        if (step->narrow)
-            b->kernels->lookup_u8i16(tile, b->codes, n, n, b->sums);
-        else
-            b->kernels->lookup_u8i32(tile, b->codes, n, n, b->sums);
-        if (step->output == NIMBUS_OUT_I32)
-            store_scores(b, step, m, n_outputs);
-        for (size_t t = 0; t < n_outputs && step->output != NIMBUS_OUT_I32; t++)
-            finish(b, step, (const char *)b->sums + t * n * sum_bytes, n, m + t, true,
-                   out + (m + t) * n);
+    const size_t H = step->n_levels, n_nodes = step->n_leaves - 1;
+    const size_t columns = step->info.shared_columns ? H : n_nodes;
+    const size_t thresholds = !step->info.shared_columns ? 4 * n_nodes : H * (H > 4 ? 64 : 16);
+    uint8_t *slots = spare_activations(b);
+    for (size_t r = 0; r < b->n_rows; r += NIMBUS_PAD) {
+        size_t left = b->n_rows - r;
+        for (size_t i = 0; i < step->n_stages; i++) {
+            const nimbus_stage *stage = &step->stages[i];
+            const size_t c = stage->first_codebook;
+            b->kernels->transpose_u8u8(b->data + r * b->stride, b->stride, step->n_inputs,
+                                       left < NIMBUS_PAD ? left : NIMBUS_PAD,
+                                       step->parts + stage->first_part, stage->n_parts, 0x80, slots,
+                                       NIMBUS_PAD);
+            nimbus_trees trees = {step->trees.columns + c * columns,
+                                  (const int8_t *)step->trees.thresholds + c * thresholds,
+                                  stage->n_codebooks, H};
+            encode(b, step, &trees, slots, NIMBUS_PAD, NIMBUS_PAD, b->codes + c * stride + r,
+                   stride);
+        }
     }
-    advance(b, FORM_COLUMNS, n);
+}
+
+/* The sums of n_outputs outputs, n_rows of each, to rows of M scores; twice as fast if n_outputs is
+ * a constant. */
+static inline __attribute__((always_inline)) void store_outputs(const int32_t *sums, size_t stride,
+                                                                size_t n_rows,
+                                                                const size_t n_outputs, size_t M,
+                                                                int32_t *scores)
+{
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t t = 0; t < n_outputs; t++)
+            scores[r * M + t] = sums[t * stride + r];
+}
+
+static void store_scores(const nimbus_block *b, size_t M, size_t m, size_t n_outputs, size_t stride)
+{
+    switch (n_outputs) {
+    case 4:
+        store_outputs(b->sums, stride, b->n_rows, 4, M, b->scores + m);
+        break;
+    case 2:
+        store_outputs(b->sums, stride, b->n_rows, 2, M, b->scores + m);
+        break;
+    default:
+        store_outputs(b->sums, stride, b->n_rows, n_outputs, M, b->scores + m);
+    }
+}
+
+/* Outputs m .. of a tile, from codes or packed columns; `out` is where output m goes. */
+static void run_tile(nimbus_block *b, const nimbus_program_step *step, size_t m, size_t n,
+                     size_t stride, int8_t *out)
+{
+    const nimbus_kernels *k = b->kernels;
+    const size_t left = step->n_outputs - m, size = k->shape.tile;
+    const size_t n_outputs = left < size ? left : size;
+    const bool wide = step->n_leaves > 16, packed = k->shape.packed && !wide;
+    if (step->info.kind == NIMBUS_STEP_EXACT) {
+        k->dot_columns_i32(&step->weights, m, b->packed, stride, n, b->sums);
+    } else {
+        const nimbus_tile *tile = &step->tiles[m / size];
+        const uint8_t *codes = packed ? b->packed : b->codes;
+        if (step->narrow) {
+            (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, stride, wide ? stride : n,
+                                                   step->shift, out, stride);
+            for (size_t t = 0; t < n_outputs && step->has_map; t++)
+                k->map_i8i8(out + t * stride, stride, step->map);
+            return;
+        }
+        (wide ? k->wide_u8i32 : k->lookup_u8i32)(tile, codes, stride, wide ? stride : n, b->sums,
+                                                 stride);
+    }
+    if (step->output == NIMBUS_OUT_I32)
+        store_scores(b, step->n_outputs, m, n_outputs, stride);
+    for (size_t t = 0; t < n_outputs && step->output != NIMBUS_OUT_I32; t++)
+        finish(b, step, (int32_t *)b->sums + t * stride, false, stride, m + t, true,
+               out + t * stride);
+}
+
+/* Whatever the tiles of a step read: codes, packed where they are to be, or packed inputs. */
+static void prepare_block(nimbus_block *b, const nimbus_program_step *step, size_t n, size_t stride)
+{
+    const nimbus_kernels *k = b->kernels;
+    const bool exact = step->info.kind == NIMBUS_STEP_EXACT;
+    if (b->form == NIMBUS_RAW && step->stages) {
+        encode_raw(b, step, stride);
+    } else {
+        to_columns(b, step, stride);
+        if (!exact)
+            encode(b, step, &step->trees, b->data, stride, stride, b->codes, stride);
+    }
+    if (exact)
+        k->pack_u8u8(b->data, stride, n, step->n_inputs, k->shape.flip * 0x01010101u, b->packed,
+                     stride);
+    else if (k->shape.packed && step->n_leaves <= 16)
+        k->pack_u8u8(b->codes, stride, n, step->n_codebooks, NIMBUS_CODES_OF_QUADS, b->packed,
+                     stride);
+}
+
+static void run_in_columns(nimbus_block *b, const nimbus_program_step *step)
+{
+    const nimbus_kernels *k = b->kernels;
+    const size_t n = nimbus_rounded_up(b->n_rows, k->shape.granule);
+    const size_t stride = nimbus_padded(b->n_rows);
+    prepare_block(b, step, n, stride);
+    int8_t *out = (int8_t *)spare_activations(b);
+    for (size_t m = 0; m < step->n_outputs; m += k->shape.tile)
+        run_tile(b, step, m, n, stride, out + m * stride);
+    advance(b, NIMBUS_COLUMNS, stride);
 }
 
 /* ---- steps in rows ----------------------------------------------------------------------- */
 
 /* Brings the inputs of a step that runs in rows into rows: i8, or raw for a lookup step. */
-static void to_rows(block *b, const nimbus_program_step *step)
+static void to_rows(nimbus_block *b, const nimbus_program_step *step)
 {
-    size_t D = step->n_inputs, stride = nimbus_padded(D);
-    uint8_t *out = spare_activations(b);
-    if (b->form == FORM_ROWS || (b->form == FORM_RAW && step->info.kind == NIMBUS_STEP_LOOKUP))
+    const size_t D = step->n_inputs, stride = nimbus_padded(D);
+    if (b->form == NIMBUS_ROWS || (b->form == NIMBUS_RAW && step->info.kind == NIMBUS_STEP_LOOKUP))
         return;
-    if (b->form == FORM_COLUMNS) {
-        b->kernels->transpose_u8u8(b->data, b->stride, b->n_padded, D, NULL, b->n_rows, 0, out,
-                                   stride);
-    } else {
-        for (size_t r = 0; r < b->n_rows; r++) {
-            const uint8_t *x = b->data + r * b->stride;
-            uint8_t *row = out + r * stride;
-            if (step->input == NIMBUS_IN_F32)
-                b->kernels->quantise_f32i8((const float *)(const void *)x, D, step->in_scale,
-                                           step->in_offset, (int8_t *)row);
-            else
-                for (size_t d = 0; d < D; d++)
-                    row[d] = x[d] ^ 0x80;
-        }
+    uint8_t *out = spare_activations(b);
+    if (b->form == NIMBUS_RAW && step->input == NIMBUS_IN_F32) {
+        quantise_rows(b, step);
+        return;
     }
-    advance(b, FORM_ROWS, stride);
+    if (b->form == NIMBUS_COLUMNS)
+        b->kernels->transpose_u8u8(b->data, b->stride, b->stride, D, NULL, (b->n_rows + 15) / 16, 0,
+                                   out, stride);
+    else
+        for (size_t r = 0; r < b->n_rows; r++)
+            for (size_t d = 0; d < D; d++)
+                out[r * stride + d] = b->data[r * b->stride + d] ^ 0x80;
+    advance(b, NIMBUS_ROWS, stride);
 }
 
 /* Walks the trees of a step for one row; `value` reads x of column d. */
 #define WALK(type, value)                                                                          \
     const type *threshold = step->thresholds;                                                      \
-    for (size_t c = 0; c < n_codebooks; c++, column += n_nodes, threshold += n_nodes) {            \
+    for (size_t c = 0; c < step->n_codebooks; c++, column += n_nodes, threshold += n_nodes) {      \
         size_t i = 0;                                                                              \
         while (i < n_nodes) {                                                                      \
             uint32_t d = column[i];                                                                \
@@ -214,89 +320,107 @@ static void to_rows(block *b, const nimbus_program_step *step)
         codes[c] = (uint8_t)(i - n_nodes);                                                         \
     }
 
-/* values[i] = x[columns[i]] ^ flip. Locals, since a byte stored could be any other variable. */
-static void gather(const uint8_t *restrict x, const uint32_t *restrict columns, size_t n,
-                   uint8_t flip, int8_t *restrict values)
+static void encode_row(const nimbus_block *b, const nimbus_program_step *step, const uint8_t *x)
 {
-    for (size_t i = 0; i + 4 <= n; i += 4) {
-        values[i] = (int8_t)(x[columns[i]] ^ flip);
-        values[i + 1] = (int8_t)(x[columns[i + 1]] ^ flip);
-        values[i + 2] = (int8_t)(x[columns[i + 2]] ^ flip);
-        values[i + 3] = (int8_t)(x[columns[i + 3]] ^ flip);
-    }
-}
-
-static void encode_row(const block *b, const nimbus_program_step *step, const uint8_t *x)
-{
-    size_t n_nodes = step->n_leaves - 1, n_codebooks = step->n_codebooks;
-    size_t C = nimbus_rounded_up(n_codebooks, NIMBUS_WALK);
+    const size_t n_nodes = step->n_leaves - 1;
     const uint32_t *column = step->columns;
-    uint8_t *codes = b->codes;
-    uint8_t flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0;
-    if (step->input == NIMBUS_IN_F32) {
+    uint8_t *codes = b->row_codes;
+    const uint8_t flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0;
+    if (step->walk.thresholds && step->info.shared_columns) {
+        b->kernels->walk_u8u8(&step->walk, x, codes);
+    } else if (step->walk.thresholds) {
+        b->kernels->walk_nodes_u8u8(&step->walk, x, 0, 1, codes, 0);
+    } else if (step->input == NIMBUS_IN_F32) {
         const float *row = (const float *)(const void *)x;
         WALK(float, row[d])
-    } else if (step->walk_columns) {
-        gather(x, step->walk_columns, step->n_levels * C, flip, b->values);
-        b->kernels->walk_i8u8(b->values, step->walk_thresholds, C, step->n_levels, b->codes);
     } else {
         WALK(int8_t, (int8_t)(x[d] ^ flip))
     }
 }
 
-static void run_lookup_in_rows(block *b, const nimbus_program_step *step)
+static void run_lookup_in_rows(nimbus_block *b, const nimbus_program_step *step)
 {
-    size_t M = step->n_outputs, stride = nimbus_padded(M);
+    const size_t M = step->n_outputs, stride = nimbus_padded(M);
     uint8_t *out = spare_activations(b);
     for (size_t r = 0; r < b->n_rows; r++) {
         encode_row(b, step, b->data + r * b->stride);
         if (step->narrow)
-            b->kernels->add_u8i16(&step->table, b->codes, step->row_bias, b->sums);
+            b->kernels->add_u8i16(&step->table, b->row_codes, step->row_bias, b->row_sums);
         else
-            b->kernels->add_u8i32(&step->table, b->codes, step->row_bias, b->sums);
+            b->kernels->add_u8i32(&step->table, b->row_codes, step->row_bias, b->row_sums);
         if (step->output == NIMBUS_OUT_I32)
-            memcpy(b->scores + r * M, b->sums, M * sizeof *b->scores);
+            memcpy(b->scores + r * M, b->row_sums, M * sizeof *b->scores);
         else
-            finish(b, step, b->sums, stride, 0, false, (int8_t *)out + r * stride);
+            finish(b, step, b->row_sums, step->narrow, stride, 0, false,
+                   (int8_t *)out + r * stride);
     }
-    advance(b, FORM_ROWS, stride);
+    advance(b, NIMBUS_ROWS, stride);
 }
 
-static void run_exact(block *b, const nimbus_program_step *step)
+/* The groups of a row of i8 (nimbus_weights); D is rounded up, what stands there meets no weight.
+ */
+static void pack_row(const nimbus_shape *shape, const int8_t *x, size_t D, uint8_t *packed)
 {
-    size_t D = step->n_inputs, M = step->n_outputs, stride = nimbus_padded(M);
+    if (shape->group == 2)
+        for (size_t d = 0; d < D; d++)
+            ((int16_t *)(void *)packed)[d] = x[d];
+    else
+        for (size_t d = 0; d < D; d++)
+            packed[d] = (uint8_t)x[d] ^ shape->flip;
+}
+
+static void run_exact_in_rows(nimbus_block *b, const nimbus_program_step *step)
+{
+    const nimbus_shape *shape = &b->kernels->shape;
+    const size_t M = step->n_outputs, stride = nimbus_padded(M), D = nimbus_padded(step->n_inputs);
+    const size_t packed_stride = D * (shape->group == 2 ? 2 : 1);
     int8_t *out = (int8_t *)spare_activations(b);
-    bool scores = step->output == NIMBUS_OUT_I32;
-    int8_t *x = (int8_t *)b->activations[b->spare ^ 1];
-    for (size_t r = 0; r < b->n_rows; r++)
-        memset(x + r * b->stride + D, 0, b->stride - D);
+    int32_t *sums = b->row_sums;
     for (size_t r = 0; r < b->n_rows; r += NIMBUS_EXACT_ROWS) {
         size_t n = b->n_rows - r < NIMBUS_EXACT_ROWS ? b->n_rows - r : NIMBUS_EXACT_ROWS;
-        int32_t *sums = b->sums;
-        b->kernels->dot_i8i32(x + r * b->stride, b->stride, n, step->weights, D, M, step->bias,
-                              scores ? b->scores + r * M : sums, scores ? M : stride);
-        for (size_t i = 0; i < n && !scores; i++)
-            finish(b, step, sums + i * stride, stride, 0, false, out + (r + i) * stride);
+        for (size_t i = 0; i < n; i++)
+            pack_row(shape, (const int8_t *)b->data + (r + i) * b->stride, D,
+                     b->row_packed + i * packed_stride);
+        b->kernels->dot_rows_i32(&step->weights, b->row_packed, packed_stride, n, sums, stride);
+        for (size_t i = 0; i < n; i++) {
+            if (step->output == NIMBUS_OUT_I32)
+                memcpy(b->scores + (r + i) * M, sums + i * stride, M * sizeof *sums);
+            else
+                finish(b, step, sums + i * stride, false, stride, 0, false, out + (r + i) * stride);
+        }
     }
-    advance(b, FORM_ROWS, stride);
+    advance(b, NIMBUS_ROWS, stride);
 }
 
 /* ---- blocks ------------------------------------------------------------------------------ */
 
-static void run_block(block *b)
+void nimbus_block_run_step(nimbus_block *b, const nimbus_program_step *step, bool in_columns)
 {
-    for (size_t i = 0; i < b->program->info.n_steps; i++) {
-        const nimbus_program_step *step = &b->program->steps[i];
-        if (in_columns(b->program, step, b->n_rows)) {
-            run_in_columns(b, step);
-        } else {
-            to_rows(b, step);
-            if (step->info.kind == NIMBUS_STEP_EXACT)
-                run_exact(b, step);
-            else
-                run_lookup_in_rows(b, step);
-        }
+    if (in_columns) {
+        run_in_columns(b, step);
+        return;
     }
+    to_rows(b, step);
+    if (step->info.kind == NIMBUS_STEP_EXACT)
+        run_exact_in_rows(b, step);
+    else
+        run_lookup_in_rows(b, step);
+}
+
+/* All steps for n_rows raw rows, in columns those that want it for so many. */
+static void run_rows(nimbus_block *b, const uint8_t *rows, size_t row_stride, size_t n_rows,
+                     int32_t *scores, bool columns)
+{
+    const nimbus_program *program = b->program;
+    b->n_rows = n_rows;
+    b->form = NIMBUS_RAW;
+    b->data = rows;
+    b->stride = row_stride;
+    b->spare = 0;
+    b->scores = scores;
+    for (size_t i = 0; i < program->info.n_steps; i++)
+        nimbus_block_run_step(b, &program->steps[i],
+                              columns && n_rows >= program->steps[i].columns_from);
 }
 
 nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t row_stride,
@@ -311,23 +435,18 @@ nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t
     if (!rows || !scores || !scratch || (n_rows > 1 && row_stride < row_bytes))
         return NIMBUS_ERR_ARGUMENT;
 
-    scratch_sizes sizes = measure(program, n_rows);
-    uint8_t *at = (uint8_t *)scratch + (-(uintptr_t)scratch & (NIMBUS_PAD - 1));
-    block b = {.program = program, .kernels = program->kernels};
-    b.activations[0] = at;
-    b.activations[1] = at += sizes.activations;
-    b.sums = at += sizes.activations;
-    b.codes = at += sizes.sums;
-    b.values = (int8_t *)(at + sizes.codes);
-    for (size_t from = 0; from < n_rows; from += NIMBUS_BLOCK_ROWS) {
-        b.n_rows = n_rows - from < NIMBUS_BLOCK_ROWS ? n_rows - from : NIMBUS_BLOCK_ROWS;
-        b.n_padded = nimbus_rounded_up(b.n_rows, program->kernels->lanes);
-        b.form = FORM_RAW;
-        b.data = (const uint8_t *)rows + from * row_stride;
-        b.stride = row_stride;
-        b.spare = 0;
-        b.scores = scores + from * info->n_outputs;
-        run_block(&b);
+    nimbus_block b;
+    nimbus_block_init(&b, program, n_rows, scratch);
+    const uint8_t *from = rows;
+    while (n_rows > 0) {
+        size_t n = n_rows < NIMBUS_BLOCK_ROWS ? n_rows : NIMBUS_BLOCK_ROWS;
+        const bool columns = program->n_in_columns[n] > 0;
+        if (columns)
+            n = program->n_in_columns[n];
+        run_rows(&b, from, row_stride, n, scores, columns);
+        from += n * row_stride;
+        scores += n * info->n_outputs;
+        n_rows -= n;
     }
     return NIMBUS_OK;
 }

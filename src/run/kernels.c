@@ -1,6 +1,7 @@
 /* kernels.c - the table of instruction sets, and choosing one for this CPU */
 #include "run/kernels.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,18 +18,40 @@ static bool usable_avx2(void)
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2");
 }
+
+static bool usable_avx512vbmi(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+}
 #endif
 
-#define MEMBER(isa, op, parameters) .op = nimbus_##op##__##isa,
-#define TABLE(name, n_lanes, n_rows)                                                               \
+#define MEMBER(isa, op, parameters) .op = NIMBUS_KERNEL_NAME(op, isa),
+#define TABLE(name, NODE_LIST, WIDE_LIST, ...)                                                     \
     {.isa = #name,                                                                                 \
-     .lanes = n_lanes,                                                                             \
-     .columns_from = n_rows,                                                                       \
+     .shape = {__VA_ARGS__},                                                                       \
      .usable = usable_##name,                                                                      \
-     NIMBUS_KERNEL_LIST(MEMBER, name)},
+     NIMBUS_KERNEL_LIST(MEMBER, name) NODE_LIST(MEMBER, name) WIDE_LIST(MEMBER, name)},
 
 const nimbus_kernels nimbus_kernel_table[] = {NIMBUS_ISA_LIST(TABLE)};
 const size_t nimbus_kernel_table_size = sizeof nimbus_kernel_table / sizeof *nimbus_kernel_table;
+
+/* Position in the table of the best set that may be taken. */
+static _Atomic size_t highest = SIZE_MAX;
+
+nimbus_status nimbus_set_max_isa(const char *name)
+{
+    for (size_t i = 0; name && i < nimbus_kernel_table_size; i++) {
+        if (strcmp(nimbus_kernel_table[i].isa, name) == 0) {
+            atomic_store(&highest, i);
+            return NIMBUS_OK;
+        }
+    }
+    if (!name)
+        atomic_store(&highest, SIZE_MAX);
+    return name ? NIMBUS_ERR_ARGUMENT : NIMBUS_OK;
+}
 
 #ifdef NIMBUS_TEST_HOOKS
 /* Marks the sets named in the comma-separated list. */
@@ -65,7 +88,7 @@ nimbus_status nimbus_kernels_choose(const nimbus_kernels **out, nimbus_error *er
 #else
     (void)error;
 #endif
-    for (size_t i = 0; i < nimbus_kernel_table_size; i++)
+    for (size_t i = 0; i < nimbus_kernel_table_size && i <= atomic_load(&highest); i++)
         if (!disabled[i] && nimbus_kernel_table[i].usable())
             *out = &nimbus_kernel_table[i];
     return NIMBUS_OK;

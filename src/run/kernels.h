@@ -1,15 +1,16 @@
 /* kernels.h - every kernel of the executor, listed once
  *
  * A line of NIMBUS_KERNEL_LIST declares a kernel for each instruction set, puts it in the dispatch
- * table, and obliges tests/test_kernels.c to have a check of that name; a benchmark can walk the list
- * in the same way. Kernels are called nimbus_<op>_<types>__<isa>; the __c versions (kernels_c.c)
- * are plain C and are the specification: all others give the same bits.
+ * table, and obliges tests/test_kernels.c to have a check of that name; a benchmark can walk the
+ * list in the same way. Kernels are called nimbus_<op>_<types>__<isa>; the __c versions
+ * (kernels_c.c) are plain C and are the specification: all others give the same bits.
  *
- * Layouts. "Columns": column-major bytes, column d at columns + d * stride, one byte a row.
- * "Rows": row-major. A kernel that works on columns is given n rows, a multiple of the table's
- * `lanes`; one that works on a row (walk, add, finish) may read and write up to the next multiple
- * of NIMBUS_PAD elements, and what stands beyond the last real element means nothing. Only scratch
- * memory and the program's own tables are padded so; the caller's rows and scores never are. */
+ * Layouts. "Columns": column-major, column d at columns + d * stride, one element a row; stride is
+ * a multiple of NIMBUS_PAD, and what stands beyond the last row means nothing. A kernel that works
+ * on columns is given n rows, a multiple of the set's `granule`; only transpose and encode may read
+ * and write up to the stride. A kernel that works on one row (walk, add, finish) may read
+ * and write up to the next multiple of NIMBUS_PAD elements. Only scratch memory and the program's
+ * own tables are padded so; the caller's rows and scores never are. */
 #ifndef NIMBUS_RUN_KERNELS_H
 #define NIMBUS_RUN_KERNELS_H
 
@@ -20,51 +21,110 @@
 #include "nimbus.h"
 
 #define NIMBUS_PAD         64 /* elements; at least the lanes of every instruction set */
-#define NIMBUS_WALK        32 /* codebooks of one row are walked in multiples of this */
-#define NIMBUS_TILE        2  /* outputs that a column lookup computes together */
+#define NIMBUS_MAX_TILE    4  /* outputs that a column lookup computes together */
 #define NIMBUS_GROUP_SIZES 4  /* codebooks are added in bytes in groups of 8, 4, 2 and 1 */
+#define NIMBUS_NODES       16 /* a tree's K - 1 nodes, K <= 16, and one to fill up */
 
-/* Tables of NIMBUS_TILE outputs for column lookups, K <= 16. Each table is stored minus its
- * smallest entry (the bias makes up for it), so entries are 0..range; codebooks are reordered so
- * that those of a group have ranges adding up to at most 255: a group is summed in bytes. */
-typedef struct nimbus_tile {
-    const uint8_t *tables;                 /* [C][NIMBUS_TILE][16], in the order of `order` */
-    const uint32_t *order;                 /* [C] which codebook stands there */
-    uint32_t n_groups[NIMBUS_GROUP_SIZES]; /* groups of 8, then of 4, 2 and 1 codebooks */
-    int32_t bias[NIMBUS_TILE];
-} nimbus_tile;
+#define NIMBUS_FEW 4 /* columns of a part that are picked out of it */
 
-/* Codebooks with their trees, for the column encoders. */
+/* 16 neighbouring bytes of a row (fewer if it has fewer), and the columns they become: all of them
+ * on end; or, if few, NIMBUS_FEW picked ones. */
+typedef struct nimbus_part {
+    uint32_t first; /* byte of the row where the part begins */
+    uint32_t out;   /* column that the first one becomes */
+    bool few;
+    uint8_t at[NIMBUS_FEW];
+    /* Number j, for row j of four, shuffles byte at[q] to 4q + j and zeros (0x80) elsewhere. */
+    uint8_t selectors[4][16];
+} nimbus_part;
+
+/* Trees of C codebooks for the column encoders. */
 typedef struct nimbus_trees {
     const uint32_t *columns; /* [C][H] for a column per level, [C][K-1] for one per node */
     const void *thresholds;  /* see the kernel */
     size_t n_codebooks, n_levels;
 } nimbus_trees;
 
-/* Tables for adding rows, any K: entries + 128, so 0..255. Readable NIMBUS_PAD bytes further. */
+/* Bytes of a row to be collected: value i is x[columns[i]] ^ flip. Sets that permute whole
+ * registers take NIMBUS_PAD values at a time from windows: NIMBUS_PAD bytes of the row each. */
+typedef struct nimbus_window {
+    uint64_t wanted; /* bit i: this window has value i */
+    uint32_t first;
+    uint8_t at[NIMBUS_PAD];
+} nimbus_window;
+
+typedef struct nimbus_gather {
+    const uint32_t *columns; /* [n_values] */
+    size_t n_values;         /* a multiple of NIMBUS_PAD */
+    uint8_t flip;
+    const nimbus_window *windows;
+    const uint32_t *first_window; /* [n_values / NIMBUS_PAD + 1]; those of values i are from
+                                     first_window[i / NIMBUS_PAD] to before the next one's */
+} nimbus_gather;
+
+/* Trees of C' codebooks side by side, a multiple of NIMBUS_PAD, to be walked for single rows. With
+ * a column per level values are [H][C'] and thresholds i8 [K-1][C'], with one per node both are
+ * [C'][NIMBUS_NODES]. */
+typedef struct nimbus_walk {
+    nimbus_gather gather;
+    const int8_t *thresholds;
+    size_t n_codebooks, n_levels;
+} nimbus_walk;
+
+/* Tables of a few outputs, the set's `tile`, for column lookups.
+ *
+ * Shuffled: each table is stored minus its smallest entry (the bias makes up for it), so entries
+ * are 0..range; codebooks are reordered so that those of a group have ranges adding up to at most
+ * 255: a group is summed in bytes. Packed: signed entries, four codebooks in one register. */
+typedef struct nimbus_tile {
+    const void *tables;                    /* shuffled: u8 [C][tile][16 or 64], in the order of
+                                              `order`; packed: i8 [ceil(C/4)][tile][4][16] */
+    const uint32_t *order;                 /* [C] which codebook stands there */
+    uint32_t n_groups[NIMBUS_GROUP_SIZES]; /* groups of 8, then of 4, 2 and 1 codebooks */
+    size_t n_quads;                        /* packed: ceil(C/4) */
+    int32_t bias[NIMBUS_MAX_TILE];
+} nimbus_tile;
+
+/* Tables for adding rows, any K: entries + 128, so 0..255; rows `stride` bytes apart. Readable
+ * NIMBUS_PAD bytes further. */
 typedef struct nimbus_table {
-    const uint8_t *entries; /* [C][K][M] */
-    size_t n_codebooks, n_leaves, n_outputs;
+    const uint8_t *entries; /* [C][K][stride] */
+    size_t n_codebooks, n_leaves, n_outputs, stride;
 } nimbus_table;
+
+/* Weights of an exact product. Inputs are taken in groups, the set's `group`: two i16 or four i8
+ * fill 32 bits (plain C takes them one by one); outputs in blocks of its `block`, as many as a
+ * register has groups. Sets whose `flip` is 0x80 want inputs plus 128; the bias makes up for it. */
+typedef struct nimbus_weights {
+    const void *weights; /* [ceil(M/block)][ceil(D/group)][block][group] */
+    const int32_t *bias; /* [M'] */
+    size_t n_groups;     /* ceil(D/group) */
+    size_t n_outputs;
+} nimbus_weights;
 
 /* K(isa, op, parameters) for every kernel:
  *
- * transpose_u8u8     out[i][r] = in[r][columns[i]] ^ flip for n_rows rows r and n_columns i, both
- *                    row-major; columns NULL: 0, 1, 2, ... Reads no byte outside rows of in that
- *                    are `width` bytes long; writes out rows up to a multiple of the lanes.
- * encode_i8u8        codes[c][r] of n rows, H <= 4, a column per level; thresholds
- *                    i8 [C][H][16]: the 2^h of level h by the code so far
- * encode_nodes_i8u8  the same with a column per node; thresholds i8 [C][K-1], heap order
+ * transpose_u8u8     out[part.out + i][r] = in[r][part.first + i] ^ flip for all parts and n_rows
+ *                    rows r, or in[r][part.first + part.at[i]] ^ flip; parts NULL: part p begins
+ *                    at 16 p and becomes column 16 p. Reads no byte outside rows of in that are
+ *                    `width` bytes long
+ * encode_i8u8        codes[c][r], a column per level; H <= 4, or 6 where the set has `wide`
+ *                    lookups; thresholds i8 [C][H][16 or 64], 64 if H > 4: level h's 2^h at
+ *                    multiples of 2^(H-h)
+ * encode_nodes_i8u8  the same for H <= 4 with a column per node; thresholds i8 [C][K-1][4], heap
+ *                    order, each four times: 32 bits are quicker to broadcast than 8
  * encode_nodes_f32u8  the same from f32 columns (stride in elements) with f32 thresholds
- * walk_i8u8          codes[c] of one row, any H, for n_codebooks (a multiple of NIMBUS_WALK):
- *                    values i8 [H][n_codebooks], thresholds i8 [K-1][n_codebooks]
- * lookup_u8i16       sums[t][r] = bias + sum over c of tables; sums must fit 16 bits
- * lookup_u8i32       the same for any sums
- * add_u8i16          sums[m] = bias[m] + sum over c of entries[c][codes[c]][m], modulo 2^16
- * add_u8i32          the same, modulo 2^32
- * dot_i8i32          sums[r][m] = bias[m] + sum over d of weights[m][d] * x[r][d]; x is zero from
- *                    n_inputs to the next multiple of NIMBUS_PAD; weights readable as far; writes
- *                    exactly n_outputs sums of a row
+ * walk_u8u8          codes[c] of one row x, a column per level, any H
+ * pack_u8u8          columns to what packed lookups and exact products read: the n_columns of
+ *                    each group side by side, [ceil(n_columns/group)][out_stride][group]; bytes
+ * xor'ed with those of flip where the group is four, widened to i16 where it is two. Columns that a
+ * last group lacks are the bytes of flip. Rows in an order of its own lookup_u8i8        out[t][r]
+ * = sat8((bias + sum over c of tables) >> shift); K <= 16; codes as columns, or packed if the set's
+ * `packed`. Sums must fit 16 bits lookup_u8i32       the sums themselves, any add_u8i16 sums[m] =
+ * bias[m] + sum over c of entries[c][codes[c]][m], modulo 2^16 add_u8i32          the same, modulo
+ * 2^32 dot_columns_i32    sums[t][r] of `tile` outputs from m on = bias + weights times packed
+ * columns dot_rows_i32       sums[r][m] of all outputs, rounded up to the block; x: rows of groups,
+ *                    x_stride bytes apart, n_rows of them
  * shift_i16i8, shift_i32i8  out[i] = sat8(sums[i] >> shift)
  * scale_i32i8        out[i] = sat8(round(f32(sums[i]) * scale[i * step] + offset[i * step]));
  *                    step 0: the same scale for all, 1: one each
@@ -72,28 +132,37 @@ typedef struct nimbus_table {
  * map_i8i8           x[i] = map[x[i] + 128], in place */
 #define NIMBUS_KERNEL_LIST(K, isa)                                                                 \
     K(isa, transpose_u8u8,                                                                         \
-      (const uint8_t *in, size_t in_stride, size_t width, size_t n_rows, const uint32_t *columns,  \
-       size_t n_columns, uint8_t flip, uint8_t *out, size_t out_stride))                           \
+      (const uint8_t *in, size_t in_stride, size_t width, size_t n_rows, const nimbus_part *parts, \
+       size_t n_parts, uint8_t flip, uint8_t *out, size_t out_stride))                             \
     K(isa, encode_i8u8,                                                                            \
-      (const nimbus_trees *trees, const int8_t *columns, size_t stride, size_t n, uint8_t *codes)) \
+      (const nimbus_trees *trees, const int8_t *columns, size_t stride, size_t n, uint8_t *codes,  \
+       size_t codes_stride))                                                                       \
     K(isa, encode_nodes_i8u8,                                                                      \
-      (const nimbus_trees *trees, const int8_t *columns, size_t stride, size_t n, uint8_t *codes)) \
+      (const nimbus_trees *trees, const int8_t *columns, size_t stride, size_t n, uint8_t *codes,  \
+       size_t codes_stride))                                                                       \
     K(isa, encode_nodes_f32u8,                                                                     \
-      (const nimbus_trees *trees, const float *columns, size_t stride, size_t n, uint8_t *codes))  \
-    K(isa, walk_i8u8,                                                                              \
-      (const int8_t *values, const int8_t *thresholds, size_t n_codebooks, size_t n_levels,        \
-       uint8_t *codes))                                                                            \
-    K(isa, lookup_u8i16,                                                                           \
-      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, int16_t *sums))     \
+      (const nimbus_trees *trees, const float *columns, size_t stride, size_t n, uint8_t *codes,   \
+       size_t codes_stride))                                                                       \
+    K(isa, walk_u8u8, (const nimbus_walk *walk, const uint8_t *x, uint8_t *codes))                 \
+    K(isa, pack_u8u8,                                                                              \
+      (const uint8_t *columns, size_t stride, size_t n, size_t n_columns, uint32_t flip,           \
+       uint8_t *out, size_t out_stride))                                                           \
+    K(isa, lookup_u8i8,                                                                            \
+      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, unsigned shift,     \
+       int8_t *out, size_t out_stride))                                                            \
     K(isa, lookup_u8i32,                                                                           \
-      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, int32_t *sums))     \
+      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, int32_t *sums,      \
+       size_t sums_stride))                                                                        \
     K(isa, add_u8i16,                                                                              \
       (const nimbus_table *table, const uint8_t *codes, const int16_t *bias, int16_t *sums))       \
     K(isa, add_u8i32,                                                                              \
       (const nimbus_table *table, const uint8_t *codes, const int32_t *bias, int32_t *sums))       \
-    K(isa, dot_i8i32,                                                                              \
-      (const int8_t *x, size_t x_stride, size_t n_rows, const int8_t *weights, size_t n_inputs,    \
-       size_t n_outputs, const int32_t *bias, int32_t *sums, size_t sums_stride))                  \
+    K(isa, dot_columns_i32,                                                                        \
+      (const nimbus_weights *weights, size_t m, const uint8_t *x, size_t stride, size_t n,         \
+       int32_t *sums))                                                                             \
+    K(isa, dot_rows_i32,                                                                           \
+      (const nimbus_weights *weights, const uint8_t *x, size_t x_stride, size_t n_rows,            \
+       int32_t *sums, size_t sums_stride))                                                         \
     K(isa, shift_i16i8, (const int16_t *sums, size_t n, unsigned shift, int8_t *out))              \
     K(isa, shift_i32i8, (const int32_t *sums, size_t n, unsigned shift, int8_t *out))              \
     K(isa, scale_i32i8,                                                                            \
@@ -103,42 +172,80 @@ typedef struct nimbus_table {
       (const float *x, size_t n, const float *scale, const float *offset, int8_t *out))            \
     K(isa, map_i8i8, (int8_t * x, size_t n, const int8_t *map))
 
-/* I(isa, lanes, columns_from): the instruction sets this build knows; the last usable one is taken.
- * columns_from: the number of rows from which lookup steps run in columns (program.h), measured on
- * an MLP 784-512-512-10 with V = 16 on a Zen 4 core, ns a row by gcc and clang at -O2:
+/* Kernels that only some sets have. Sets that can compare all nodes of a tree at once:
  *
- *     rows              1          16         24         32         256
- *     avx2 in rows      413/365    395/336    391/330    396/328
- *     avx2 in columns   7913/9249  549/665    362/452    286/343    144/139
- *     c in rows         1350/1444  1419/1465  1408/1461  1409/1463  */
-#if defined(__x86_64__) || defined(__i386__)
-#define NIMBUS_ISA_LIST(I) I(c, 1, NIMBUS_NEVER) I(avx2, 32, 24)
-#else
-#define NIMBUS_ISA_LIST(I) I(c, 1, NIMBUS_NEVER)
-#endif
-#define NIMBUS_NEVER SIZE_MAX
+ * walk_nodes_u8u8    codes[r][c] of n_rows rows x, a column per node, H <= 4
+ *
+ * Sets that look up in tables of 64: as lookup_*, for 16 < K <= 64, codes always as columns, and n
+ * a multiple of NIMBUS_PAD. */
+#define NIMBUS_NODE_KERNEL_LIST(K, isa)                                                            \
+    K(isa, walk_nodes_u8u8,                                                                        \
+      (const nimbus_walk *walk, const uint8_t *x, size_t x_stride, size_t n_rows, uint8_t *codes,  \
+       size_t codes_stride))
+#define NIMBUS_WIDE_KERNEL_LIST(K, isa)                                                            \
+    K(isa, wide_u8i8,                                                                              \
+      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, unsigned shift,     \
+       int8_t *out, size_t out_stride))                                                            \
+    K(isa, wide_u8i32,                                                                             \
+      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, int32_t *sums,      \
+       size_t sums_stride))
 
-#define NIMBUS_DECLARE_KERNEL(isa, op, parameters)   void nimbus_##op##__##isa parameters;
-#define NIMBUS_DECLARE_ISA(isa, lanes, columns_from) NIMBUS_KERNEL_LIST(NIMBUS_DECLARE_KERNEL, isa)
+/* How lookup layers and exact products are laid out for a set, and when columns pay. */
+typedef struct nimbus_shape {
+    size_t granule; /* rows in columns come in multiples of this; 0: the set never runs columns */
+    size_t tile;    /* outputs of a column kernel */
+    bool packed;    /* lookup_* reads packed codes and signed tables of four codebooks */
+    size_t group, block; /* of exact products, see nimbus_weights */
+    uint8_t flip;        /* what pack and dot want inputs xor'ed with: 0x80 for inputs plus 128 */
+    bool windows;        /* walk takes nimbus_gather.windows */
+} nimbus_shape;
+
+/* I(isa, NODE_LIST, WIDE_LIST, granule, tile, packed, group, block, flip, windows):
+ * the instruction sets this build knows, worst to best: the last usable one is taken. */
+#define NIMBUS_NO_KERNELS(K, isa)
+#if defined(__x86_64__) || defined(__i386__)
+#define NIMBUS_ISA_LIST(I)                                                                         \
+    I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, false)            \
+    I(avx2, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 32, 2, false, 2, 8, 0, false)              \
+    I(avx512vbmi, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 16, 4, true, 4, 16, 0x80, true)
+#else
+#define NIMBUS_ISA_LIST(I)                                                                         \
+    I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, false)
+#endif
+
+#define NIMBUS_KERNEL_NAME(op, isa) nimbus_##op##__##isa
+
+#define NIMBUS_DECLARE_KERNEL(isa, op, parameters) void NIMBUS_KERNEL_NAME(op, isa) parameters;
+#define NIMBUS_DECLARE_ISA(isa, NODE_LIST, WIDE_LIST, ...)                                         \
+    NIMBUS_KERNEL_LIST(NIMBUS_DECLARE_KERNEL, isa)                                                 \
+    NODE_LIST(NIMBUS_DECLARE_KERNEL, isa)                                                          \
+    WIDE_LIST(NIMBUS_DECLARE_KERNEL, isa)
 NIMBUS_ISA_LIST(NIMBUS_DECLARE_ISA)
 
-/* One instruction set: its kernels as members of the ops' names. */
+/* One instruction set: its kernels as members of the ops' names; NULL where it has none. */
 typedef struct nimbus_kernels {
     const char *isa;
-    size_t lanes; /* rows in columns come in multiples of this */
-    size_t columns_from;
+    nimbus_shape shape;
     bool (*usable)(void); /* on this CPU */
 #define NIMBUS_KERNEL_MEMBER(isa, op, parameters) void(*op) parameters;
     NIMBUS_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
+    NIMBUS_NODE_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
+    NIMBUS_WIDE_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
 #undef NIMBUS_KERNEL_MEMBER
 } nimbus_kernels;
 
 extern const nimbus_kernels nimbus_kernel_table[];
 extern const size_t nimbus_kernel_table_size;
 
-/* The best instruction set of this CPU. In test builds the environment variable NIMBUS_DISABLE_ISA
- * (names separated by commas; "c" cannot be disabled) takes some away; an unknown name is an
- * ARGUMENT error. */
+/* Leaves up to which trees run in columns. */
+static inline size_t nimbus_column_leaves(const nimbus_kernels *kernels)
+{
+    return kernels->shape.granule == 0 ? 0 : kernels->wide_u8i8 ? 64 : 16;
+}
+
+/* The best instruction set of this CPU, at most that of nimbus_set_max_isa. In test builds the
+ * environment variable NIMBUS_DISABLE_ISA (names separated by commas; "c" cannot be disabled) takes
+ * some away; an unknown name is an ARGUMENT error. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_kernels_choose(const nimbus_kernels **out,
                                                       nimbus_error *error);
 

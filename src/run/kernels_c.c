@@ -31,110 +31,148 @@ static int32_t shift_right(int32_t x, unsigned shift)
 }
 
 void nimbus_transpose_u8u8__c(const uint8_t *in, size_t in_stride, size_t width, size_t n_rows,
-                              const uint32_t *columns, size_t n_columns, uint8_t flip, uint8_t *out,
+                              const nimbus_part *parts, size_t n_parts, uint8_t flip, uint8_t *out,
                               size_t out_stride)
 {
-    (void)width;
-    for (size_t i = 0; i < n_columns; i++) {
-        const uint8_t *from = in + (columns ? columns[i] : i);
-        for (size_t r = 0; r < n_rows; r++)
-            out[i * out_stride + r] = from[r * in_stride] ^ flip;
+    for (size_t p = 0; p < n_parts; p++) {
+        const nimbus_part all = {.first = (uint32_t)(16 * p), .out = (uint32_t)(16 * p)};
+        const nimbus_part *part = parts ? &parts[p] : &all;
+        for (size_t i = 0; i < (part->few ? NIMBUS_FEW : 16); i++) {
+            size_t at = part->first + (part->few ? part->at[i] : i);
+            for (size_t r = 0; r < n_rows && at < width; r++)
+                out[(part->out + i) * out_stride + r] = in[r * in_stride + at] ^ flip;
+        }
     }
 }
 
 void nimbus_encode_i8u8__c(const nimbus_trees *trees, const int8_t *columns, size_t stride,
-                           size_t n, uint8_t *codes)
+                           size_t n, uint8_t *codes, size_t codes_stride)
 {
-    size_t H = trees->n_levels;
+    size_t H = trees->n_levels, table_bytes = H > 4 ? 64 : 16;
     for (size_t c = 0; c < trees->n_codebooks; c++) {
-        const int8_t *thresholds = (const int8_t *)trees->thresholds + c * H * 16;
+        const int8_t *thresholds = (const int8_t *)trees->thresholds + c * H * table_bytes;
         for (size_t r = 0; r < n; r++) {
             unsigned code = 0;
             for (size_t h = 0; h < H; h++) {
                 int8_t x = columns[trees->columns[c * H + h] * stride + r];
-                code = 2 * code + (x > thresholds[h * 16 + code]);
+                code += (unsigned)(x > thresholds[h * table_bytes + code]) << (H - 1 - h);
             }
-            codes[c * stride + r] = (uint8_t)code;
+            codes[c * codes_stride + r] = (uint8_t)code;
         }
     }
 }
 
 /* A tree whose nodes 0..K-2 stand in heap order; `i` is the node that a row has reached. */
-#define ENCODE_NODES(type)                                                                         \
+#define ENCODE_NODES(type, copies)                                                                 \
     size_t n_nodes = ((size_t)1 << trees->n_levels) - 1;                                           \
     for (size_t c = 0; c < trees->n_codebooks; c++) {                                              \
         const uint32_t *column = trees->columns + c * n_nodes;                                     \
-        const type *threshold = (const type *)trees->thresholds + c * n_nodes;                     \
+        const type *threshold = (const type *)trees->thresholds + c * n_nodes * copies;            \
         for (size_t r = 0; r < n; r++) {                                                           \
             size_t i = 0;                                                                          \
             while (i < n_nodes)                                                                    \
-                i = 2 * i + 1 + (columns[column[i] * stride + r] > threshold[i]);                  \
-            codes[c * stride + r] = (uint8_t)(i - n_nodes);                                        \
+                i = 2 * i + 1 + (columns[column[i] * stride + r] > threshold[i * copies]);         \
+            codes[c * codes_stride + r] = (uint8_t)(i - n_nodes);                                  \
         }                                                                                          \
     }
 
 void nimbus_encode_nodes_i8u8__c(const nimbus_trees *trees, const int8_t *columns, size_t stride,
-                                 size_t n, uint8_t *codes)
+                                 size_t n, uint8_t *codes, size_t codes_stride)
 {
-    ENCODE_NODES(int8_t)
+    ENCODE_NODES(int8_t, 4)
 }
 
 void nimbus_encode_nodes_f32u8__c(const nimbus_trees *trees, const float *columns, size_t stride,
-                                  size_t n, uint8_t *codes)
+                                  size_t n, uint8_t *codes, size_t codes_stride)
 {
-    ENCODE_NODES(float)
+    ENCODE_NODES(float, 1)
 }
 
-void nimbus_walk_i8u8__c(const int8_t *values, const int8_t *thresholds, size_t n_codebooks,
-                         size_t n_levels, uint8_t *codes)
+void nimbus_walk_u8u8__c(const nimbus_walk *walk, const uint8_t *x, uint8_t *codes)
 {
-    size_t n_nodes = ((size_t)1 << n_levels) - 1;
-    for (size_t c = 0; c < n_codebooks; c++) {
+    const size_t C = walk->n_codebooks, H = walk->n_levels, n_nodes = ((size_t)1 << H) - 1;
+    for (size_t c = 0; c < C; c++) {
         size_t i = 0;
-        for (size_t h = 0; h < n_levels; h++)
-            i = 2 * i + 1 + (values[h * n_codebooks + c] > thresholds[i * n_codebooks + c]);
+        for (size_t h = 0; h < H; h++) {
+            uint8_t value = x[walk->gather.columns[h * C + c]] ^ walk->gather.flip;
+            i = 2 * i + 1 + ((int8_t)value > walk->thresholds[i * C + c]);
+        }
         codes[c] = (uint8_t)(i - n_nodes);
     }
 }
 
-static uint32_t lookup(const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t t,
-                       size_t r)
+void nimbus_walk_nodes_u8u8__c(const nimbus_walk *walk, const uint8_t *x, size_t x_stride,
+                               size_t n_rows, uint8_t *codes, size_t codes_stride)
+{
+    const size_t n_nodes = ((size_t)1 << walk->n_levels) - 1;
+    for (size_t r = 0; r < n_rows; r++) {
+        const uint32_t *column = walk->gather.columns;
+        const int8_t *threshold = walk->thresholds;
+        for (size_t c = 0; c < walk->n_codebooks; c++) {
+            size_t i = 0;
+            while (i < n_nodes) {
+                uint8_t value = x[r * x_stride + column[i]] ^ walk->gather.flip;
+                i = 2 * i + 1 + ((int8_t)value > threshold[i]);
+            }
+            codes[r * codes_stride + c] = (uint8_t)(i - n_nodes);
+            column += NIMBUS_NODES;
+            threshold += NIMBUS_NODES;
+        }
+    }
+}
+
+void nimbus_pack_u8u8__c(const uint8_t *columns, size_t stride, size_t n, size_t n_columns,
+                         uint32_t flip, uint8_t *out, size_t out_stride)
+{
+    for (size_t c = 0; c < n_columns; c++)
+        for (size_t r = 0; r < n; r++)
+            out[c * out_stride + r] = columns[c * stride + r] ^ (uint8_t)flip;
+}
+
+/* The sum of row r, modulo 2^32, from tables of `table_bytes` entries. */
+static uint32_t lookup(const nimbus_tile *tile, size_t table_bytes, const uint8_t *codes,
+                       size_t stride, size_t r)
 {
     size_t C = 0;
     for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++)
         C += (size_t)tile->n_groups[g] << (NIMBUS_GROUP_SIZES - 1 - g);
-    uint32_t sum = (uint32_t)tile->bias[t];
+    uint32_t sum = (uint32_t)tile->bias[0];
     for (size_t i = 0; i < C; i++)
-        sum += tile->tables[(i * NIMBUS_TILE + t) * 16 + codes[tile->order[i] * stride + r]];
+        sum +=
+            ((const uint8_t *)tile->tables)[i * table_bytes + codes[tile->order[i] * stride + r]];
     return sum;
 }
 
-void nimbus_lookup_u8i16__c(const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n,
-                            int16_t *sums)
-{
-    for (size_t t = 0; t < NIMBUS_TILE; t++)
-        for (size_t r = 0; r < n; r++)
-            sums[t * n + r] = (int16_t)lookup(tile, codes, stride, t, r);
-}
-
-void nimbus_lookup_u8i32__c(const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n,
-                            int32_t *sums)
-{
-    for (size_t t = 0; t < NIMBUS_TILE; t++)
-        for (size_t r = 0; r < n; r++)
-            sums[t * n + r] = (int32_t)lookup(tile, codes, stride, t, r);
-}
+#define LOOKUP(name, table_bytes)                                                                  \
+    void nimbus_##name##_u8i8__c(const nimbus_tile *tile, const uint8_t *codes, size_t stride,     \
+                                 size_t n, unsigned shift, int8_t *out, size_t out_stride)         \
+    {                                                                                              \
+        (void)out_stride; /* tiles of one output */                                                \
+        for (size_t r = 0; r < n; r++)                                                             \
+            out[r] = saturate(                                                                     \
+                shift_right((int32_t)lookup(tile, table_bytes, codes, stride, r), shift));         \
+    }                                                                                              \
+                                                                                                   \
+    void nimbus_##name##_u8i32__c(const nimbus_tile *tile, const uint8_t *codes, size_t stride,    \
+                                  size_t n, int32_t *sums, size_t sums_stride)                     \
+    {                                                                                              \
+        (void)sums_stride;                                                                         \
+        for (size_t r = 0; r < n; r++)                                                             \
+            sums[r] = (int32_t)lookup(tile, table_bytes, codes, stride, r);                        \
+    }
+LOOKUP(lookup, 16)
+LOOKUP(wide, 64)
 
 /* In blocks of a constant length, which compilers vectorise, over the padding at the end. */
 #define ADD_ROWS(type, unsigned_type)                                                              \
     enum { BLOCK = 16 };                                                                           \
-    const size_t M = table->n_outputs;                                                             \
+    const size_t M = table->n_outputs, stride = table->stride;                                     \
     for (size_t m = 0; m < M; m += BLOCK) {                                                        \
         unsigned_type block[BLOCK];                                                                \
         for (size_t i = 0; i < BLOCK; i++)                                                         \
             block[i] = (unsigned_type)bias[m + i];                                                 \
         for (size_t c = 0; c < table->n_codebooks; c++) {                                          \
-            const uint8_t *row = table->entries + (c * table->n_leaves + codes[c]) * M + m;        \
+            const uint8_t *row = table->entries + (c * table->n_leaves + codes[c]) * stride + m;   \
             for (size_t i = 0; i < BLOCK; i++)                                                     \
                 block[i] = (unsigned_type)(block[i] + row[i]);                                     \
         }                                                                                          \
@@ -154,15 +192,26 @@ void nimbus_add_u8i32__c(const nimbus_table *table, const uint8_t *codes, const 
     ADD_ROWS(int32_t, uint32_t)
 }
 
-void nimbus_dot_i8i32__c(const int8_t *x, size_t x_stride, size_t n_rows, const int8_t *weights,
-                         size_t n_inputs, size_t n_outputs, const int32_t *bias, int32_t *sums,
-                         size_t sums_stride)
+void nimbus_dot_columns_i32__c(const nimbus_weights *weights, size_t m, const uint8_t *x,
+                               size_t stride, size_t n, int32_t *sums)
+{
+    const int8_t *w = (const int8_t *)weights->weights + m * weights->n_groups;
+    for (size_t r = 0; r < n; r++) {
+        sums[r] = weights->bias[m];
+        for (size_t d = 0; d < weights->n_groups; d++)
+            sums[r] += w[d] * (int8_t)x[d * stride + r];
+    }
+}
+
+void nimbus_dot_rows_i32__c(const nimbus_weights *weights, const uint8_t *x, size_t x_stride,
+                            size_t n_rows, int32_t *sums, size_t sums_stride)
 {
     for (size_t r = 0; r < n_rows; r++) {
-        for (size_t m = 0; m < n_outputs; m++) {
-            int32_t sum = bias[m];
-            for (size_t d = 0; d < n_inputs; d++)
-                sum += weights[m * n_inputs + d] * x[r * x_stride + d];
+        const int8_t *w = weights->weights, *row = (const int8_t *)(x + r * x_stride);
+        for (size_t m = 0; m < weights->n_outputs; m++, w += weights->n_groups) {
+            int32_t sum = weights->bias[m];
+            for (size_t d = 0; d < weights->n_groups; d++)
+                sum += w[d] * row[d];
             sums[r * sums_stride + m] = sum;
         }
     }

@@ -351,7 +351,7 @@ static nimbus_status load_step(nimbus_program *program, size_t i, const nimbus_s
     info->lookups += step->info.lookups;
     info->comparisons += step->info.comparisons;
     info->multiply_adds += step->info.multiply_adds;
-    return nimbus_step_prepare(step, &arrays, error);
+    return nimbus_step_prepare(step, &arrays, program->kernels, error);
 }
 
 static nimbus_status load_header(nimbus_program_info *info, const nimbus_section *section,
@@ -436,7 +436,8 @@ static nimbus_status load(nimbus_program *program, const uint8_t *bytes,
             return status;
     }
     const nimbus_section *meta = 1 + info->n_steps < n ? &sections[n - 1] : NULL;
-    return load_metadata(program, meta, meta ? (uint64_t)(meta->bytes - bytes) : 0, error);
+    status = load_metadata(program, meta, meta ? (uint64_t)(meta->bytes - bytes) : 0, error);
+    return status ? status : nimbus_program_tune(program, error);
 }
 
 nimbus_status nimbus_load(const void *bytes, size_t n_bytes, nimbus_program **out,

@@ -1,7 +1,8 @@
 /* prepare.c - copy a checked step into the layouts that the kernels read
  *
  * Memory: with the file's table bytes as unit, row tables take 1 (2 for 4-bit entries) and column
- * tables 16/K (32/K). Nothing here can fail but allocation. */
+ * tables 16/K (32/K). Nothing here can fail but allocation. Layouts that depend on the instruction
+ * set are in layout.c. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,7 +35,7 @@ static float *copy_floats(const uint8_t *bytes, size_t n, size_t n_allocated)
 }
 
 /* nimbus_alloc for n * m elements of `size` bytes and some more. */
-static void *alloc_product(size_t n, size_t m, size_t size, size_t extra)
+void *nimbus_alloc_product(size_t n, size_t m, size_t size, size_t extra)
 {
     size_t product;
     if (nimbus_mul_overflows(n, m, &product) || product > SIZE_MAX - extra)
@@ -42,80 +43,107 @@ static void *alloc_product(size_t n, size_t m, size_t size, size_t extra)
     return nimbus_alloc(product + extra, size);
 }
 
-static bool prepare_columns(nimbus_program_step *step, const uint8_t *file)
+typedef struct place {
+    uint32_t last_column, codebook;
+} place;
+
+static int compare_places(const void *a, const void *b)
+{
+    const place *x = a, *y = b;
+    int by_column = (x->last_column > y->last_column) - (x->last_column < y->last_column);
+    return by_column ? by_column : (x->codebook > y->codebook) - (x->codebook < y->codebook);
+}
+
+/* Codebooks in the order in which the columns they read lie in a row, the last one deciding: which
+ * of the file stands where. Sums do not depend on it; but a row can then be encoded while it is
+ * read from one end to the other. */
+static bool order_codebooks(const nimbus_program_step *step, const uint8_t *file_columns,
+                            uint32_t *order)
+{
+    const size_t C = step->n_codebooks;
+    const size_t per_tree = step->info.shared_columns ? step->n_levels : step->n_leaves - 1;
+    place *places = nimbus_alloc(C, sizeof *places);
+    if (!places)
+        return false;
+    for (size_t c = 0; c < C; c++) {
+        places[c].codebook = (uint32_t)c;
+        for (size_t i = 0; i < per_tree; i++) {
+            uint32_t column = nimbus_u32_at(file_columns, c * per_tree + i);
+            if (column > places[c].last_column)
+                places[c].last_column = column;
+        }
+    }
+    qsort(places, C, sizeof *places, compare_places);
+    for (size_t c = 0; c < C; c++)
+        order[c] = places[c].codebook;
+    nimbus_free(places);
+    return true;
+}
+
+static bool prepare_columns(nimbus_program_step *step, const uint32_t *order, const uint8_t *file)
 {
     size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
-    if (!(step->columns = alloc_product(C, n_nodes, sizeof *step->columns, 0)))
+    if (!(step->columns = nimbus_alloc_product(C, n_nodes, sizeof *step->columns, 0)))
         return false;
     for (size_t c = 0; c < C; c++) {
         for (size_t i = 0, level = 0; i < n_nodes; i++) {
             level += i + 1 == (size_t)2 << level;
-            size_t at = step->info.shared_columns ? c * H + level : c * n_nodes + i;
+            size_t at = step->info.shared_columns ? order[c] * H + level : order[c] * n_nodes + i;
             step->columns[c * n_nodes + i] = nimbus_u32_at(file, at);
         }
     }
     return true;
 }
 
-static bool prepare_thresholds(nimbus_program_step *step, const uint8_t *file)
+static bool prepare_thresholds(nimbus_program_step *step, const uint32_t *order,
+                               const uint8_t *file)
 {
-    size_t n = step->n_codebooks * (step->n_leaves - 1);
-    if (step->input == NIMBUS_IN_F32)
-        return (step->thresholds = copy_floats(file, n, n)) != NULL;
-    if (!(step->thresholds = nimbus_alloc(n, 1)))
+    const size_t C = step->n_codebooks, n = step->n_leaves - 1;
+    const bool floats = step->input == NIMBUS_IN_F32;
+    step->thresholds = nimbus_alloc_product(C, n, floats ? sizeof(float) : 1, 0);
+    if (!step->thresholds)
         return false;
-    memcpy(step->thresholds, file, n);
+    for (size_t c = 0; c < C; c++)
+        for (size_t i = 0; i < n; i++)
+            if (floats)
+                ((float *)step->thresholds)[c * n + i] = f32_at(file, order[c] * n + i);
+            else
+                ((int8_t *)step->thresholds)[c * n + i] = (int8_t)file[order[c] * n + i];
     return true;
 }
 
-/* Codebooks side by side, for trees walked by many codebooks of one row at a time. Few codebooks
- * are not worth the padding. */
-static bool prepare_walk(nimbus_program_step *step)
+/* The least and greatest table entry of every codebook and output. */
+static bool find_ranges(nimbus_program_step *step)
 {
-    size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
-    size_t padded = nimbus_rounded_up(C, NIMBUS_WALK);
-    if (!step->info.shared_columns || step->input == NIMBUS_IN_F32 || C < NIMBUS_WALK / 2)
-        return true;
-    step->walk_columns = alloc_product(H, padded, sizeof *step->walk_columns, 0);
-    step->walk_thresholds = alloc_product(n_nodes, padded, 1, 0);
-    if (!step->walk_columns || !step->walk_thresholds)
+    size_t C = step->n_codebooks, M = step->n_outputs, K = step->n_leaves;
+    step->low = nimbus_alloc_product(C, M, 1, 0);
+    step->high = nimbus_alloc_product(C, M, 1, 0);
+    if (!step->low || !step->high)
         return false;
-    const int8_t *thresholds = step->thresholds;
     for (size_t c = 0; c < C; c++) {
-        for (size_t h = 0; h < H; h++)
-            step->walk_columns[h * padded + c] = step->columns[c * n_nodes + ((1u << h) - 1)];
-        for (size_t i = 0; i < n_nodes; i++)
-            step->walk_thresholds[i * padded + c] = thresholds[c * n_nodes + i];
-    }
-    return true;
-}
-
-/* The least and greatest table entry of every codebook and output, as low and high [C][M]. */
-static void find_ranges(const nimbus_program_step *step, int8_t *low, int8_t *high)
-{
-    size_t M = step->n_outputs, K = step->n_leaves;
-    for (size_t c = 0; c < step->n_codebooks; c++) {
+        int8_t *low = step->low + c * M, *high = step->high + c * M;
         for (size_t k = 0; k < K; k++) {
-            const uint8_t *row = step->entries + (c * K + k) * M;
+            const uint8_t *row = step->entries + (c * K + k) * step->table.stride;
             for (size_t m = 0; m < M; m++) {
                 int8_t entry = (int8_t)(row[m] ^ 0x80);
-                if (k == 0 || entry < low[c * M + m])
-                    low[c * M + m] = entry;
-                if (k == 0 || entry > high[c * M + m])
-                    high[c * M + m] = entry;
+                if (k == 0 || entry < low[m])
+                    low[m] = entry;
+                if (k == 0 || entry > high[m])
+                    high[m] = entry;
             }
         }
     }
+    return true;
 }
 
 /* Whether all sums that the tables and biases can make fit 16 bits. */
-static bool is_narrow(const nimbus_program_step *step, const int8_t *low, const int8_t *high)
+static bool is_narrow(const nimbus_program_step *step)
 {
     for (size_t m = 0; m < step->n_outputs; m++) {
         int64_t least = step->bias[m], most = step->bias[m];
         for (size_t c = 0; c < step->n_codebooks; c++) {
-            least += low[c * step->n_outputs + m];
-            most += high[c * step->n_outputs + m];
+            least += step->low[c * step->n_outputs + m];
+            most += step->high[c * step->n_outputs + m];
         }
         if (least < INT16_MIN || most > INT16_MAX)
             return false;
@@ -140,128 +168,27 @@ static bool prepare_row_bias(nimbus_program_step *step)
     return true;
 }
 
-/* Puts codebooks into groups whose ranges add up to at most 255: from the small end as many groups
- * of 8 and then of 4 as possible, then pairs of a small and a large range, then single ones.
- * `sorted` holds C codebooks by ascending range and is overwritten in part. */
-static void make_groups(const uint8_t *range, const uint32_t *sorted, size_t C, uint32_t *order,
-                        uint32_t n_groups[NIMBUS_GROUP_SIZES])
+/* Bytes from one row of a table to the next: rows of a few outputs do not straddle cache lines. */
+static size_t row_stride(size_t n_outputs)
 {
-    size_t from = 0, to = C, front = 0, back = C;
-    for (size_t g = 0; g < 2; g++) {
-        size_t size = (size_t)8 >> g;
-        n_groups[g] = 0;
-        for (; from + size <= C; from += size) {
-            unsigned total = 0;
-            for (size_t i = 0; i < size; i++)
-                total += range[sorted[from + i]];
-            if (total > 255)
-                break;
-            memcpy(order + front, sorted + from, size * sizeof *order);
-            front += size;
-            n_groups[g]++;
-        }
-    }
-    n_groups[2] = n_groups[3] = 0;
-    while (from < to) {
-        uint32_t largest = sorted[--to];
-        if (from < to && range[sorted[from]] + range[largest] <= 255) {
-            order[front++] = sorted[from++];
-            order[front++] = largest;
-            n_groups[2]++;
-        } else {
-            order[--back] = largest;
-            n_groups[3]++;
-        }
-    }
+    return n_outputs <= 16 ? 16 : n_outputs <= 32 ? 32 : nimbus_padded(n_outputs);
 }
 
-/* Working memory of prepare_tiles. */
-typedef struct tile_work {
-    int8_t *low, *high; /* [C][M] */
-    uint8_t *range;     /* [C] */
-    uint32_t *sorted;   /* [C] */
-} tile_work;
-
-static void prepare_tile(const nimbus_program_step *step, const tile_work *work, size_t m0,
-                         nimbus_tile *tile, uint8_t *tables, uint32_t *order)
+static bool prepare_tables(nimbus_program_step *step, const uint32_t *order, const uint8_t *file)
 {
-    size_t C = step->n_codebooks, M = step->n_outputs, K = step->n_leaves;
-    size_t n = M - m0 < NIMBUS_TILE ? M - m0 : NIMBUS_TILE;
-    size_t first[257] = {0};         /* counting sort by range */
-    int64_t bias[NIMBUS_TILE] = {0}; /* the sums' bound holds for it too */
-
-    for (size_t t = 0; t < n; t++)
-        bias[t] = step->bias[m0 + t];
-    for (size_t c = 0; c < C; c++) {
-        int range = 0;
-        for (size_t t = 0; t < n; t++) {
-            size_t at = c * M + m0 + t;
-            int r = work->high[at] - work->low[at];
-            range = r > range ? r : range;
-            bias[t] += work->low[at];
-        }
-        work->range[c] = (uint8_t)range;
-        first[range + 1]++;
-    }
-    for (size_t r = 0; r < 256; r++)
-        first[r + 1] += first[r];
-    for (size_t c = 0; c < C; c++)
-        work->sorted[first[work->range[c]]++] = (uint32_t)c;
-    make_groups(work->range, work->sorted, C, order, tile->n_groups);
-    for (size_t i = 0; i < C; i++) {
-        size_t c = order[i];
-        for (size_t t = 0; t < n; t++)
-            for (size_t k = 0; k < K; k++)
-                tables[(i * NIMBUS_TILE + t) * 16 + k] =
-                    (uint8_t)((step->entries[(c * K + k) * M + m0 + t] ^ 0x80) -
-                              work->low[c * M + m0 + t]);
-    }
-    tile->tables = tables;
-    tile->order = order;
-    for (size_t t = 0; t < NIMBUS_TILE; t++)
-        tile->bias[t] = (int32_t)bias[t];
-}
-
-static bool prepare_tiles(nimbus_program_step *step, const tile_work *work)
-{
-    size_t C = step->n_codebooks, M = step->n_outputs;
-    size_t n_tiles = (M + NIMBUS_TILE - 1) / NIMBUS_TILE;
-    step->tiles = nimbus_alloc(n_tiles, sizeof *step->tiles);
-    step->tile_tables = alloc_product(n_tiles, C, (size_t)NIMBUS_TILE * 16, 0);
-    step->tile_orders = alloc_product(n_tiles, C, sizeof *step->tile_orders, 0);
-    if (!step->tiles || !step->tile_tables || !step->tile_orders)
+    size_t C = step->n_codebooks, M = step->n_outputs, K = step->n_leaves, stride = row_stride(M);
+    step->entries = nimbus_alloc_product(C * K, stride, 1, NIMBUS_PAD);
+    if (!step->entries)
         return false;
-    for (size_t i = 0; i < n_tiles; i++)
-        prepare_tile(step, work, i * NIMBUS_TILE, &step->tiles[i],
-                     step->tile_tables + i * C * NIMBUS_TILE * 16, step->tile_orders + i * C);
-    return true;
-}
-
-static bool prepare_tables(nimbus_program_step *step, const uint8_t *file)
-{
-    size_t C = step->n_codebooks, M = step->n_outputs, K = step->n_leaves;
-    tile_work work = {0};
-    bool ok = false;
-    step->entries = alloc_product(C * K, M, 1, NIMBUS_PAD);
-    work.low = alloc_product(C, M, 1, 0);
-    work.high = alloc_product(C, M, 1, 0);
-    work.range = nimbus_alloc(C, sizeof *work.range);
-    work.sorted = nimbus_alloc(C, sizeof *work.sorted);
-    if (!step->entries || !work.low || !work.high || !work.range || !work.sorted)
-        goto done;
     for (size_t row = 0; row < C * K; row++)
         for (size_t m = 0; m < M; m++)
-            step->entries[row * M + m] = (uint8_t)(nimbus_table_entry(step, file, row, m) ^ 0x80);
-    step->table = (nimbus_table){step->entries, C, K, M};
-    find_ranges(step, work.low, work.high);
-    step->narrow = step->output == NIMBUS_OUT_SHIFT && is_narrow(step, work.low, work.high);
-    ok = prepare_row_bias(step) && (!nimbus_step_has_columns(step) || prepare_tiles(step, &work));
-done:
-    nimbus_free(work.low);
-    nimbus_free(work.high);
-    nimbus_free(work.range);
-    nimbus_free(work.sorted);
-    return ok;
+            step->entries[row * stride + m] =
+                (uint8_t)(nimbus_table_entry(step, file, order[row / K] * K + row % K, m) ^ 0x80);
+    step->table = (nimbus_table){step->entries, C, K, M, stride};
+    if (!find_ranges(step))
+        return false;
+    step->narrow = step->output == NIMBUS_OUT_SHIFT && is_narrow(step);
+    return prepare_row_bias(step);
 }
 
 static int compare_u32(const void *a, const void *b)
@@ -286,6 +213,30 @@ static bool prepare_live(nimbus_program_step *step, size_t n)
             bsearch(&columns[i], step->live, step->n_live, sizeof *step->live, compare_u32);
         columns[i] = (uint32_t)(found - step->live);
     }
+    step->n_columns = step->n_live;
+    return true;
+}
+
+/* Thresholds as the column encoders want them. */
+static bool prepare_tree_thresholds(nimbus_program_step *step, bool levels)
+{
+    const size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
+    const size_t table_bytes = H > 4 ? 64 : 16, bytes = levels ? H * table_bytes : 4 * n_nodes;
+    const int8_t *from = step->thresholds;
+    int8_t *to = step->tree_thresholds = nimbus_alloc_product(C, bytes, 1, 0);
+    if (!to)
+        return false;
+    if (step->input == NIMBUS_IN_F32) {
+        memcpy(to, from, C * bytes);
+        return true;
+    }
+    for (size_t c = 0; c < C; c++, from += n_nodes, to += bytes) {
+        for (size_t i = 0; i < n_nodes && !levels; i++)
+            memset(to + 4 * i, from[i], 4);
+        for (size_t h = 0; h < H && levels; h++)
+            for (size_t k = 0; k < (size_t)1 << h; k++)
+                to[h * table_bytes + (k << (H - h))] = from[((size_t)1 << h) - 1 + k];
+    }
     return true;
 }
 
@@ -295,33 +246,29 @@ static bool prepare_trees(nimbus_program_step *step)
     size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
     bool levels = step->info.shared_columns && step->input != NIMBUS_IN_F32;
     size_t per_tree = levels ? H : n_nodes;
-    if (!(step->tree_columns = alloc_product(C, per_tree, sizeof *step->tree_columns, 0)))
+    if (!(step->tree_columns = nimbus_alloc_product(C, per_tree, sizeof *step->tree_columns, 0)))
         return false;
     for (size_t c = 0; c < C; c++)
         for (size_t i = 0; i < per_tree; i++) {
             size_t node = levels ? ((size_t)1 << i) - 1 : i;
             step->tree_columns[c * per_tree + i] = step->columns[c * n_nodes + node];
         }
-    step->trees = (nimbus_trees){step->tree_columns, step->thresholds, C, H};
-    if (levels) {
-        const int8_t *thresholds = step->thresholds;
-        if (!(step->level_thresholds = alloc_product(C * H, 16, 1, 0)))
-            return false;
-        for (size_t c = 0; c < C; c++)
-            for (size_t h = 0; h < H; h++)
-                memcpy(step->level_thresholds + (c * H + h) * 16,
-                       thresholds + c * n_nodes + ((1u << h) - 1), (size_t)1 << h);
-        step->trees.thresholds = step->level_thresholds;
-    }
+    if (!prepare_tree_thresholds(step, levels))
+        return false;
+    step->trees = (nimbus_trees){step->tree_columns, step->tree_thresholds, C, H};
+    if (step->input == NIMBUS_IN_U8)
+        return nimbus_step_lay_out_stages(step);
     return step->input == NIMBUS_IN_I8 || prepare_live(step, C * per_tree);
 }
 
-static bool prepare_weights(nimbus_program_step *step, const nimbus_step_arrays *arrays)
+static bool prepare_exact(nimbus_program_step *step, const nimbus_step_arrays *arrays,
+                          const nimbus_kernels *kernels)
 {
-    size_t D = step->n_inputs, M = step->n_outputs;
-    if (!(step->weights = alloc_product(M, D, 1, NIMBUS_PAD)))
+    size_t D = step->n_inputs;
+    if (!nimbus_step_lay_out_weights(step, (const int8_t *)arrays->weights, kernels))
         return false;
-    memcpy(step->weights, arrays->weights, M * D);
+    if (step->input == NIMBUS_IN_U8)
+        return nimbus_step_lay_out_parts(step);
     if (step->input != NIMBUS_IN_F32)
         return true;
     step->in_scale = copy_floats(arrays->in_scale, D, D);
@@ -329,7 +276,23 @@ static bool prepare_weights(nimbus_program_step *step, const nimbus_step_arrays 
     return step->in_scale && step->in_offset;
 }
 
-static bool prepare(nimbus_program_step *step, const nimbus_step_arrays *arrays)
+static bool prepare_lookup(nimbus_program_step *step, const nimbus_step_arrays *arrays,
+                           const nimbus_kernels *kernels)
+{
+    uint32_t *order = nimbus_alloc(step->n_codebooks, sizeof *order);
+    bool ok = order && order_codebooks(step, arrays->columns, order) &&
+              prepare_columns(step, order, arrays->columns) &&
+              prepare_thresholds(step, order, arrays->thresholds) &&
+              prepare_tables(step, order, arrays->tables) &&
+              nimbus_step_lay_out_walk(step, kernels) &&
+              (!nimbus_step_has_columns(step, kernels) ||
+               (prepare_trees(step) && nimbus_step_lay_out_tiles(step, kernels)));
+    nimbus_free(order);
+    return ok;
+}
+
+static bool prepare(nimbus_program_step *step, const nimbus_step_arrays *arrays,
+                    const nimbus_kernels *kernels)
 {
     size_t M = step->n_outputs;
     if (!(step->bias = nimbus_alloc(M, sizeof *step->bias)))
@@ -344,17 +307,19 @@ static bool prepare(nimbus_program_step *step, const nimbus_step_arrays *arrays)
     }
     if (step->has_map)
         memcpy(step->map, arrays->map, sizeof step->map);
-    if (step->info.kind == NIMBUS_STEP_EXACT)
-        return prepare_weights(step, arrays);
-    return prepare_columns(step, arrays->columns) && prepare_thresholds(step, arrays->thresholds) &&
-           prepare_walk(step) && prepare_tables(step, arrays->tables) &&
-           (!nimbus_step_has_columns(step) || prepare_trees(step));
+    step->columns_from = SIZE_MAX;
+    return step->info.kind == NIMBUS_STEP_EXACT ? prepare_exact(step, arrays, kernels)
+                                                : prepare_lookup(step, arrays, kernels);
 }
 
 nimbus_status nimbus_step_prepare(nimbus_program_step *step, const nimbus_step_arrays *arrays,
-                                  nimbus_error *error)
+                                  const nimbus_kernels *kernels, nimbus_error *error)
 {
-    if (prepare(step, arrays))
+    bool ok = prepare(step, arrays, kernels);
+    nimbus_free(step->low);
+    nimbus_free(step->high);
+    step->low = step->high = NULL;
+    if (ok)
         return NIMBUS_OK;
     return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory preparing step \"%s\"",
                        step->info.name);
@@ -364,17 +329,22 @@ void nimbus_step_free(nimbus_program_step *step)
 {
     void *const owned[] = {step->columns,
                            step->thresholds,
-                           step->walk_columns,
-                           step->walk_thresholds,
                            step->entries,
                            step->row_bias,
+                           step->gather_columns,
+                           step->windows,
+                           step->first_windows,
+                           step->walk_thresholds,
+                           step->parts,
+                           step->stages,
                            step->live,
                            step->tree_columns,
+                           step->tree_thresholds,
                            step->tiles,
                            step->tile_tables,
-                           step->level_thresholds,
                            step->tile_orders,
-                           step->weights,
+                           step->packed_weights,
+                           step->packed_bias,
                            step->in_scale,
                            step->in_offset,
                            step->bias,

@@ -1,15 +1,15 @@
 /* program.h - a loaded program: what load.c makes and execute.c runs
  *
- * Two ways of running a lookup step stand side by side, because neither is good at both ends:
+ * Two ways of running a step stand side by side, because neither is good at both ends:
  *
- *     columns  many rows at once, K <= 16: a table fits a register, a shuffle looks up one entry
- *              for each of many rows. Data column-major: codes [C][rows], activations [M][rows].
+ *     columns  many rows at once. Data column-major: activations [M][rows], codes [C][rows]. A
+ *              table of up to 16 leaves (64 where the set can) fits a register, and one
+ *              instruction looks up entries for many rows.
  *     rows     one row at a time, any K: the table row of each code is added to the row of sums.
  *              Data row-major.
  *
- * Exact steps and steps with more than 16 leaves always run in rows; all others run in columns
- * from so many rows on that it pays (nimbus_kernels.columns_from). The executor transposes between
- * steps that differ. */
+ * tune.c measures, when a program is loaded, from how many rows on columns pay for each step. The
+ * executor transposes between steps that differ. */
 #ifndef NIMBUS_RUN_PROGRAM_H
 #define NIMBUS_RUN_PROGRAM_H
 
@@ -17,13 +17,22 @@
 #include "base/program_format.h"
 #include "run/kernels.h"
 
+/* Packed codes of four codebooks in 32 bits count on through the tables of all four. */
+#define NIMBUS_CODES_OF_QUADS 0x30201000u
 /* Rows run together; activations of a block stay in the L2 cache. */
 #define NIMBUS_BLOCK_ROWS 256
-/* Fewer rows than this are run one by one. */
-#define NIMBUS_COLUMNS_FROM  12
-#define NIMBUS_COLUMN_LEAVES 16
-/* Rows of an exact step whose sums are held together. */
+/* Rows of an exact step in rows that are multiplied together. */
 #define NIMBUS_EXACT_ROWS 4
+/* Fewer codebooks are walked one by one. */
+#define NIMBUS_WALK_FROM 8
+/* Parts of a raw row that are transposed at a time: their columns stay in the L1 cache. */
+#define NIMBUS_STAGE_PARTS 8
+
+/* A part of the way from raw u8 rows to codes: a few parts of the rows are transposed, then the
+ * codebooks encoded that wait for no later part. */
+typedef struct nimbus_stage {
+    uint32_t first_part, n_parts, first_codebook, n_codebooks;
+} nimbus_stage;
 
 typedef struct nimbus_program_step {
     nimbus_step_info info;
@@ -32,27 +41,38 @@ typedef struct nimbus_program_step {
     bool has_map, narrow; /* narrow: sums that are only shifted, and all fit 16 bits */
     size_t n_inputs, n_outputs, n_codebooks, n_levels, n_leaves; /* D, M, C, H, K */
 
-    /* Lookup steps, in rows. Codebooks padded to C' = a multiple of NIMBUS_WALK. */
-    uint32_t *columns;       /* [C][K-1], column of each node */
-    void *thresholds;        /* i8 or f32 [C][K-1], heap order */
-    uint32_t *walk_columns;  /* [H][C'] and the i8 thresholds [K-1][C'] of walk_i8u8, for trees */
-    int8_t *walk_thresholds; /* with a column per level on u8 or i8 input; else NULL */
+    /* Lookup steps, in rows. */
+    uint32_t *columns; /* [C][K-1], column of each node */
+    void *thresholds;  /* i8 or f32 [C][K-1], heap order */
     nimbus_table table;
-    uint8_t *entries; /* of table */
-    void *row_bias;   /* i16 or i32 [M'], minus the 128 C that entries carry */
+    uint8_t *entries;   /* of table */
+    void *row_bias;     /* i16 or i32 [M'], minus the 128 C that entries carry */
+    int8_t *low, *high; /* [C][M] least and greatest entries; only while being prepared */
+    /* Codebooks side by side, where that pays; else walk.thresholds is NULL. */
+    nimbus_walk walk;
+    uint32_t *gather_columns, *first_windows;
+    nimbus_window *windows;
+    int8_t *walk_thresholds;
 
-    /* Lookup steps, in columns (K <= 16). */
-    nimbus_trees trees;
-    uint32_t *live; /* raw input: [n_live] distinct columns that are read; else NULL */
+    /* In columns: where a step can run so at all, from columns_from rows on. */
+    size_t columns_from;
+    nimbus_part *parts;   /* raw u8 input: what becomes columns */
+    nimbus_stage *stages; /* of a lookup step on raw u8 input, else NULL */
+    size_t n_parts, n_stages;
+    uint32_t *live; /* raw f32 input: [n_live] distinct columns that are read; else NULL */
     size_t n_live;
-    uint32_t *tree_columns;   /* of trees, counted in live columns if there is such a list */
-    int8_t *level_thresholds; /* of trees, i8 with a column per level; else thresholds serve */
-    nimbus_tile *tiles;       /* [ceil(M / NIMBUS_TILE)] */
+    size_t n_columns; /* of the input that are held at a time */
+    nimbus_trees trees;
+    uint32_t *tree_columns; /* of trees, counted in live columns, or as the parts place them */
+    void *tree_thresholds;  /* of trees */
+    nimbus_tile *tiles;     /* [ceil(M / tile)] */
     uint8_t *tile_tables;
     uint32_t *tile_orders;
 
     /* Exact steps. */
-    int8_t *weights;             /* [M][D] and NIMBUS_PAD bytes */
+    nimbus_weights weights;
+    void *packed_weights;        /* of weights */
+    int32_t *packed_bias;        /* of weights */
     float *in_scale, *in_offset; /* [D], raw f32 input only */
 
     int32_t *bias;         /* [M] */
@@ -60,11 +80,23 @@ typedef struct nimbus_program_step {
     int8_t map[256];
 } nimbus_program_step;
 
+/* Bytes of working memory: of each row in a block, and once. */
+typedef struct nimbus_scratch {
+    size_t activations; /* of a row, in each of two buffers */
+    size_t codes;       /* of a row in columns */
+    size_t packed;      /* of a row in columns, or of NIMBUS_EXACT_ROWS rows */
+    size_t sums;        /* of a row in columns */
+    size_t row_codes, row_sums, row_packed;
+} nimbus_scratch;
+
 struct nimbus_program {
     nimbus_program_info info;
     const nimbus_kernels *kernels;
     nimbus_program_step *steps;
     char *metadata;
+    nimbus_scratch scratch;
+    /* How many rows of a block of n run in columns, the others one by one. */
+    uint16_t n_in_columns[NIMBUS_BLOCK_ROWS + 1];
 };
 
 /* Arrays of a step as they lie in the file, checked by load.c. Integers and floats are
@@ -85,9 +117,14 @@ static inline size_t nimbus_padded(size_t n)
 }
 
 /* Whether a step can run in columns at all. */
-static inline bool nimbus_step_has_columns(const nimbus_program_step *step)
+static inline bool nimbus_step_has_columns(const nimbus_program_step *step,
+                                           const nimbus_kernels *kernels)
 {
-    return step->info.kind == NIMBUS_STEP_LOOKUP && step->n_leaves <= NIMBUS_COLUMN_LEAVES;
+    if (step->info.kind == NIMBUS_STEP_EXACT)
+        return kernels->shape.granule != 0;
+    bool by_level = step->info.shared_columns && step->input != NIMBUS_IN_F32;
+    return step->n_leaves <= (by_level ? nimbus_column_leaves(kernels) : 16) &&
+           kernels->shape.granule != 0;
 }
 
 static inline uint32_t nimbus_u32_at(const uint8_t *bytes, size_t i)
@@ -100,11 +137,61 @@ static inline uint32_t nimbus_u32_at(const uint8_t *bytes, size_t i)
 int nimbus_table_entry(const nimbus_program_step *step, const uint8_t *tables, size_t row,
                        size_t m);
 
-/* Copies a checked step's arrays into the layouts of the kernels. What was allocated before a
- * failure is left to nimbus_close. Error: MEMORY. */
+/* prepare.c: copies a checked step's arrays into the layouts of the kernels. What was allocated
+ * before a failure is left to nimbus_step_free. Error: MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_step_prepare(nimbus_program_step *step,
                                                     const nimbus_step_arrays *arrays,
+                                                    const nimbus_kernels *kernels,
                                                     nimbus_error *error);
 void nimbus_step_free(nimbus_program_step *step);
+
+/* layout.c: the parts of preparing that depend on a set's kernels. False: out of memory. */
+bool nimbus_step_lay_out_tiles(nimbus_program_step *step, const nimbus_kernels *kernels);
+bool nimbus_step_lay_out_weights(nimbus_program_step *step, const int8_t *weights,
+                                 const nimbus_kernels *kernels);
+bool nimbus_step_lay_out_walk(nimbus_program_step *step, const nimbus_kernels *kernels);
+bool nimbus_step_lay_out_parts(nimbus_program_step *step); /* all of a row */
+bool nimbus_step_lay_out_stages(nimbus_program_step *step);
+
+/* nimbus_alloc for n * m elements of `size` bytes and some more. */
+void *nimbus_alloc_product(size_t n, size_t m, size_t size, size_t extra);
+
+/* ---- execute.c ---------------------------------------------------------------------------- */
+
+typedef enum nimbus_form { NIMBUS_RAW, NIMBUS_ROWS, NIMBUS_COLUMNS } nimbus_form;
+
+/* A block of rows under way. */
+typedef struct nimbus_block {
+    const nimbus_program *program;
+    const nimbus_kernels *kernels;
+    size_t n_rows;
+    nimbus_form form;
+    const uint8_t *data; /* raw rows or i8 activations */
+    size_t stride;       /* bytes from row to row, or elements from column to column */
+    uint8_t *activations[2];
+    unsigned spare;          /* which of them `data` is not */
+    uint8_t *codes, *packed; /* in columns */
+    void *sums;              /* in columns */
+    uint8_t *row_codes, *row_packed;
+    void *row_sums;
+    int32_t *scores;
+} nimbus_block;
+
+/* What the steps of a program need; to be set before anything is run. */
+nimbus_scratch nimbus_scratch_measure(const nimbus_program *program);
+
+/* Bytes of scratch for blocks of up to n_rows rows, and how they are divided. */
+size_t nimbus_scratch_bytes(const nimbus_program *program, size_t n_rows);
+void nimbus_block_init(nimbus_block *block, const nimbus_program *program, size_t n_rows,
+                       void *scratch);
+
+/* Runs one step on the block's data, in columns or in rows, and makes its outputs the data. */
+void nimbus_block_run_step(nimbus_block *block, const nimbus_program_step *step, bool in_columns);
+
+/* ---- tune.c ------------------------------------------------------------------------------- */
+
+/* Measures the steps of a prepared program on this machine and decides what runs in columns.
+ * Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_program_tune(nimbus_program *program, nimbus_error *error);
 
 #endif

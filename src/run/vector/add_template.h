@@ -1,7 +1,8 @@
 /* add_template.h - one row: the table row of each code, added to the row of sums
  *
- * Bytes are widened as in lookup_template.h. Loads run over the end of a table row into the next
- * one; those elements are never used. */
+ * Bytes are widened as in lookup_template.h, or, where a row has at most half a register of them,
+ * as they are loaded. Loads run over the end of a table row into the next one; those elements are
+ * never used. */
 
 #define ADD_VECTORS 4 /* columns / LANES that are added together */
 
@@ -9,14 +10,14 @@
 HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, size_t n, size_t m,
                      const size_t B, vec out[2 * ADD_VECTORS])
 {
-    const size_t M = table->n_outputs, K = table->n_leaves;
-    const uint8_t *entries = table->entries + c * K * M + m;
+    const size_t stride = table->stride, K = table->n_leaves;
+    const uint8_t *entries = table->entries + c * K * stride + m;
     vec all[ADD_VECTORS], high[ADD_VECTORS];
     UNROLL
     for (size_t b = 0; b < B; b++)
         all[b] = high[b] = v_zero();
-    for (size_t i = 0; i < n; i++, entries += K * M) {
-        const uint8_t *row = entries + codes[c + i] * M;
+    for (size_t i = 0; i < n; i++, entries += K * stride) {
+        const uint8_t *row = entries + codes[c + i] * stride;
         UNROLL
         for (size_t b = 0; b < B; b++) {
             vec entry = v_load(row + b * LANES);
@@ -27,6 +28,24 @@ HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, 
     UNROLL
     for (size_t b = 0; b < B; b++)
         v_zip16(v_sub16(all[b], v_to_high_byte16(high[b])), high[b], out + 2 * b);
+}
+
+/* The same for at most LANES / 2 columns. */
+HELPER vec add_short_rows(const nimbus_table *table, const uint8_t *codes, size_t c, size_t n)
+{
+    const size_t stride = table->stride, K = table->n_leaves;
+    const uint8_t *entries = table->entries + c * K * stride;
+    vec sums[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4, entries += 4 * K * stride) {
+        UNROLL
+        for (size_t j = 0; j < 4; j++)
+            sums[j] =
+                v_add16(sums[j], v_load_wide_u8(entries + (j * K + codes[c + i + j]) * stride));
+    }
+    for (; i < n; i++, entries += K * stride)
+        sums[0] = v_add16(sums[0], v_load_wide_u8(entries + codes[c + i] * stride));
+    return v_add16(v_add16(sums[0], sums[1]), v_add16(sums[2], sums[3]));
 }
 
 HELPER void add_i16(const nimbus_table *table, const uint8_t *codes, size_t m, const size_t B,
@@ -45,9 +64,16 @@ TARGET void KERNEL(add_u8i16)(const nimbus_table *table, const uint8_t *codes, c
                               int16_t *sums)
 {
     size_t m = 0, M = table->n_outputs;
+    if (M <= LANES / 2) {
+        vec row = add_short_rows(table, codes, 0, table->n_codebooks);
+        v_store(sums, v_add16(row, v_load(bias)));
+        return;
+    }
     for (; m + ADD_VECTORS * LANES <= M; m += ADD_VECTORS * LANES)
         add_i16(table, codes, m, ADD_VECTORS, bias, sums);
-    for (; m < M; m += LANES)
+    for (; m + LANES < M; m += 2 * LANES)
+        add_i16(table, codes, m, 2, bias, sums);
+    if (m < M)
         add_i16(table, codes, m, 1, bias, sums);
 }
 
@@ -70,6 +96,16 @@ TARGET void KERNEL(add_u8i32)(const nimbus_table *table, const uint8_t *codes, c
                               int32_t *sums)
 {
     size_t m = 0, M = table->n_outputs;
+    if (M <= LANES / 2) {
+        for (size_t i = 0; i < LANES / 2; i += LANES / 4)
+            v_store(sums + i, v_load(bias + i));
+        for (size_t c = 0; c < table->n_codebooks; c += FLUSH_GROUPS) {
+            size_t left = table->n_codebooks - c;
+            add_u16_to_i32(
+                sums, add_short_rows(table, codes, c, left < FLUSH_GROUPS ? left : FLUSH_GROUPS));
+        }
+        return;
+    }
     for (; m + ADD_VECTORS * LANES <= M; m += ADD_VECTORS * LANES)
         add_i32(table, codes, m, ADD_VECTORS, bias, sums);
     for (; m < M; m += LANES)

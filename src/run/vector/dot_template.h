@@ -1,58 +1,136 @@
-/* dot_template.h - exact i8 products: a few rows times a few rows of weights at a time
+/* dot_template.h - exact i8 products: groups of inputs times groups of weights, added in 32 bits
  *
- * Widened to 16 bits first: the instruction that multiplies bytes saturates its pairs. */
+ * v_dot takes inputs first: with groups of four bytes they are unsigned. In columns, a vector holds
+ * the groups of LANES / 4 rows and weights are broadcast; in rows, a vector holds the weights of
+ * LANES / 4 outputs and inputs are broadcast. */
 
-#define DOT_OUTPUTS 4
+enum { BLOCK = LANES / 4, DOT_BLOCKS = 4 };
 
-HELPER void dot(const int8_t *x, size_t x_stride, const size_t R, const int8_t *weights,
-                size_t n_inputs, const size_t Q, const int32_t *bias, int32_t *sums,
-                size_t sums_stride)
+/* TILE outputs for R vectors of rows, all groups of inputs. */
+HELPER void dot_block(const nimbus_weights *weights, size_t m, const size_t R, const uint8_t *x,
+                      size_t stride, vec sums[TILE][4])
 {
-    vec total[2][DOT_OUTPUTS];
+    const uint8_t *w =
+        (const uint8_t *)weights->weights + (m / BLOCK * weights->n_groups * BLOCK + m % BLOCK) * 4;
+    UNROLL
+    for (size_t t = 0; t < TILE; t++) {
+        UNROLL
+        for (size_t g = 0; g < R; g++)
+            sums[t][g] = v_set32(weights->bias[m + t]);
+    }
+    for (size_t d = 0; d < weights->n_groups; d++) {
+        vec input[4];
+        UNROLL
+        for (size_t g = 0; g < R; g++)
+            input[g] = v_now(v_load(x + g * LANES));
+        UNROLL
+        for (size_t t = 0; t < TILE; t++) {
+            vec weight = v_now(v_load_table32(w + 4 * t));
+            UNROLL
+            for (size_t g = 0; g < R; g++)
+                sums[t][g] = v_dot(sums[t][g], input[g], weight);
+        }
+        x += 4 * stride;
+        w += 4 * BLOCK;
+    }
+}
+
+#ifdef PART_BLOCKS
+HELPER void dot_part(const nimbus_weights *weights, size_t m, const size_t R, const uint8_t *x,
+                     size_t stride, int32_t *out)
+{
+    vec sums[TILE][4];
+    dot_block(weights, m, R, x, stride, sums);
+    UNROLL
+    for (size_t t = 0; t < TILE; t++) {
+        UNROLL
+        for (size_t g = 0; g < R; g++)
+            v_store(out + t * stride + g * BLOCK, sums[t][g]);
+    }
+}
+#endif
+
+TARGET void KERNEL(dot_columns_i32)(const nimbus_weights *weights, size_t m, const uint8_t *x,
+                                    size_t stride, size_t n, int32_t *out)
+{
+    size_t r = 0;
+    for (; r + LANES <= n; r += LANES) {
+        vec sums[TILE][4];
+        dot_block(weights, m, 4, x + 4 * r, stride, sums);
+        for (size_t t = 0; t < TILE; t++)
+            store_block32(out + t * stride + r, sums[t]);
+    }
+#ifdef PART_BLOCKS
+    x += 4 * r;
+    out += r;
+    switch ((n - r) / BLOCK) {
+    case 1:
+        dot_part(weights, m, 1, x, stride, out);
+        break;
+    case 2:
+        dot_part(weights, m, 2, x, stride, out);
+        break;
+    case 3:
+        dot_part(weights, m, 3, x, stride, out);
+        break;
+    }
+#endif
+}
+
+/* R rows times B blocks of outputs from block b on. */
+HELPER void dot_rows(const nimbus_weights *weights, size_t b, const size_t B, const size_t R,
+                     const uint8_t *x, size_t x_stride, int32_t *out, size_t out_stride)
+{
+    const size_t block_bytes = weights->n_groups * LANES;
+    const uint8_t *w = (const uint8_t *)weights->weights + b * block_bytes;
+    vec sums[4][DOT_BLOCKS];
     UNROLL
     for (size_t r = 0; r < R; r++) {
         UNROLL
-        for (size_t q = 0; q < Q; q++)
-            total[r][q] = v_zero();
+        for (size_t i = 0; i < B; i++)
+            sums[r][i] = v_load(weights->bias + (b + i) * BLOCK);
     }
-    for (size_t d = 0; d < n_inputs; d += LANES / 2) {
-        vec row[2];
+    for (size_t d = 0; d < weights->n_groups; d++) {
+        vec weight[DOT_BLOCKS];
         UNROLL
-        for (size_t r = 0; r < R; r++)
-            row[r] = v_load_wide8(x + r * x_stride + d);
+        for (size_t i = 0; i < B; i++)
+            weight[i] = v_load(w + i * block_bytes + d * LANES);
         UNROLL
-        for (size_t q = 0; q < Q; q++) {
-            vec weight = v_load_wide8(weights + q * n_inputs + d);
+        for (size_t r = 0; r < R; r++) {
+            vec input = v_load_table32(x + r * x_stride + 4 * d);
             UNROLL
-            for (size_t r = 0; r < R; r++)
-                total[r][q] = v_add32(total[r][q], v_multiply_add16(row[r], weight));
+            for (size_t i = 0; i < B; i++)
+                sums[r][i] = v_dot(sums[r][i], input, weight[i]);
         }
     }
     UNROLL
     for (size_t r = 0; r < R; r++) {
         UNROLL
-        for (size_t q = 0; q < Q; q++)
-            sums[r * sums_stride + q] = bias[q] + v_sum32(total[r][q]);
+        for (size_t i = 0; i < B; i++)
+            v_store(out + r * out_stride + (b + i) * BLOCK, sums[r][i]);
     }
 }
 
-TARGET void KERNEL(dot_i8i32)(const int8_t *x, size_t x_stride, size_t n_rows,
-                              const int8_t *weights, size_t n_inputs, size_t n_outputs,
-                              const int32_t *bias, int32_t *sums, size_t sums_stride)
+TARGET void KERNEL(dot_rows_i32)(const nimbus_weights *weights, const uint8_t *x, size_t x_stride,
+                                 size_t n_rows, int32_t *sums, size_t sums_stride)
 {
-    size_t m = 0;
-    for (; m + DOT_OUTPUTS <= n_outputs; m += DOT_OUTPUTS) {
-        const int8_t *w = weights + m * n_inputs;
-        size_t r = 0;
-        for (; r + 2 <= n_rows; r += 2)
-            dot(x + r * x_stride, x_stride, 2, w, n_inputs, DOT_OUTPUTS, bias + m,
-                sums + r * sums_stride + m, sums_stride);
-        if (r < n_rows)
-            dot(x + r * x_stride, x_stride, 1, w, n_inputs, DOT_OUTPUTS, bias + m,
-                sums + r * sums_stride + m, sums_stride);
+    const size_t n_blocks = (weights->n_outputs + BLOCK - 1) / BLOCK;
+    for (size_t r = 0; r < n_rows; r += ROWS_AT_ONCE) {
+        const uint8_t *row = x + r * x_stride;
+        int32_t *out = sums + r * sums_stride;
+        size_t left = n_rows - r, b = 0;
+        if (left < ROWS_AT_ONCE) {
+            for (; left; left--, row += x_stride, out += sums_stride) {
+                for (b = 0; b + DOT_BLOCKS <= n_blocks; b += DOT_BLOCKS)
+                    dot_rows(weights, b, DOT_BLOCKS, 1, row, x_stride, out, sums_stride);
+                for (; b < n_blocks; b++)
+                    dot_rows(weights, b, 1, 1, row, x_stride, out, sums_stride);
+            }
+            break;
+        }
+        for (; b + DOT_BLOCKS <= n_blocks; b += DOT_BLOCKS)
+            dot_rows(weights, b, DOT_BLOCKS, ROWS_AT_ONCE, row, x_stride, out, sums_stride);
+        for (; b < n_blocks; b++)
+            dot_rows(weights, b, 1, ROWS_AT_ONCE, row, x_stride, out, sums_stride);
     }
-    for (; m < n_outputs; m++)
-        for (size_t r = 0; r < n_rows; r++)
-            dot(x + r * x_stride, x_stride, 1, weights + m * n_inputs, n_inputs, 1, bias + m,
-                sums + r * sums_stride + m, sums_stride);
 }

@@ -1,17 +1,13 @@
-/* encode_template.h - walk trees for many rows, or for many codebooks of one row
+/* encode_template.h - walk trees for many rows at once
  *
- * With a column per level, the code so far selects the threshold of each row by a shuffle. With a
- * column per node, all nodes are compared; then each level's comparison is picked out of its 2^h
- * by the decisions before it, last decision first. The walk of one row does the same with
- * thresholds, codebooks lying side by side. H is a constant in the inner functions. */
-
-HELPER vec append_bit(vec code, vec mask)
-{
-    return v_sub8(v_add8(code, code), mask);
-}
+ * A code is made of its bits from the top: level h adds 2^(H-1-h). With a column per level, the
+ * code so far selects the threshold of each row by a shuffle. With a column per node, every node
+ * is compared, but only where the decisions above lead to it. H is a constant in the inner
+ * functions. */
 
 HELPER void encode_levels(const nimbus_trees *trees, size_t c, const size_t H,
-                          const int8_t *columns, size_t stride, size_t n, uint8_t *codes)
+                          const int8_t *columns, size_t stride, size_t n, uint8_t *codes,
+                          size_t codes_stride)
 {
     const int8_t *thresholds = (const int8_t *)trees->thresholds + c * H * 16, *x[4];
     vec table[4];
@@ -22,171 +18,158 @@ HELPER void encode_levels(const nimbus_trees *trees, size_t c, const size_t H,
     }
     const vec first = v_set8(thresholds[0]);
     for (size_t r = 0; r < n; r += LANES) {
-        vec code = v_sub8(v_zero(), v_greater8(v_load(x[0] + r), first));
+        vec code = v_keep_where8(v_greater8(v_load(x[0] + r), first), v_set8(1 << (H - 1)));
         UNROLL
         for (size_t h = 1; h < H; h++)
-            code = append_bit(code, v_greater8(v_load(x[h] + r), v_shuffle8(table[h], code)));
-        v_store(codes + c * stride + r, code);
+            code = v_add_where8(v_greater8(v_load(x[h] + r), v_shuffle8(table[h], code)), code,
+                                v_set8(1 << (H - 1 - h)));
+        v_store(codes + c * codes_stride + r, code);
     }
 }
 
+#ifdef WIDE
+/* The same with tables of 64 thresholds. */
+HELPER void encode_levels_wide(const nimbus_trees *trees, size_t c, const size_t H,
+                               const int8_t *columns, size_t stride, size_t n, uint8_t *codes,
+                               size_t codes_stride)
+{
+    const int8_t *thresholds = (const int8_t *)trees->thresholds + c * H * 64;
+    for (size_t r = 0; r < n; r += LANES) {
+        vec code = v_zero();
+        UNROLL
+        for (size_t h = 0; h < H; h++) {
+            const int8_t *x = columns + trees->columns[c * H + h] * stride + r;
+            vec threshold = v_shuffle64(v_load_wide_table(thresholds + h * 64), code);
+            code = v_add_where8(v_greater8(v_load(x), threshold), code, v_set8(1 << (H - 1 - h)));
+        }
+        v_store(codes + c * codes_stride + r, code);
+    }
+}
+#endif
+
 TARGET void KERNEL(encode_i8u8)(const nimbus_trees *trees, const int8_t *columns, size_t stride,
-                                size_t n, uint8_t *codes)
+                                size_t n, uint8_t *codes, size_t codes_stride)
 {
     for (size_t c = 0; c < trees->n_codebooks; c++) {
         switch (trees->n_levels) {
         case 1:
-            encode_levels(trees, c, 1, columns, stride, n, codes);
+            encode_levels(trees, c, 1, columns, stride, n, codes, codes_stride);
             break;
         case 2:
-            encode_levels(trees, c, 2, columns, stride, n, codes);
+            encode_levels(trees, c, 2, columns, stride, n, codes, codes_stride);
             break;
         case 3:
-            encode_levels(trees, c, 3, columns, stride, n, codes);
+            encode_levels(trees, c, 3, columns, stride, n, codes, codes_stride);
+            break;
+        case 4:
+            encode_levels(trees, c, 4, columns, stride, n, codes, codes_stride);
+            break;
+#ifdef WIDE
+        case 5:
+            encode_levels_wide(trees, c, 5, columns, stride, n, codes, codes_stride);
             break;
         default:
-            encode_levels(trees, c, 4, columns, stride, n, codes);
+            encode_levels_wide(trees, c, 6, columns, stride, n, codes, codes_stride);
+#endif
         }
     }
 }
 
-/* Among 2^h candidates of a level, the one that the h decisions so far lead to. */
-HELPER vec pick(vec candidates[8], const vec decisions[4], const size_t h)
-{
-    UNROLL
-    for (size_t j = 3; j-- > 0;) {
-        UNROLL
-        for (size_t i = 0; i < 4; i++)
-            if (j < h && i < (size_t)1 << j)
-                candidates[i] = v_select8(decisions[j], candidates[2 * i + 1], candidates[2 * i]);
+/* The trees of a codebook with a column per node. */
+typedef struct node_tree {
+    const uint8_t *columns;   /* all */
+    size_t stride;            /* bytes from one to the next */
+    const uint32_t *column;   /* [K-1] of each node */
+    const uint8_t *threshold; /* [K-1] of 32 bits each */
+} node_tree;
+
+/* What the nodes of trees do, for i8 and for f32 columns: the rows of `here` whose value is
+ * greater than the threshold, a bit added to the codes of some, and the others of `here`. */
+#define NODE_GREATER_i8(here, x, t)    v_greater_where8(here, v_load(x), v_load_table32(t))
+#define NODE_ADD_i8(right, code, bit)  v_add_where8(right, code, v_set8(bit))
+#define NODE_OTHERS_i8(here, right)    v_without8(here, right)
+#define NODE_GREATER_f32(here, x, t)   v_greater_where_f32(here, v_load_f32(x), v_load_table_f32(t))
+#define NODE_ADD_f32(right, code, bit) v_add_where32(right, code, v_set32(bit))
+#define NODE_OTHERS_f32(here, right)   v_without32(here, right)
+
+/* A function subtree<h>_<suffix> that walks, for one vector of rows, the h levels of nodes from
+ * node i downwards, where `here` says which rows have come to it; it returns the code with their
+ * decisions added. Depth first, so that few of these masks are alive at a time. */
+#define SUBTREE_FUNCTION(suffix, mask_type, h, below)                                              \
+    HELPER vec subtree##h##_##suffix(const node_tree *tree, size_t offset, const size_t i,         \
+                                     mask_type here, vec code)                                     \
+    {                                                                                              \
+        mask_type right = NODE_GREATER_##suffix(                                                   \
+            here, (const void *)(tree->columns + tree->column[i] * tree->stride + offset),         \
+            tree->threshold + 4 * i);                                                              \
+        code = NODE_ADD_##suffix(right, code, 1 << ((h)-1));                                       \
+        below return code;                                                                         \
     }
-    return candidates[0];
+#define BELOW(suffix, h)                                                                           \
+    code =                                                                                         \
+        subtree##h##_##suffix(tree, offset, 2 * i + 1, NODE_OTHERS_##suffix(here, right), code);   \
+    code = subtree##h##_##suffix(tree, offset, 2 * i + 2, right, code);
+#define SUBTREE_FUNCTIONS(suffix, mask_type)                                                       \
+    SUBTREE_FUNCTION(suffix, mask_type, 1, )                                                       \
+    SUBTREE_FUNCTION(suffix, mask_type, 2, BELOW(suffix, 1))                                       \
+    SUBTREE_FUNCTION(suffix, mask_type, 3, BELOW(suffix, 2))                                       \
+    SUBTREE_FUNCTION(suffix, mask_type, 4, BELOW(suffix, 3))
+SUBTREE_FUNCTIONS(i8, mask8)
+SUBTREE_FUNCTIONS(f32, mask32)
+
+#define WALK_NODES(suffix, H, offset, all)                                                         \
+    ((H) == 1   ? subtree1_##suffix(tree, offset, 0, all, v_zero())                                \
+     : (H) == 2 ? subtree2_##suffix(tree, offset, 0, all, v_zero())                                \
+     : (H) == 3 ? subtree3_##suffix(tree, offset, 0, all, v_zero())                                \
+                : subtree4_##suffix(tree, offset, 0, all, v_zero()))
+
+/* The codes of one codebook, H a constant. */
+HELPER void encode_nodes_i8(const node_tree *tree, const size_t H, size_t n, uint8_t *codes)
+{
+    for (size_t r = 0; r < n; r += LANES)
+        v_store(codes + r, WALK_NODES(i8, H, r, v_all8()));
 }
 
-/* Decisions at the nodes in heap order, -1 for right, to codes: 0..K-1 in each element, which is
- * made of as many bytes as those of the masks. */
-#define CODE_OF_NODES(H, decide, code)                                                             \
-    vec decisions[4];                                                                              \
-    UNROLL                                                                                         \
-    for (size_t h = 0; h < (H); h++) {                                                             \
-        vec candidates[8];                                                                         \
-        UNROLL                                                                                     \
-        for (size_t i = 0; i < 8; i++) {                                                           \
-            if (i < (size_t)1 << h) {                                                              \
-                size_t node = ((size_t)1 << h) - 1 + i;                                            \
-                candidates[i] = (decide);                                                          \
-            }                                                                                      \
-        }                                                                                          \
-        decisions[h] = pick(candidates, decisions, h);                                             \
-        code = append_bit_of(code, decisions[h]);                                                  \
-    }
-
-#define append_bit_of append_bit
-HELPER void encode_nodes_i8(const int8_t *thresholds, const int8_t *const x[15], const size_t H,
-                            size_t n, uint8_t *codes)
-{
-    for (size_t r = 0; r < n; r += LANES) {
-        vec code = v_zero();
-        CODE_OF_NODES(H, v_greater8(v_load(x[node] + r), v_set8(thresholds[node])), code)
-        v_store(codes + r, code);
-    }
-}
-#undef append_bit_of
-
-#define append_bit_of(code, mask) v_sub32(v_add32(code, code), mask)
-HELPER void encode_nodes_f32(const float *thresholds, const float *const x[15], const size_t H,
-                             size_t n, uint8_t *codes)
+HELPER void encode_nodes_f32(const node_tree *tree, const size_t H, size_t n, uint8_t *codes)
 {
     for (size_t r = 0; r < n; r += LANES) {
         vec quarters[4];
-        for (size_t q = 0; q < 4; q++) {
-            size_t at = r + q * (LANES / 4);
-            vec code = v_zero();
-            CODE_OF_NODES(H, v_greater_f32(v_load_f32(x[node] + at), v_set_f32(thresholds[node])),
-                          code)
-            quarters[q] = code;
-        }
+        UNROLL
+        for (size_t q = 0; q < 4; q++)
+            quarters[q] = WALK_NODES(f32, H, 4 * r + q * LANES, v_all32());
         v_store(codes + r, v_pack32(quarters));
     }
 }
-#undef append_bit_of
 
-/* encode_nodes_* of every codebook with H as a constant. */
-#define ENCODE_NODES(type, encode)                                                                 \
+#define ENCODE_NODES(suffix)                                                                       \
     const size_t n_nodes = ((size_t)1 << trees->n_levels) - 1;                                     \
+    node_tree tree = {(const uint8_t *)columns, stride * sizeof *columns, trees->columns,          \
+                      trees->thresholds};                                                          \
     for (size_t c = 0; c < trees->n_codebooks; c++) {                                              \
-        const type *thresholds = (const type *)trees->thresholds + c * n_nodes, *x[15];            \
-        uint8_t *out = codes + c * stride;                                                         \
-        for (size_t i = 0; i < n_nodes; i++)                                                       \
-            x[i] = columns + trees->columns[c * n_nodes + i] * stride;                             \
         switch (trees->n_levels) {                                                                 \
         case 1:                                                                                    \
-            encode(thresholds, x, 1, n, out);                                                      \
+            encode_nodes_##suffix(&tree, 1, n, codes);                                             \
             break;                                                                                 \
         case 2:                                                                                    \
-            encode(thresholds, x, 2, n, out);                                                      \
+            encode_nodes_##suffix(&tree, 2, n, codes);                                             \
             break;                                                                                 \
         case 3:                                                                                    \
-            encode(thresholds, x, 3, n, out);                                                      \
+            encode_nodes_##suffix(&tree, 3, n, codes);                                             \
             break;                                                                                 \
         default:                                                                                   \
-            encode(thresholds, x, 4, n, out);                                                      \
+            encode_nodes_##suffix(&tree, 4, n, codes);                                             \
         }                                                                                          \
+        tree.column += n_nodes;                                                                    \
+        tree.threshold += 4 * n_nodes;                                                             \
+        codes += codes_stride;                                                                     \
     }
 
 TARGET void KERNEL(encode_nodes_i8u8)(const nimbus_trees *trees, const int8_t *columns,
-                                      size_t stride, size_t n,
-                                      uint8_t *codes){ENCODE_NODES(int8_t, encode_nodes_i8)}
+                                      size_t stride, size_t n, uint8_t *codes,
+                                      size_t codes_stride){ENCODE_NODES(i8)}
 
-TARGET
-    void KERNEL(encode_nodes_f32u8)(const nimbus_trees *trees, const float *columns, size_t stride,
-                                    size_t n, uint8_t *codes){ENCODE_NODES(float, encode_nodes_f32)}
-
-/* One vector of codebooks, H a constant up to 4; `thresholds` and `values` already point at its
-   first. */
-HELPER void walk(const int8_t *values, const int8_t *thresholds, size_t n_codebooks, const size_t H,
-                 uint8_t *codes)
+TARGET void KERNEL(encode_nodes_f32u8)(const nimbus_trees *trees, const float *columns,
+                                       size_t stride, size_t n, uint8_t *codes, size_t codes_stride)
 {
-    vec decisions[4], code = v_zero();
-    UNROLL
-    for (size_t h = 0; h < H; h++) {
-        vec candidates[8];
-        UNROLL
-        for (size_t i = 0; i < 8; i++)
-            if (i < (size_t)1 << h)
-                candidates[i] = v_load(thresholds + (((size_t)1 << h) - 1 + i) * n_codebooks);
-        vec threshold = pick(candidates, decisions, h);
-        decisions[h] = v_greater8(v_load(values + h * n_codebooks), threshold);
-        code = append_bit(code, decisions[h]);
-    }
-    v_store(codes, code);
-}
-
-/* The same for any H. */
-HELPER void walk_deep(const int8_t *values, const int8_t *thresholds, size_t n_codebooks, size_t H,
-                      uint8_t *codes)
-{
-    vec decisions[8], candidates[128], code = v_zero();
-    for (size_t h = 0; h < H; h++) {
-        size_t n = (size_t)1 << h;
-        for (size_t i = 0; i < n; i++)
-            candidates[i] = v_load(thresholds + (n - 1 + i) * n_codebooks);
-        for (size_t j = h; j-- > 0;)
-            for (size_t i = 0; i < (size_t)1 << j; i++)
-                candidates[i] = v_select8(decisions[j], candidates[2 * i + 1], candidates[2 * i]);
-        decisions[h] = v_greater8(v_load(values + h * n_codebooks), candidates[0]);
-        code = append_bit(code, decisions[h]);
-    }
-    v_store(codes, code);
-}
-
-TARGET void KERNEL(walk_i8u8)(const int8_t *values, const int8_t *thresholds, size_t n_codebooks,
-                              size_t n_levels, uint8_t *codes)
-{
-    for (size_t c = 0; c < n_codebooks; c += LANES) {
-        if (n_levels == 4)
-            walk(values + c, thresholds + c, n_codebooks, 4, codes + c);
-        else
-            walk_deep(values + c, thresholds + c, n_codebooks, n_levels, codes + c);
-    }
+    ENCODE_NODES(f32)
 }

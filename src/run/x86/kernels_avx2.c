@@ -6,12 +6,20 @@
 
 #include "run/x86/vector_avx2.h"
 
-#define KERNEL(op) nimbus_##op##__avx2
+#define KERNEL(op) NIMBUS_KERNEL_NAME(op, avx2)
 
 #include "run/vector/transpose_template.h"
 
 #include "run/vector/encode_template.h"
 
+#include "run/vector/walk_template.h"
+
+#include "run/vector/pack_template.h"
+
+#define LOOKUP(name) lookup_##name
+#define TABLE_BYTES  16
+#define LOAD_TABLE   v_load_table
+#define SHUFFLE      v_shuffle8
 #include "run/vector/lookup_template.h"
 
 #include "run/vector/add_template.h"

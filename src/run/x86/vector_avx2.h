@@ -20,9 +20,16 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-#define LANES 32
+#define LANES        32
+#define TILE         2
+#define GROUP        2
+#define ROWS_AT_ONCE 2
+#define DECISION_BITS
 typedef __m256i vec;
 typedef __m256 vec_f32;
+typedef __m256i mask8;  /* bytes of -1 or 0 */
+typedef __m256i mask32; /* 32 bits of -1 or 0 */
+typedef uint32_t decision_bits;
 
 HELPER vec v_load(const void *p)
 {
@@ -38,6 +45,21 @@ HELPER void v_store(void *p, vec a)
 HELPER vec v_load_table(const void *p)
 {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(p));
+}
+
+/* The 4 bytes at p in every 4 bytes. */
+HELPER vec v_load_table32(const void *p)
+{
+    int32_t word;
+    memcpy(&word, p, sizeof word);
+    return _mm256_set1_epi32(word);
+}
+
+/* The 16 bytes at p, p + step, p + 2 step, ... */
+HELPER vec v_load_parts(const uint8_t *p, size_t step)
+{
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)p)),
+                                   _mm_loadu_si128((const void *)(p + step)), 1);
 }
 
 /* Bytes 16i..16i+15 of a. */
@@ -64,6 +86,11 @@ HELPER vec v_now(vec a)
     __asm__("" : "+x"(a));
 #endif
     return a;
+}
+
+HELPER vec v_and(vec a, vec b)
+{
+    return _mm256_and_si256(a, b);
 }
 
 HELPER vec v_or(vec a, vec b)
@@ -93,16 +120,56 @@ HELPER vec v_add_saturated_u8(vec a, vec b)
     return _mm256_adds_epu8(a, b);
 }
 
-/* -1 where a > b, else 0. */
-HELPER vec v_greater8(vec a, vec b)
+HELPER mask8 v_all8(void)
+{
+    return _mm256_set1_epi8(-1);
+}
+
+HELPER mask8 v_greater8(vec a, vec b)
 {
     return _mm256_cmpgt_epi8(a, b);
 }
 
-/* a where the mask's top bit is set, else b. */
-HELPER vec v_select8(vec mask, vec a, vec b)
+HELPER mask8 v_greater_where8(mask8 where, vec a, vec b)
+{
+    return _mm256_and_si256(where, _mm256_cmpgt_epi8(a, b));
+}
+
+/* The mask a where b is not set. */
+HELPER mask8 v_without8(mask8 a, mask8 b)
+{
+    return _mm256_andnot_si256(b, a);
+}
+
+/* a where the mask is set, else 0. */
+HELPER vec v_keep_where8(mask8 mask, vec a)
+{
+    return _mm256_and_si256(mask, a);
+}
+
+/* a + b where the mask is set, else a. */
+HELPER vec v_add_where8(mask8 mask, vec a, vec b)
+{
+    return _mm256_add_epi8(a, _mm256_and_si256(mask, b));
+}
+
+/* a where the mask is set, else b. */
+HELPER vec v_select8(mask8 mask, vec a, vec b)
 {
     return _mm256_blendv_epi8(b, a, mask);
+}
+
+/* Bit i: whether byte i of a is greater. */
+HELPER decision_bits v_greater_bits8(vec a, vec b)
+{
+    return (decision_bits)_mm256_movemask_epi8(_mm256_cmpgt_epi8(a, b));
+}
+
+/* Not through memory: loads of what several stores have left there wait for them. */
+HELPER vec v_from_bits(const decision_bits bits[8])
+{
+    return _mm256_setr_epi32((int)bits[0], (int)bits[1], (int)bits[2], (int)bits[3], (int)bits[4],
+                             (int)bits[5], (int)bits[6], (int)bits[7]);
 }
 
 /* table[index] within every 16 bytes; 0 where the top bit of the index is set. */
@@ -120,6 +187,16 @@ HELPER vec v_zip_low8(vec a, vec b)
 HELPER vec v_zip_high8(vec a, vec b)
 {
     return _mm256_unpackhi_epi8(a, b);
+}
+
+HELPER vec v_zip_low16(vec a, vec b)
+{
+    return _mm256_unpacklo_epi16(a, b);
+}
+
+HELPER vec v_zip_high16(vec a, vec b)
+{
+    return _mm256_unpackhi_epi16(a, b);
 }
 
 HELPER vec v_zip_low32(vec a, vec b)
@@ -140,6 +217,17 @@ HELPER vec v_zip_low64(vec a, vec b)
 HELPER vec v_zip_high64(vec a, vec b)
 {
     return _mm256_unpackhi_epi64(a, b);
+}
+
+/* Within every 16 bytes: the lower 8 as i16, sign-extended; the upper 8. */
+HELPER vec v_widen_low8(vec a)
+{
+    return _mm256_srai_epi16(_mm256_unpacklo_epi8(a, a), 8);
+}
+
+HELPER vec v_widen_high8(vec a)
+{
+    return _mm256_srai_epi16(_mm256_unpackhi_epi8(a, a), 8);
 }
 
 /* ---- 16 bits ------------------------------------------------------------------------------ */
@@ -174,6 +262,15 @@ HELPER vec v_shift_right16(vec a, unsigned n)
     return _mm256_sra_epi16(a, _mm_cvtsi32_si128((int)n));
 }
 
+/* Each of the 16-bit numbers of a, shifted by its own count of b below 16. */
+HELPER vec v_shift_right_each16(vec a, vec b)
+{
+    const vec low = _mm256_set1_epi32(0xffff);
+    vec even = _mm256_srlv_epi32(_mm256_and_si256(a, low), _mm256_and_si256(b, low));
+    vec odd = _mm256_srlv_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
+    return _mm256_or_si256(even, _mm256_slli_epi32(odd, 16));
+}
+
 /* even[0] odd[0] even[1] odd[1] ...: as two vectors. */
 HELPER void v_zip16(vec even, vec odd, vec out[2])
 {
@@ -188,10 +285,18 @@ HELPER vec v_pack16(vec a, vec b)
     return _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
 }
 
-/* LANES / 2 bytes, sign-extended. */
-HELPER vec v_load_wide8(const int8_t *p)
+/* even[0] odd[0] even[1] odd[1] ... with signed saturation. */
+HELPER vec v_pack16_zipped(vec even, vec odd)
 {
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)p));
+    const vec zip = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
+    return _mm256_shuffle_epi8(_mm256_packs_epi16(even, odd), zip);
+}
+
+/* LANES / 2 bytes as u16. */
+HELPER vec v_load_wide_u8(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)p));
 }
 
 /* ---- 32 bits ------------------------------------------------------------------------------ */
@@ -206,28 +311,15 @@ HELPER vec v_add32(vec a, vec b)
     return _mm256_add_epi32(a, b);
 }
 
-HELPER vec v_sub32(vec a, vec b)
-{
-    return _mm256_sub_epi32(a, b);
-}
-
 HELPER vec v_shift_right32(vec a, unsigned n)
 {
     return _mm256_sra_epi32(a, _mm_cvtsi32_si128((int)n));
 }
 
-/* a[2i] * b[2i] + a[2i + 1] * b[2i + 1] of i16. */
-HELPER vec v_multiply_add16(vec a, vec b)
+/* sums + a[2i] * b[2i] + a[2i + 1] * b[2i + 1] of i16. */
+HELPER vec v_dot(vec sums, vec a, vec b)
 {
-    return _mm256_madd_epi16(a, b);
-}
-
-HELPER int32_t v_sum32(vec a)
-{
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-    return _mm_cvtsi128_si32(sum);
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
 }
 
 /* The u16 of a, widened, as two vectors. */
@@ -252,6 +344,11 @@ HELPER vec_f32 v_load_f32(const float *p)
     return _mm256_loadu_ps(p);
 }
 
+HELPER vec_f32 v_load_table_f32(const void *p)
+{
+    return _mm256_castsi256_ps(v_load_table32(p));
+}
+
 HELPER vec_f32 v_set_f32(float value)
 {
     return _mm256_set1_ps(value);
@@ -272,10 +369,25 @@ HELPER vec_f32 v_add_f32(vec_f32 a, vec_f32 b)
     return _mm256_add_ps(a, b);
 }
 
-/* -1 where a > b, else 0, for NaN too; 32 bits each. */
-HELPER vec v_greater_f32(vec_f32 a, vec_f32 b)
+HELPER mask32 v_all32(void)
 {
-    return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
+    return _mm256_set1_epi32(-1);
+}
+
+/* False for NaN. */
+HELPER mask32 v_greater_where_f32(mask32 where, vec_f32 a, vec_f32 b)
+{
+    return _mm256_and_si256(where, _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
+}
+
+HELPER mask32 v_without32(mask32 a, mask32 b)
+{
+    return _mm256_andnot_si256(b, a);
+}
+
+HELPER vec v_add_where32(mask32 mask, vec a, vec b)
+{
+    return _mm256_add_epi32(a, _mm256_and_si256(mask, b));
 }
 
 /* To the nearest integer of -128..127, ties to even; NaN gives 0. */

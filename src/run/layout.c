@@ -1,0 +1,387 @@
+/* layout.c - tables, weights and trees in the layouts of one instruction set's kernels (kernels.h)
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "run/program.h"
+
+static int entry(const nimbus_program_step *step, size_t c, size_t k, size_t m)
+{
+    return (int8_t)(step->entries[(c * step->n_leaves + k) * step->table.stride + m] ^ 0x80);
+}
+
+/* ---- tables ------------------------------------------------------------------------------- */
+
+/* Puts codebooks into groups whose ranges add up to at most 255: from the small end as many groups
+ * of 8 and then of 4 as possible, then pairs of a small and a large range, then single ones.
+ * `sorted` holds C codebooks by ascending range and is overwritten in part. */
+static void make_groups(const uint8_t *range, const uint32_t *sorted, size_t C, uint32_t *order,
+                        uint32_t n_groups[NIMBUS_GROUP_SIZES])
+{
+    size_t from = 0, to = C, front = 0, back = C;
+    for (size_t g = 0; g < 2; g++) {
+        size_t size = (size_t)8 >> g;
+        n_groups[g] = 0;
+        for (; from + size <= C; from += size) {
+            unsigned total = 0;
+            for (size_t i = 0; i < size; i++)
+                total += range[sorted[from + i]];
+            if (total > 255)
+                break;
+            memcpy(order + front, sorted + from, size * sizeof *order);
+            front += size;
+            n_groups[g]++;
+        }
+    }
+    n_groups[2] = n_groups[3] = 0;
+    while (from < to) {
+        uint32_t largest = sorted[--to];
+        if (from < to && range[sorted[from]] + range[largest] <= 255) {
+            order[front++] = sorted[from++];
+            order[front++] = largest;
+            n_groups[2]++;
+        } else {
+            order[--back] = largest;
+            n_groups[3]++;
+        }
+    }
+}
+
+/* Working memory for the tiles of a step. */
+typedef struct tile_work {
+    uint8_t *range;   /* [C] */
+    uint32_t *sorted; /* [C] */
+} tile_work;
+
+/* Outputs m0 .. m0 + n - 1 of a tile for sets that shuffle. */
+static void shuffled_tile(const nimbus_program_step *step, const tile_work *work, size_t m0,
+                          size_t n, size_t tile_size, nimbus_tile *tile, uint8_t *tables,
+                          uint32_t *order)
+{
+    size_t C = step->n_codebooks, M = step->n_outputs, K = step->n_leaves;
+    size_t table_bytes = K > 16 ? 64 : 16;
+    size_t first[257] = {0};             /* counting sort by range */
+    int64_t bias[NIMBUS_MAX_TILE] = {0}; /* the sums' bound holds for it too */
+
+    for (size_t t = 0; t < n; t++)
+        bias[t] = step->bias[m0 + t];
+    for (size_t c = 0; c < C; c++) {
+        int range = 0;
+        for (size_t t = 0; t < n; t++) {
+            size_t at = c * M + m0 + t;
+            int r = step->high[at] - step->low[at];
+            range = r > range ? r : range;
+            bias[t] += step->low[at];
+        }
+        work->range[c] = (uint8_t)range;
+        first[range + 1]++;
+    }
+    for (size_t r = 0; r < 256; r++)
+        first[r + 1] += first[r];
+    for (size_t c = 0; c < C; c++)
+        work->sorted[first[work->range[c]]++] = (uint32_t)c;
+    make_groups(work->range, work->sorted, C, order, tile->n_groups);
+    for (size_t i = 0; i < C; i++) {
+        size_t c = order[i];
+        for (size_t t = 0; t < n; t++)
+            for (size_t k = 0; k < K; k++)
+                tables[(i * tile_size + t) * table_bytes + k] =
+                    (uint8_t)(entry(step, c, k, m0 + t) - step->low[c * M + m0 + t]);
+    }
+    tile->order = order;
+    for (size_t t = 0; t < n; t++)
+        tile->bias[t] = (int32_t)bias[t];
+}
+
+/* The same for sets that look up in packed codes. */
+static void packed_tile(const nimbus_program_step *step, size_t m0, size_t n, size_t tile_size,
+                        nimbus_tile *tile, uint8_t *tables)
+{
+    size_t C = step->n_codebooks, K = step->n_leaves;
+    for (size_t c = 0; c < C; c++)
+        for (size_t t = 0; t < n; t++)
+            for (size_t k = 0; k < K; k++)
+                tables[((c / 4 * tile_size + t) * 4 + c % 4) * 16 + k] =
+                    (uint8_t)entry(step, c, k, m0 + t);
+    tile->n_quads = (C + 3) / 4;
+    for (size_t t = 0; t < n; t++)
+        tile->bias[t] = step->bias[m0 + t];
+}
+
+bool nimbus_step_lay_out_tiles(nimbus_program_step *step, const nimbus_kernels *kernels)
+{
+    const size_t size = kernels->shape.tile, C = step->n_codebooks, M = step->n_outputs;
+    const bool packed = kernels->shape.packed && step->n_leaves <= 16;
+    const size_t n_tiles = (M + size - 1) / size;
+    const size_t tile_bytes =
+        packed ? (C + 3) / 4 * size * 64 : C * size * (step->n_leaves > 16 ? 64 : 16);
+    tile_work work = {nimbus_alloc(C, 1), nimbus_alloc(C, sizeof(uint32_t))};
+    step->tiles = nimbus_alloc(n_tiles, sizeof *step->tiles);
+    step->tile_tables = nimbus_alloc_product(n_tiles, tile_bytes, 1, 0);
+    if (!packed)
+        step->tile_orders = nimbus_alloc_product(n_tiles, C, sizeof *step->tile_orders, 0);
+    bool ok = work.range && work.sorted && step->tiles && step->tile_tables &&
+              (packed || step->tile_orders);
+    for (size_t i = 0; ok && i < n_tiles; i++) {
+        nimbus_tile *tile = &step->tiles[i];
+        size_t m = i * size, n = M - m < size ? M - m : size;
+        uint8_t *tables =
+            step->tile_tables + (-(uintptr_t)step->tile_tables & (NIMBUS_PAD - 1)) + i * tile_bytes;
+        tile->tables = tables;
+        if (packed)
+            packed_tile(step, m, n, size, tile, tables);
+        else
+            shuffled_tile(step, &work, m, n, size, tile, tables, step->tile_orders + i * C);
+    }
+    nimbus_free(work.range);
+    nimbus_free(work.sorted);
+    return ok;
+}
+
+/* ---- weights ------------------------------------------------------------------------------ */
+
+bool nimbus_step_lay_out_weights(nimbus_program_step *step, const int8_t *weights,
+                                 const nimbus_kernels *kernels)
+{
+    const size_t D = step->n_inputs, M = step->n_outputs;
+    const size_t group = kernels->shape.group, block = kernels->shape.block;
+    const size_t n_groups = (D + group - 1) / group, n_blocks = (M + block - 1) / block;
+    const size_t bytes = group == 2 ? 2 : 1; /* of a weight */
+    step->packed_weights = nimbus_alloc_product(n_blocks * block, n_groups, group * bytes, 0);
+    step->packed_bias = nimbus_alloc(nimbus_padded(M), sizeof *step->packed_bias);
+    if (!step->packed_weights || !step->packed_bias)
+        return false;
+    uint8_t *packed = step->packed_weights;
+    for (size_t m = 0; m < M; m++) {
+        int32_t sum = 0; /* 128 times it fits: load.c has checked that no sum leaves 32 bits */
+        for (size_t d = 0; d < D; d++) {
+            int8_t weight = weights[m * D + d];
+            size_t at =
+                ((m / block * n_groups + d / group) * block + m % block) * group + d % group;
+            if (bytes == 2)
+                ((int16_t *)(void *)packed)[at] = weight;
+            else
+                ((int8_t *)packed)[at] = weight;
+            sum += weight;
+        }
+        step->packed_bias[m] =
+            (int32_t)((uint32_t)step->bias[m] - kernels->shape.flip * (uint32_t)sum);
+    }
+    step->weights = (nimbus_weights){packed, step->packed_bias, n_groups, M};
+    return true;
+}
+
+/* ---- walking the trees of one row --------------------------------------------------------- */
+
+/* Cuts the values that a row is gathered into, NIMBUS_PAD at a time, into windows of the row, from
+ * the lowest column on. Rows of activations were stored NIMBUS_PAD bytes at a time, and are loaded
+ * so. `width`: bytes of a row that exist, at least NIMBUS_PAD. */
+static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather, size_t width)
+{
+    const uint32_t alignment = step->input == NIMBUS_IN_U8 ? 1 : NIMBUS_PAD;
+    uint32_t n = 0;
+    step->windows = nimbus_alloc(gather->n_values, sizeof *step->windows);
+    step->first_windows = nimbus_alloc(gather->n_values / NIMBUS_PAD + 1, sizeof(uint32_t));
+    if (!step->windows || !step->first_windows)
+        return false;
+    for (size_t i = 0; i < gather->n_values; i += NIMBUS_PAD) {
+        uint64_t left = ~(uint64_t)0;
+        while (left) {
+            nimbus_window *window = &step->windows[n++];
+            window->first = (uint32_t)(width - NIMBUS_PAD);
+            for (size_t j = 0; j < NIMBUS_PAD; j++)
+                if (left >> j & 1 && gather->columns[i + j] < window->first)
+                    window->first = gather->columns[i + j] / alignment * alignment;
+            for (size_t j = 0; j < NIMBUS_PAD; j++) {
+                uint32_t at = gather->columns[i + j] - window->first;
+                if (left >> j & 1 && at < NIMBUS_PAD) {
+                    window->wanted |= (uint64_t)1 << j;
+                    window->at[j] = (uint8_t)at;
+                }
+            }
+            left &= ~window->wanted;
+        }
+        step->first_windows[i / NIMBUS_PAD + 1] = n;
+    }
+    gather->windows = step->windows;
+    gather->first_window = step->first_windows;
+    return true;
+}
+
+/* Codebooks side by side, for trees walked by many codebooks of one row at a time. Few codebooks
+ * are not worth the padding. */
+bool nimbus_step_lay_out_walk(nimbus_program_step *step, const nimbus_kernels *kernels)
+{
+    const size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
+    const size_t padded = nimbus_padded(C), D = step->n_inputs;
+    const bool nodes = !step->info.shared_columns, u8 = step->input == NIMBUS_IN_U8;
+    if (kernels->shape.granule == 0 || step->input == NIMBUS_IN_F32 || C < NIMBUS_WALK_FROM ||
+        (kernels->shape.windows && u8 && D < NIMBUS_PAD) ||
+        (nodes && (H > 4 || !kernels->walk_nodes_u8u8)))
+        return true;
+    const size_t per_tree = nodes ? NIMBUS_NODES : H;
+    step->gather_columns = nimbus_alloc_product(per_tree, padded, sizeof *step->gather_columns, 0);
+    step->walk_thresholds = nimbus_alloc_product(nodes ? NIMBUS_NODES : n_nodes, padded, 1, 0);
+    if (!step->gather_columns || !step->walk_thresholds)
+        return false;
+    for (size_t p = 0; p < padded; p++) {
+        const size_t c = p < C ? p : C - 1; /* what fills up reads no columns of its own */
+        const uint32_t *columns = step->columns + c * n_nodes;
+        const int8_t *thresholds = (const int8_t *)step->thresholds + c * n_nodes;
+        size_t used = 0; /* a node whose comparison is not always false: others read its column */
+        while (nodes && used + 1 < n_nodes && thresholds[used] == INT8_MAX)
+            used++;
+        for (size_t i = 0; i < per_tree; i++) {
+            size_t node = !nodes ? ((size_t)1 << i) - 1 : i;
+            if (nodes && (i >= n_nodes || thresholds[i] == INT8_MAX))
+                node = used;
+            step->gather_columns[nodes ? p * NIMBUS_NODES + i : i * padded + p] = columns[node];
+        }
+        for (size_t i = 0; i < n_nodes; i++)
+            step->walk_thresholds[nodes ? p * NIMBUS_NODES + i : i * padded + p] = thresholds[i];
+    }
+    step->walk = (nimbus_walk){.gather = {.columns = step->gather_columns,
+                                          .n_values = per_tree * padded,
+                                          .flip = u8 ? 0x80 : 0},
+                               .thresholds = step->walk_thresholds,
+                               .n_codebooks = padded,
+                               .n_levels = H};
+    return !kernels->shape.windows ||
+           lay_out_windows(step, &step->walk.gather, u8 ? D : nimbus_padded(D));
+}
+
+/* ---- raw u8 rows to columns ---------------------------------------------------------------- */
+
+/* Where part p of a row begins: the last one may overlap the one before, since rows are not read
+ * beyond their end. */
+static uint32_t part_first(const nimbus_program_step *step, size_t p)
+{
+    const size_t D = step->n_inputs;
+    return (uint32_t)(p * 16 + 16 <= D ? p * 16 : D < 16 ? 0 : D - 16);
+}
+
+bool nimbus_step_lay_out_parts(nimbus_program_step *step)
+{
+    step->n_parts = (step->n_inputs + 15) / 16;
+    step->n_columns = step->n_inputs;
+    if (!(step->parts = nimbus_alloc(step->n_parts, sizeof *step->parts)))
+        return false;
+    for (size_t p = 0; p < step->n_parts; p++)
+        step->parts[p].first = step->parts[p].out = part_first(step, p);
+    return true;
+}
+
+enum { UNUSED = UINT32_MAX };
+
+/* What becomes of a part: its columns have a place from the stage that transposes them to the last
+ * one with a codebook that reads them; then others get it. */
+typedef struct part_life {
+    uint32_t index;  /* among the parts that are used, or UNUSED */
+    uint32_t wanted; /* bit i: trees read byte i of it */
+    uint32_t last_stage, place;
+} part_life;
+
+/* Has a part pick the bytes of `wanted`, at most NIMBUS_FEW; the last one fills up. */
+static void pick_few(nimbus_part *part, uint32_t wanted)
+{
+    size_t n = 0;
+    for (uint8_t i = 0; i < 16; i++)
+        if (wanted >> i & 1)
+            part->at[n++] = i;
+    for (; n < NIMBUS_FEW; n++)
+        part->at[n] = part->at[n - 1];
+    memset(part->selectors, 0x80, sizeof part->selectors);
+    for (size_t q = 0; q < NIMBUS_FEW; q++)
+        for (size_t j = 0; j < 4; j++)
+            part->selectors[j][4 * q + j] = part->at[q];
+    part->few = true;
+}
+
+/* Numbers the parts that trees read, and gives every stage its parts and codebooks: those that read
+ * nothing of later parts; codebooks stand in the order of their last columns. */
+static void divide_into_stages(nimbus_program_step *step, size_t per_tree, part_life *lives)
+{
+    const size_t n_all = (step->n_inputs + 15) / 16, n = step->n_codebooks * per_tree;
+    for (size_t p = 0; p < n_all; p++)
+        lives[p].index = UNUSED;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t column = step->tree_columns[i];
+        lives[column / 16].index = 0;
+        lives[column / 16].wanted |= 1u << (column - part_first(step, column / 16));
+    }
+    for (size_t p = 0; p < n_all; p++) {
+        if (lives[p].index == UNUSED)
+            continue;
+        step->parts[step->n_parts].first = part_first(step, p);
+        if (__builtin_popcount(lives[p].wanted) <= NIMBUS_FEW)
+            pick_few(&step->parts[step->n_parts], lives[p].wanted);
+        lives[p].index = (uint32_t)step->n_parts++;
+    }
+    step->n_stages = (step->n_parts + NIMBUS_STAGE_PARTS - 1) / NIMBUS_STAGE_PARTS;
+    for (size_t s = 0; s < step->n_stages; s++) {
+        size_t first = s * NIMBUS_STAGE_PARTS, left = step->n_parts - first;
+        step->stages[s].first_part = (uint32_t)first;
+        step->stages[s].n_parts = (uint32_t)(left < NIMBUS_STAGE_PARTS ? left : NIMBUS_STAGE_PARTS);
+    }
+    for (size_t c = 0; c < step->n_codebooks; c++) {
+        const uint32_t *columns = step->tree_columns + c * per_tree;
+        uint32_t last = 0;
+        for (size_t i = 0; i < per_tree; i++)
+            last = lives[columns[i] / 16].index > last ? lives[columns[i] / 16].index : last;
+        nimbus_stage *stage = &step->stages[last / NIMBUS_STAGE_PARTS];
+        if (stage->n_codebooks++ == 0)
+            stage->first_codebook = (uint32_t)c;
+        for (size_t i = 0; i < per_tree; i++)
+            lives[columns[i] / 16].last_stage = last / NIMBUS_STAGE_PARTS;
+    }
+}
+
+/* Gives every part a place, and makes parts and trees count in places. */
+static void assign_places(nimbus_program_step *step, size_t per_tree, part_life *lives,
+                          uint32_t *free_places)
+{
+    const size_t n_all = (step->n_inputs + 15) / 16;
+    uint32_t n_free = 0, n_places = 0;
+    size_t entering = 0;
+    for (size_t s = 0; s < step->n_stages; s++) {
+        const nimbus_stage *stage = &step->stages[s];
+        for (; entering < n_all; entering++) {
+            part_life *life = &lives[entering];
+            if (life->index == UNUSED)
+                continue;
+            if (life->index >= stage->first_part + stage->n_parts)
+                break;
+            life->place = n_free ? free_places[--n_free] : n_places++;
+            step->parts[life->index].out = 16 * life->place;
+        }
+        for (size_t p = 0; p < entering; p++)
+            if (lives[p].index != UNUSED && lives[p].last_stage == s)
+                free_places[n_free++] = lives[p].place;
+    }
+    for (size_t i = 0; i < step->n_codebooks * per_tree; i++) {
+        const uint32_t p = step->tree_columns[i] / 16;
+        uint32_t at = step->tree_columns[i] - part_first(step, p);
+        if (step->parts[lives[p].index].few) /* the how manieth of the wanted */
+            at = (uint32_t)__builtin_popcount(lives[p].wanted & ((1u << at) - 1));
+        step->tree_columns[i] = 16 * lives[p].place + at;
+    }
+    step->n_columns = 16 * (size_t)n_places;
+}
+
+bool nimbus_step_lay_out_stages(nimbus_program_step *step)
+{
+    const size_t n_all = (step->n_inputs + 15) / 16;
+    const size_t per_tree = step->info.shared_columns ? step->n_levels : step->n_leaves - 1;
+    part_life *lives = nimbus_alloc(n_all, sizeof *lives);
+    uint32_t *free_places = nimbus_alloc(n_all, sizeof *free_places);
+    step->parts = nimbus_alloc(n_all, sizeof *step->parts);
+    step->stages = nimbus_alloc(n_all, sizeof *step->stages);
+    bool ok = lives && free_places && step->parts && step->stages;
+    if (ok) {
+        divide_into_stages(step, per_tree, lives);
+        assign_places(step, per_tree, lives, free_places);
+    }
+    nimbus_free(lives);
+    nimbus_free(free_places);
+    return ok;
+}

@@ -1,0 +1,160 @@
+/* tune.c - decide by measurement what runs in columns and what in rows (program.h)
+ *
+ * When a program is loaded, each of its steps is timed on made-up rows: one row in rows, and one to
+ * four granules of rows in columns, transposing from rows included. A step runs in columns from the
+ * number of rows on where that is faster; and of a whole block so many rows run in columns as make
+ * the sum of the steps' times least. Either way gives the same bits, so nothing but time depends on
+ * the measurement. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "run/program.h"
+
+enum { UNITS = 4 };           /* granules of rows that are timed */
+#define MEASURE_SECONDS 30e-6 /* of one timing, at least one run */
+#define TIMINGS         3     /* the fastest counts */
+
+/* Seconds that a block of u granules takes in columns, [0]: one row in rows. */
+typedef struct step_times {
+    double seconds[UNITS + 1];
+} step_times;
+
+/* Working memory of the timing. */
+typedef struct tuning {
+    const nimbus_program *program;
+    void *scratch;
+    uint8_t *rows; /* raw */
+    size_t row_bytes;
+    int32_t *scores;
+} tuning;
+
+static void run_once(const tuning *t, size_t i, size_t n_rows, bool columns)
+{
+    const nimbus_program *program = t->program;
+    nimbus_block b;
+    nimbus_block_init(&b, program, n_rows, t->scratch);
+    b.n_rows = n_rows;
+    b.scores = t->scores;
+    b.form = i == 0 ? NIMBUS_RAW : NIMBUS_ROWS;
+    b.data = i == 0 ? t->rows : b.activations[0];
+    b.stride = i == 0 ? t->row_bytes : nimbus_padded(program->steps[i].n_inputs);
+    b.spare = 1;
+    nimbus_block_run_step(&b, &program->steps[i], columns);
+}
+
+static double time_step(const tuning *t, size_t i, size_t n_rows, bool columns)
+{
+    double best = 0;
+    run_once(t, i, n_rows, columns); /* into the caches */
+    for (int k = 0; k < TIMINGS; k++) {
+        size_t runs = 0;
+        double start = nimbus_seconds(), now;
+        do {
+            run_once(t, i, n_rows, columns);
+            runs++;
+            now = nimbus_seconds();
+        } while (now - start < MEASURE_SECONDS);
+        double seconds = (now - start) / (double)runs;
+        best = k == 0 || seconds < best ? seconds : best;
+    }
+    return best;
+}
+
+/* Times a step, and sets from how many rows on it runs in columns. */
+static void tune_step(const tuning *t, size_t i, step_times *times)
+{
+    const nimbus_kernels *kernels = t->program->kernels;
+    nimbus_program_step *step = &t->program->steps[i];
+    const size_t granule = kernels->shape.granule;
+    times->seconds[0] = time_step(t, i, 1, false);
+    step->columns_from = SIZE_MAX;
+    for (size_t u = UNITS; u >= 1; u--) {
+        double in_rows = times->seconds[0] * (double)(u * granule);
+        times->seconds[u] = in_rows;
+        if (!nimbus_step_has_columns(step, kernels))
+            continue;
+        double in_columns = time_step(t, i, u * granule, true);
+        if (in_columns < in_rows) {
+            times->seconds[u] = in_columns;
+            step->columns_from = u * granule;
+        }
+    }
+}
+
+/* Seconds for n rows in columns, by the times of all steps together. */
+static double columns_seconds(const step_times *all, size_t granule, size_t n)
+{
+    size_t units = (n + granule - 1) / granule;
+    if (units <= UNITS)
+        return all->seconds[units];
+    return all->seconds[UNITS] * (double)units / UNITS;
+}
+
+/* For every number of rows: all in columns, the last granule filled up; or all but the rest that
+ * does not fill one; or none. */
+static void choose_rows(nimbus_program *program, const step_times *all)
+{
+    const size_t granule = program->kernels->shape.granule;
+    for (size_t n = 1; n <= NIMBUS_BLOCK_ROWS; n++) {
+        size_t whole = n / granule * granule;
+        double none = all->seconds[0] * (double)n, every = columns_seconds(all, granule, n);
+        double most = all->seconds[0] * (double)(n - whole) + columns_seconds(all, granule, whole);
+        program->n_in_columns[n] = (uint16_t)(none <= every && none <= most ? 0
+                                              : most < every                ? whole
+                                                                            : n);
+    }
+}
+
+#ifdef NIMBUS_TEST_HOOKS
+/* NIMBUS_COLUMNS_FROM=n: from n rows on everything runs in columns, nothing below. */
+static bool forced(nimbus_program *program)
+{
+    const char *text = getenv("NIMBUS_COLUMNS_FROM");
+    if (!text)
+        return false;
+    for (size_t i = 0; i < program->info.n_steps; i++)
+        if (nimbus_step_has_columns(&program->steps[i], program->kernels))
+            program->steps[i].columns_from = 1;
+    for (size_t n = strtoul(text, NULL, 10); n <= NIMBUS_BLOCK_ROWS; n++)
+        program->n_in_columns[n] = (uint16_t)n;
+    return true;
+}
+#endif
+
+nimbus_status nimbus_program_tune(nimbus_program *program, nimbus_error *error)
+{
+    const nimbus_program_info *info = &program->info;
+    const size_t granule = program->kernels->shape.granule, most = UNITS * granule;
+    step_times all = {{0}};
+    nimbus_status status = NIMBUS_OK;
+    program->scratch = nimbus_scratch_measure(program);
+    if (granule == 0)
+        return NIMBUS_OK;
+#ifdef NIMBUS_TEST_HOOKS
+    if (forced(program))
+        return NIMBUS_OK;
+#endif
+    tuning t = {.program = program,
+                .row_bytes = info->n_inputs * (info->input_dtype == NIMBUS_F32 ? 4 : 1)};
+    t.scratch = nimbus_alloc(nimbus_scratch_bytes(program, most), 1);
+    t.rows = nimbus_alloc_product(most, t.row_bytes, 1, 0);
+    t.scores = nimbus_alloc_product(most, info->n_outputs, sizeof *t.scores, 0);
+    if (!t.scratch || !t.rows || !t.scores) {
+        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory measuring the program");
+        goto done;
+    }
+    for (size_t i = 0; i < most * t.row_bytes; i++)
+        t.rows[i] = (uint8_t)((i * 2654435761u) >> 13);
+    for (size_t i = 0; i < info->n_steps; i++) {
+        step_times times;
+        tune_step(&t, i, &times);
+        for (size_t u = 0; u <= UNITS; u++)
+            all.seconds[u] += times.seconds[u];
+    }
+    choose_rows(program, &all);
+done:
+    nimbus_free(t.scratch);
+    nimbus_free(t.rows);
+    nimbus_free(t.scores);
+    return status;
+}

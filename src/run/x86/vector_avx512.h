@@ -1,0 +1,480 @@
+/* vector_avx512.h - the vector vocabulary of the kernel templates (vector_avx2.h lists it) in
+ * AVX-512BW, and with ISA_VBMI defined in VBMI and VNNI as well */
+#ifndef NIMBUS_RUN_VECTOR_AVX512_H
+#define NIMBUS_RUN_VECTOR_AVX512_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef ISA_VBMI
+#define ISA_TARGET "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni"
+#else
+#define ISA_TARGET "avx512f,avx512bw,avx512vl"
+#endif
+#define TARGET __attribute__((target(ISA_TARGET)))
+#define HELPER static inline __attribute__((always_inline, target(ISA_TARGET)))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define LANES        64
+#define TILE         4
+#define ROWS_AT_ONCE 4
+#define DECISION_BITS
+#ifdef ISA_VBMI
+#define GROUP 4
+#define PART_BLOCKS
+#define WIDE
+#define WINDOWS
+#else
+#define GROUP 2
+#endif
+typedef __m512i vec;
+typedef __m512 vec_f32;
+typedef __mmask64 mask8;
+typedef __mmask16 mask32;
+typedef uint64_t decision_bits;
+
+HELPER vec v_load(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+HELPER void v_store(void *p, vec a)
+{
+    _mm512_storeu_si512(p, a);
+}
+
+/* The 16 bytes at p in every 16 bytes. */
+HELPER vec v_load_table(const void *p)
+{
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(p));
+}
+
+/* The 4 bytes at p in every 4 bytes. */
+HELPER vec v_load_table32(const void *p)
+{
+    int32_t word;
+    memcpy(&word, p, sizeof word);
+    return _mm512_set1_epi32(word);
+}
+
+/* The 16 bytes at p, p + step, p + 2 step, ... */
+HELPER vec v_load_parts(const uint8_t *p, size_t step)
+{
+    __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)p)),
+                                          _mm_loadu_si128((const void *)(p + step)), 1);
+    __m256i high = _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_loadu_si128((const void *)(p + 2 * step))),
+        _mm_loadu_si128((const void *)(p + 3 * step)), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
+/* Bytes 16i..16i+15 of a. */
+HELPER void v_store_part(void *p, vec a, size_t i)
+{
+    _mm_storeu_si128(p, i == 0   ? _mm512_castsi512_si128(a)
+                        : i == 1 ? _mm512_extracti32x4_epi32(a, 1)
+                        : i == 2 ? _mm512_extracti32x4_epi32(a, 2)
+                                 : _mm512_extracti32x4_epi32(a, 3));
+}
+
+HELPER vec v_zero(void)
+{
+    return _mm512_setzero_si512();
+}
+
+HELPER vec v_set8(int value)
+{
+    return _mm512_set1_epi8((char)value);
+}
+
+/* Has a in a register here and now: compilers would rather load it again for every use, or reorder
+ * chains of additions until they run out of registers. */
+HELPER vec v_now(vec a)
+{
+    __asm__("" : "+v"(a));
+    return a;
+}
+
+HELPER vec v_and(vec a, vec b)
+{
+    return _mm512_and_si512(a, b);
+}
+
+HELPER vec v_or(vec a, vec b)
+{
+    return _mm512_or_si512(a, b);
+}
+
+HELPER vec v_xor(vec a, vec b)
+{
+    return _mm512_xor_si512(a, b);
+}
+
+/* ---- bytes -------------------------------------------------------------------------------- */
+
+HELPER vec v_add8(vec a, vec b)
+{
+    return _mm512_add_epi8(a, b);
+}
+
+HELPER vec v_sub8(vec a, vec b)
+{
+    return _mm512_sub_epi8(a, b);
+}
+
+HELPER vec v_add_saturated_u8(vec a, vec b)
+{
+    return _mm512_adds_epu8(a, b);
+}
+
+HELPER mask8 v_all8(void)
+{
+    return ~(mask8)0;
+}
+
+HELPER mask8 v_greater8(vec a, vec b)
+{
+    return _mm512_cmpgt_epi8_mask(a, b);
+}
+
+HELPER mask8 v_greater_where8(mask8 where, vec a, vec b)
+{
+    return _mm512_mask_cmpgt_epi8_mask(where, a, b);
+}
+
+/* The mask a where b is not set. */
+HELPER mask8 v_without8(mask8 a, mask8 b)
+{
+    return a & ~b;
+}
+
+/* a where the mask is set, else 0. */
+HELPER vec v_keep_where8(mask8 mask, vec a)
+{
+    return _mm512_maskz_mov_epi8(mask, a);
+}
+
+/* a + b where the mask is set, else a. */
+HELPER vec v_add_where8(mask8 mask, vec a, vec b)
+{
+    return _mm512_mask_add_epi8(a, mask, a, b);
+}
+
+/* a where the mask is set, else b. */
+HELPER vec v_select8(mask8 mask, vec a, vec b)
+{
+    return _mm512_mask_blend_epi8(mask, b, a);
+}
+
+/* Bit i: whether byte i of a is greater. */
+HELPER decision_bits v_greater_bits8(vec a, vec b)
+{
+    return _mm512_cmpgt_epi8_mask(a, b);
+}
+
+/* Not through memory: loads of what several stores have left there wait for them. */
+HELPER vec v_from_bits(const decision_bits bits[8])
+{
+    vec a = _mm512_castsi128_si512(_mm_cvtsi64_si128((long long)bits[0]));
+    UNROLL
+    for (size_t i = 1; i < 8; i++)
+        a = _mm512_mask_set1_epi64(a, (__mmask8)(1 << i), (long long)bits[i]);
+    return a;
+}
+
+/* table[index] within every 16 bytes; 0 where the top bit of the index is set. */
+HELPER vec v_shuffle8(vec table, vec index)
+{
+    return _mm512_shuffle_epi8(table, index);
+}
+
+#ifdef ISA_VBMI
+HELPER vec v_load_wide_table(const void *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+/* table[index] of the whole vector, index below 64. */
+HELPER vec v_shuffle64(vec table, vec index)
+{
+    return _mm512_permutexvar_epi8(index, table);
+}
+
+/* The wanted values of a window, the others as they are in `values`. */
+HELPER vec v_gather_window(vec values, const nimbus_window *window, const uint8_t *x)
+{
+    return _mm512_mask_permutexvar_epi8(values, window->wanted, v_load(window->at),
+                                        v_load(x + window->first));
+}
+#endif
+
+/* Within every 16 bytes: the low or high halves of a and b alternating. */
+HELPER vec v_zip_low8(vec a, vec b)
+{
+    return _mm512_unpacklo_epi8(a, b);
+}
+
+HELPER vec v_zip_high8(vec a, vec b)
+{
+    return _mm512_unpackhi_epi8(a, b);
+}
+
+HELPER vec v_zip_low16(vec a, vec b)
+{
+    return _mm512_unpacklo_epi16(a, b);
+}
+
+HELPER vec v_zip_high16(vec a, vec b)
+{
+    return _mm512_unpackhi_epi16(a, b);
+}
+
+HELPER vec v_zip_low32(vec a, vec b)
+{
+    return _mm512_unpacklo_epi32(a, b);
+}
+
+HELPER vec v_zip_high32(vec a, vec b)
+{
+    return _mm512_unpackhi_epi32(a, b);
+}
+
+HELPER vec v_zip_low64(vec a, vec b)
+{
+    return _mm512_unpacklo_epi64(a, b);
+}
+
+HELPER vec v_zip_high64(vec a, vec b)
+{
+    return _mm512_unpackhi_epi64(a, b);
+}
+
+/* Within every 16 bytes: the lower 8 as i16, sign-extended; the upper 8. */
+HELPER vec v_widen_low8(vec a)
+{
+    return _mm512_srai_epi16(_mm512_unpacklo_epi8(a, a), 8);
+}
+
+HELPER vec v_widen_high8(vec a)
+{
+    return _mm512_srai_epi16(_mm512_unpackhi_epi8(a, a), 8);
+}
+
+#ifdef PART_BLOCKS
+/* Rows of n columns in the order in which zipping leaves them in their own: those of 32 bits 4l + g
+ * change places with 4g + l. */
+HELPER void v_order_rows(vec *columns, const size_t n)
+{
+    const vec order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    UNROLL
+    for (size_t i = 0; i < n; i++)
+        columns[i] = _mm512_permutexvar_epi32(order, columns[i]);
+}
+#endif
+
+/* ---- 16 bits ------------------------------------------------------------------------------ */
+
+HELPER vec v_set16(int value)
+{
+    return _mm512_set1_epi16((short)value);
+}
+
+HELPER vec v_add16(vec a, vec b)
+{
+    return _mm512_add_epi16(a, b);
+}
+
+HELPER vec v_sub16(vec a, vec b)
+{
+    return _mm512_sub_epi16(a, b);
+}
+
+HELPER vec v_high_byte16(vec a)
+{
+    return _mm512_srli_epi16(a, 8);
+}
+
+HELPER vec v_to_high_byte16(vec a)
+{
+    return _mm512_slli_epi16(a, 8);
+}
+
+HELPER vec v_shift_right16(vec a, unsigned n)
+{
+    return _mm512_sra_epi16(a, _mm_cvtsi32_si128((int)n));
+}
+
+/* Each of the 16-bit numbers of a, shifted by its own count of b. */
+HELPER vec v_shift_right_each16(vec a, vec b)
+{
+    return _mm512_srlv_epi16(a, b);
+}
+
+/* even[0] odd[0] even[1] odd[1] ...: as two vectors. */
+HELPER void v_zip16(vec even, vec odd, vec out[2])
+{
+    const vec low = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+    const vec high = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+    vec a = _mm512_unpacklo_epi16(even, odd), b = _mm512_unpackhi_epi16(even, odd);
+    out[0] = _mm512_permutex2var_epi64(a, low, b);
+    out[1] = _mm512_permutex2var_epi64(a, high, b);
+}
+
+/* a then b with signed saturation. */
+HELPER vec v_pack16(vec a, vec b)
+{
+    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7),
+                                    _mm512_packs_epi16(a, b));
+}
+
+/* even[0] odd[0] even[1] odd[1] ... with signed saturation. */
+HELPER vec v_pack16_zipped(vec even, vec odd)
+{
+    const vec zip =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
+    return _mm512_shuffle_epi8(_mm512_packs_epi16(even, odd), zip);
+}
+
+/* LANES / 2 bytes as u16. */
+HELPER vec v_load_wide_u8(const uint8_t *p)
+{
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)p));
+}
+
+/* ---- 32 bits ------------------------------------------------------------------------------ */
+
+HELPER vec v_set32(int32_t value)
+{
+    return _mm512_set1_epi32(value);
+}
+
+HELPER vec v_add32(vec a, vec b)
+{
+    return _mm512_add_epi32(a, b);
+}
+
+HELPER vec v_shift_right32(vec a, unsigned n)
+{
+    return _mm512_sra_epi32(a, _mm_cvtsi32_si128((int)n));
+}
+
+#ifdef ISA_VBMI
+/* sums + the four products of u8 of a and i8 of b in each 32 bits. Written out, since gcc copies
+ * sums back and forth around the intrinsic. */
+HELPER vec v_dot8(vec sums, vec a, vec b)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
+    return sums;
+}
+
+HELPER vec v_dot(vec sums, vec a, vec b)
+{
+    return v_dot8(sums, a, b);
+}
+
+/* The lower bytes of a with signed saturation. */
+HELPER void v_store_narrow32(void *p, vec a)
+{
+    _mm_storeu_si128(p, _mm512_cvtsepi32_epi8(a));
+}
+#else
+/* sums + a[2i] * b[2i] + a[2i + 1] * b[2i + 1] of i16. */
+HELPER vec v_dot(vec sums, vec a, vec b)
+{
+    return _mm512_add_epi32(sums, _mm512_madd_epi16(a, b));
+}
+#endif
+
+/* The u16 of a, widened, as two vectors. */
+HELPER void v_widen_u16(vec a, vec out[2])
+{
+    out[0] = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(a));
+    out[1] = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(a, 1));
+}
+
+/* Within every 16 bytes: a, then b, with signed saturation. */
+HELPER vec v_pack32_halves(vec a, vec b)
+{
+    return _mm512_packs_epi32(a, b);
+}
+
+HELPER vec v_pack16_halves(vec a, vec b)
+{
+    return _mm512_packs_epi16(a, b);
+}
+
+/* Four vectors of i32 as one of i8 with signed saturation. */
+HELPER vec v_pack32(const vec a[4])
+{
+    return _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+        _mm512_packs_epi16(_mm512_packs_epi32(a[0], a[1]), _mm512_packs_epi32(a[2], a[3])));
+}
+
+/* ---- floats ------------------------------------------------------------------------------- */
+
+HELPER vec_f32 v_load_f32(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+HELPER vec_f32 v_load_table_f32(const void *p)
+{
+    return _mm512_castsi512_ps(v_load_table32(p));
+}
+
+HELPER vec_f32 v_set_f32(float value)
+{
+    return _mm512_set1_ps(value);
+}
+
+HELPER vec_f32 v_from_i32(vec a)
+{
+    return _mm512_cvtepi32_ps(a);
+}
+
+HELPER vec_f32 v_multiply_f32(vec_f32 a, vec_f32 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+HELPER vec_f32 v_add_f32(vec_f32 a, vec_f32 b)
+{
+    return _mm512_add_ps(a, b);
+}
+
+HELPER mask32 v_all32(void)
+{
+    return 0xffff;
+}
+
+/* False for NaN. */
+HELPER mask32 v_greater_where_f32(mask32 where, vec_f32 a, vec_f32 b)
+{
+    return _mm512_mask_cmp_ps_mask(where, a, b, _CMP_GT_OQ);
+}
+
+HELPER mask32 v_without32(mask32 a, mask32 b)
+{
+    return (mask32)(a & ~b);
+}
+
+HELPER vec v_add_where32(mask32 mask, vec a, vec b)
+{
+    return _mm512_mask_add_epi32(a, mask, a, b);
+}
+
+/* To the nearest integer of -128..127, ties to even; NaN gives 0. */
+HELPER vec v_round_to_i8_range(vec_f32 a)
+{
+    a = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, a, _CMP_ORD_Q), a);
+    a = _mm512_min_ps(_mm512_max_ps(a, _mm512_set1_ps(-128.0f)), _mm512_set1_ps(127.0f));
+    return _mm512_cvtps_epi32(a);
+}
+
+#endif
