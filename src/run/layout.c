@@ -173,36 +173,49 @@ bool nimbus_step_lay_out_weights(nimbus_program_step *step, const int8_t *weight
 
 /* ---- walking the trees of one row --------------------------------------------------------- */
 
-/* Cuts the values that a row is gathered into, NIMBUS_PAD at a time, into windows of the row, from
- * the lowest column on. Rows of activations were stored NIMBUS_PAD bytes at a time, and are loaded
- * so. `width`: bytes of a row that exist, at least NIMBUS_PAD. */
-static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather, size_t width)
+/* Cuts NIMBUS_PAD values of a row of `width` bytes, at least NIMBUS_PAD, into windows of it, from
+ * the lowest column on, and returns how many there are; `windows` may be NULL. */
+static uint32_t cut_windows(const uint32_t *columns, size_t width, uint32_t alignment,
+                            nimbus_window *windows)
 {
-    const uint32_t alignment = step->input == NIMBUS_IN_U8 ? 1 : NIMBUS_PAD;
     uint32_t n = 0;
-    step->windows = nimbus_alloc(gather->n_values, sizeof *step->windows);
-    step->first_windows = nimbus_alloc(gather->n_values / NIMBUS_PAD + 1, sizeof(uint32_t));
-    if (!step->windows || !step->first_windows)
-        return false;
-    for (size_t i = 0; i < gather->n_values; i += NIMBUS_PAD) {
-        uint64_t left = ~(uint64_t)0;
-        while (left) {
-            nimbus_window *window = &step->windows[n++];
-            window->first = (uint32_t)(width - NIMBUS_PAD);
-            for (size_t j = 0; j < NIMBUS_PAD; j++)
-                if (left >> j & 1 && gather->columns[i + j] < window->first)
-                    window->first = gather->columns[i + j] / alignment * alignment;
-            for (size_t j = 0; j < NIMBUS_PAD; j++) {
-                uint32_t at = gather->columns[i + j] - window->first;
-                if (left >> j & 1 && at < NIMBUS_PAD) {
-                    window->wanted |= (uint64_t)1 << j;
-                    window->at[j] = (uint8_t)at;
-                }
+    for (uint64_t left = ~(uint64_t)0; left; n++) {
+        nimbus_window window = {.first = (uint32_t)(width - NIMBUS_PAD)};
+        for (size_t i = 0; i < NIMBUS_PAD; i++)
+            if (left >> i & 1 && columns[i] < window.first)
+                window.first = columns[i] / alignment * alignment;
+        for (size_t i = 0; i < NIMBUS_PAD; i++) {
+            uint32_t at = columns[i] - window.first;
+            if (left >> i & 1 && at < NIMBUS_PAD) {
+                window.wanted |= (uint64_t)1 << i;
+                window.at[i] = (uint8_t)at;
             }
-            left &= ~window->wanted;
         }
-        step->first_windows[i / NIMBUS_PAD + 1] = n;
+        left &= ~window.wanted;
+        if (windows)
+            windows[n] = window;
     }
+    return n;
+}
+
+/* Rows of activations were stored NIMBUS_PAD bytes at a time, and are loaded so. */
+static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather)
+{
+    const bool u8 = step->input == NIMBUS_IN_U8;
+    const size_t width = u8 ? step->n_inputs : nimbus_padded(step->n_inputs);
+    const uint32_t alignment = u8 ? 1 : NIMBUS_PAD;
+    const size_t n = gather->n_values / NIMBUS_PAD;
+    if (!(step->first_windows = nimbus_alloc(n + 1, sizeof *step->first_windows)))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        step->first_windows[i + 1] =
+            step->first_windows[i] +
+            cut_windows(gather->columns + i * NIMBUS_PAD, width, alignment, NULL);
+    if (!(step->windows = nimbus_alloc(step->first_windows[n], sizeof *step->windows)))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        cut_windows(gather->columns + i * NIMBUS_PAD, width, alignment,
+                    step->windows + step->first_windows[i]);
     gather->windows = step->windows;
     gather->first_window = step->first_windows;
     return true;
@@ -246,8 +259,7 @@ bool nimbus_step_lay_out_walk(nimbus_program_step *step, const nimbus_kernels *k
                                .thresholds = step->walk_thresholds,
                                .n_codebooks = padded,
                                .n_levels = H};
-    return !kernels->shape.windows ||
-           lay_out_windows(step, &step->walk.gather, u8 ? D : nimbus_padded(D));
+    return !kernels->shape.windows || lay_out_windows(step, &step->walk.gather);
 }
 
 /* ---- raw u8 rows to columns ---------------------------------------------------------------- */

@@ -13,6 +13,8 @@
 enum { UNITS = 4 };           /* granules of rows that are timed */
 #define MEASURE_SECONDS 30e-6 /* of one timing, at least one run */
 #define TIMINGS         3     /* the fastest counts */
+/* Longer rows are not made up: whatever can runs in columns. */
+#define MOST_ROW_BYTES 65536
 
 /* Seconds that a block of u granules takes in columns, [0]: one row in rows. */
 typedef struct step_times {
@@ -105,21 +107,15 @@ static void choose_rows(nimbus_program *program, const step_times *all)
     }
 }
 
-#ifdef NIMBUS_TEST_HOOKS
-/* NIMBUS_COLUMNS_FROM=n: from n rows on everything runs in columns, nothing below. */
-static bool forced(nimbus_program *program)
+/* Everything that can runs in columns from n rows on, and in rows below. */
+static void columns_from(nimbus_program *program, size_t n)
 {
-    const char *text = getenv("NIMBUS_COLUMNS_FROM");
-    if (!text)
-        return false;
     for (size_t i = 0; i < program->info.n_steps; i++)
         if (nimbus_step_has_columns(&program->steps[i], program->kernels))
             program->steps[i].columns_from = 1;
-    for (size_t n = strtoul(text, NULL, 10); n <= NIMBUS_BLOCK_ROWS; n++)
+    for (; n <= NIMBUS_BLOCK_ROWS; n++)
         program->n_in_columns[n] = (uint16_t)n;
-    return true;
 }
-#endif
 
 nimbus_status nimbus_program_tune(nimbus_program *program, nimbus_error *error)
 {
@@ -131,11 +127,18 @@ nimbus_status nimbus_program_tune(nimbus_program *program, nimbus_error *error)
     if (granule == 0)
         return NIMBUS_OK;
 #ifdef NIMBUS_TEST_HOOKS
-    if (forced(program))
+    const char *forced = getenv("NIMBUS_COLUMNS_FROM"); /* rows, for tests */
+    if (forced) {
+        columns_from(program, strtoul(forced, NULL, 10));
         return NIMBUS_OK;
+    }
 #endif
     tuning t = {.program = program,
                 .row_bytes = info->n_inputs * (info->input_dtype == NIMBUS_F32 ? 4 : 1)};
+    if (t.row_bytes > MOST_ROW_BYTES) {
+        columns_from(program, granule);
+        return NIMBUS_OK;
+    }
     t.scratch = nimbus_alloc(nimbus_scratch_bytes(program, most), 1);
     t.rows = nimbus_alloc_product(most, t.row_bytes, 1, 0);
     t.scores = nimbus_alloc_product(most, info->n_outputs, sizeof *t.scores, 0);
