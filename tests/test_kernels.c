@@ -92,6 +92,17 @@ static float *random_scales(trial *t, size_t count)
     return values;
 }
 
+/* Makes some offsets bring the products of x and scale, once they are rounded, exactly between two
+ * integers or to zero: a fused multiply-add gives another result. */
+static void make_ties(trial *t, const float *x, const float *scale, size_t count, float *offset)
+{
+    for (size_t i = 0; i < count; i++) {
+        volatile float product = x[i] * scale[i];
+        if (isfinite(product) && below(t, 2))
+            offset[i] = (float)made_between(&t->random, -127, 126) + 0.5f - product;
+    }
+}
+
 /* A part with random bytes picked, or all. */
 static nimbus_part random_part(trial *t, size_t width, size_t out)
 {
@@ -544,6 +555,10 @@ static void check_scale_i32i8(trial *t)
     int32_t *sums = random_i32s(t, n);
     float *scale = random_scales(t, n_scales), *offset = random_scales(t, n_scales);
     int8_t *out = array(t, n), *expected = array(t, n);
+    float *x = array(t, n * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)sums[i];
+    make_ties(t, x, scale, n_scales, offset);
     t->k->scale_i32i8(sums, n, scale, offset, step, out);
     t->c->scale_i32i8(sums, n, scale, offset, step, expected);
     assert_memory_equal(out, expected, n);
@@ -555,6 +570,7 @@ static void check_quantise_f32i8(trial *t)
     float *x = random_floats(t, n, 200.0f), *scale = random_scales(t, n);
     float *offset = random_scales(t, n);
     int8_t *out = array(t, n), *expected = array(t, n);
+    make_ties(t, x, scale, n, offset);
     t->k->quantise_f32i8(x, n, scale, offset, out);
     t->c->quantise_f32i8(x, n, scale, offset, expected);
     assert_memory_equal(out, expected, n);

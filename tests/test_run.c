@@ -25,9 +25,11 @@ static int8_t saturated(double x)
     return (int8_t)(x < -128 ? -128 : x > 127 ? 127 : x);
 }
 
-/* nearbyint in the default rounding mode: to nearest, ties to even. */
-static int8_t rounded(float product, float offset)
+/* nearbyint in the default rounding mode: to nearest, ties to even. The product is rounded first:
+ * compilers may not fuse it with the addition. */
+static int8_t rounded(float a, float b, float offset)
 {
+    volatile float product = a * b;
     float x = product + offset;
     return isnan(x) ? 0 : saturated(nearbyint((double)x));
 }
@@ -54,7 +56,7 @@ static void reference_step(const made_step *s, const uint8_t *u8, const float *f
         }
         for (size_t d = 0; s->kind == NIMBUS_STEP_EXACT && d < s->D; d++) {
             int x = u8    ? u8[d] - 128
-                    : f32 ? rounded(f32[d] * s->in_scale[d], s->in_offset[d])
+                    : f32 ? rounded(f32[d], s->in_scale[d], s->in_offset[d])
                           : i8[d];
             sum += s->weights[m * s->D + d] * x;
         }
@@ -63,7 +65,7 @@ static void reference_step(const made_step *s, const uint8_t *u8, const float *f
         if (s->output == NIMBUS_OUT_SHIFT)
             out[m] = saturated(floor((double)sum / (double)(1 << s->shift)));
         if (s->output == NIMBUS_OUT_SCALED)
-            out[m] = rounded((float)out[m] * s->scale[m], s->offset[m]);
+            out[m] = rounded((float)out[m], s->scale[m], s->offset[m]);
         if (s->flags & NIMBUS_FLAG_MAP)
             out[m] = s->map[out[m] + 128];
     }

@@ -13,17 +13,28 @@ static bool usable_c(void)
 }
 
 #if defined(__x86_64__) || defined(__i386__)
+static bool usable_ssse3(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("ssse3");
+}
+
 static bool usable_avx2(void)
 {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2");
 }
 
-static bool usable_avx512vbmi(void)
+static bool usable_avx512bw(void)
 {
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+
+static bool usable_avx512vbmi(void)
+{
+    return usable_avx512bw() && __builtin_cpu_supports("avx512vbmi") &&
+           __builtin_cpu_supports("avx512vnni");
 }
 #endif
 

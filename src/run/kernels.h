@@ -206,7 +206,9 @@ typedef struct nimbus_shape {
 #if defined(__x86_64__) || defined(__i386__)
 #define NIMBUS_ISA_LIST(I)                                                                         \
     I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, false)            \
+    I(ssse3, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 16, 2, false, 2, 4, 0, false)             \
     I(avx2, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 32, 2, false, 2, 8, 0, false)              \
+    I(avx512bw, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 64, 4, false, 2, 16, 0, false)         \
     I(avx512vbmi, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 16, 4, true, 4, 16, 0x80, true)
 #else
 #define NIMBUS_ISA_LIST(I)                                                                         \

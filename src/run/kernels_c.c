@@ -24,6 +24,13 @@ static int8_t round_to_i8(float x)
     return (int8_t)whole;
 }
 
+/* round_to_i8(a * b + c), the product rounded to f32: volatile, or compilers may fuse the two. */
+static int8_t scale_to_i8(float a, float b, float c)
+{
+    volatile float product = a * b;
+    return round_to_i8(product + c);
+}
+
 /* Floor division by 2^shift, for negative numbers too. */
 static int32_t shift_right(int32_t x, unsigned shift)
 {
@@ -232,19 +239,15 @@ void nimbus_shift_i32i8__c(const int32_t *sums, size_t n, unsigned shift, int8_t
 void nimbus_scale_i32i8__c(const int32_t *sums, size_t n, const float *scale, const float *offset,
                            size_t step, int8_t *out)
 {
-    for (size_t i = 0; i < n; i++) {
-        float product = (float)sums[i] * scale[i * step];
-        out[i] = round_to_i8(product + offset[i * step]);
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = scale_to_i8((float)sums[i], scale[i * step], offset[i * step]);
 }
 
 void nimbus_quantise_f32i8__c(const float *x, size_t n, const float *scale, const float *offset,
                               int8_t *out)
 {
-    for (size_t i = 0; i < n; i++) {
-        float product = x[i] * scale[i];
-        out[i] = round_to_i8(product + offset[i]);
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = scale_to_i8(x[i], scale[i], offset[i]);
 }
 
 void nimbus_map_i8i8__c(int8_t *x, size_t n, const int8_t *map)

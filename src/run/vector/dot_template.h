@@ -57,6 +57,7 @@ TARGET void KERNEL(dot_columns_i32)(const nimbus_weights *weights, size_t m, con
     for (; r + LANES <= n; r += LANES) {
         vec sums[TILE][4];
         dot_block(weights, m, 4, x + 4 * r, stride, sums);
+        UNROLL
         for (size_t t = 0; t < TILE; t++)
             store_block32(out + t * stride + r, sums[t]);
     }

@@ -438,9 +438,12 @@ HELPER vec_f32 v_from_i32(vec a)
     return _mm512_cvtepi32_ps(a);
 }
 
+/* Rounded here: compilers may not fuse it with an addition. */
 HELPER vec_f32 v_multiply_f32(vec_f32 a, vec_f32 b)
 {
-    return _mm512_mul_ps(a, b);
+    vec_f32 product = _mm512_mul_ps(a, b);
+    __asm__("" : "+v"(product));
+    return product;
 }
 
 HELPER vec_f32 v_add_f32(vec_f32 a, vec_f32 b)

@@ -1,0 +1,32 @@
+/* kernels_ssse3.c - the kernel templates in SSSE3 */
+#if defined(__x86_64__) || defined(__i386__)
+#include <string.h>
+
+#include "run/kernels.h"
+
+#include "run/x86/vector_ssse3.h"
+
+#define KERNEL(op) NIMBUS_KERNEL_NAME(op, ssse3)
+
+#include "run/vector/transpose_template.h"
+
+#include "run/vector/encode_template.h"
+
+#include "run/vector/walk_template.h"
+
+#include "run/vector/pack_template.h"
+
+#define LOOKUP(name) lookup_##name
+#define TABLE_BYTES  16
+#define LOAD_TABLE   v_load_table
+#define SHUFFLE      v_shuffle8
+#include "run/vector/lookup_template.h"
+
+#include "run/vector/add_template.h"
+
+#include "run/vector/dot_template.h"
+
+#include "run/vector/finish_template.h"
+#else
+typedef int no_ssse3_on_this_cpu; /* a source file must declare something */
+#endif
