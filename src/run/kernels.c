@@ -4,6 +4,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 #include "base/base.h"
 
@@ -35,6 +38,24 @@ static bool usable_avx512vbmi(void)
 {
     return usable_avx512bw() && __builtin_cpu_supports("avx512vbmi") &&
            __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+#if defined(__aarch64__) && !defined(__ARM_BIG_ENDIAN)
+static bool usable_neon(void)
+{
+    return true;
+}
+
+static bool usable_neon_dotprod(void)
+{
+#if defined(__ARM_FEATURE_DOTPROD)
+    return true;
+#elif defined(__linux__)
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#else
+    return false;
+#endif
 }
 #endif
 

@@ -210,6 +210,11 @@ typedef struct nimbus_shape {
     I(avx2, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 32, 2, false, 2, 8, 0, false)              \
     I(avx512bw, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 64, 4, false, 2, 16, 0, false)         \
     I(avx512vbmi, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 16, 4, true, 4, 16, 0x80, true)
+#elif defined(__aarch64__) && !defined(__ARM_BIG_ENDIAN)
+#define NIMBUS_ISA_LIST(I)                                                                         \
+    I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, false)            \
+    I(neon, NIMBUS_NO_KERNELS, NIMBUS_WIDE_KERNEL_LIST, 16, 4, false, 4, 4, 0, false)              \
+    I(neon_dotprod, NIMBUS_NO_KERNELS, NIMBUS_WIDE_KERNEL_LIST, 16, 4, false, 4, 4, 0, false)
 #else
 #define NIMBUS_ISA_LIST(I)                                                                         \
     I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, false)

@@ -1,8 +1,9 @@
 /* dot_template.h - exact i8 products: groups of inputs times groups of weights, added in 32 bits
  *
- * v_dot takes inputs first: with groups of four bytes they are unsigned. In columns, a vector holds
- * the groups of LANES / 4 rows and weights are broadcast; in rows, a vector holds the weights of
- * LANES / 4 outputs and inputs are broadcast. */
+ * v_dot takes inputs first: with groups of four bytes they may be unsigned. In columns, a vector
+ * holds the groups of LANES / 4 rows and weights are broadcast, or with LANE_DOT, where TILE is
+ * LANES / 4, picked out of a vector of them; in rows, a vector holds the weights of LANES / 4
+ * outputs and inputs are broadcast. */
 
 enum { BLOCK = LANES / 4, DOT_BLOCKS = 4 };
 
@@ -23,12 +24,21 @@ HELPER void dot_block(const nimbus_weights *weights, size_t m, const size_t R, c
         UNROLL
         for (size_t g = 0; g < R; g++)
             input[g] = v_now(v_load(x + g * LANES));
+#ifdef LANE_DOT
+        vec all_weights = v_load(w);
+#endif
         UNROLL
         for (size_t t = 0; t < TILE; t++) {
+#ifdef LANE_DOT
+            UNROLL
+            for (size_t g = 0; g < R; g++)
+                sums[t][g] = v_dot_lane(sums[t][g], input[g], all_weights, t);
+#else
             vec weight = v_now(v_load_table32(w + 4 * t));
             UNROLL
             for (size_t g = 0; g < R; g++)
                 sums[t][g] = v_dot(sums[t][g], input[g], weight);
+#endif
         }
         x += 4 * stride;
         w += 4 * BLOCK;

@@ -62,15 +62,13 @@ TARGET void KERNEL(quantise_f32i8)(const float *x, size_t n, const float *scale,
     nimbus_quantise_f32i8__c(x + i, n - i, scale + i, offset + i, out + i);
 }
 
-/* A table of 256 bytes as 16 of 16: an index outside a table's part gets its top bit set, which
- * makes the shuffle give 0. */
+/* A table of 256 bytes as 16 of 16; an index outside a table's part adds nothing. */
 TARGET void KERNEL(map_i8i8)(int8_t *x, size_t n, const int8_t *map)
 {
     for (size_t i = 0; i < n; i += LANES) {
         vec index = v_xor(v_load(x + i), v_set8(-128)), mapped = v_zero();
         for (size_t part = 0; part < 16; part++) {
-            vec within = v_add_saturated_u8(index, v_set8(0x70));
-            mapped = v_or(mapped, v_shuffle8(v_load_table(map + part * 16), within));
+            mapped = v_or(mapped, v_shuffle8_or_zero(v_load_table(map + part * 16), index));
             index = v_sub8(index, v_set8(16));
         }
         v_store(x + i, mapped);

@@ -1,7 +1,8 @@
 /* lookup_template.h - table entries of many rows, added up: y[m] = bias + sum over c of T[c][code]
  *
- * Included once per size of table: LOOKUP(x) names the kernel x, and functions here; TABLE_BYTES,
- * LOAD_TABLE and SHUFFLE say how entries are looked up, one for each row of a vector.
+ * Included once per size of table: LOOKUP(x) names the kernel x, and functions here; TABLE (a
+ * type), TABLE_BYTES, LOAD_TABLE and SHUFFLE say how entries are looked up, one for each row of a
+ * vector.
  *
  * Entries of a group of codebooks are added in bytes, which cannot overflow (nimbus_tile). The
  * sums of bytes are widened without unpacking: seen as 16-bit numbers, `all` adds both bytes at
@@ -59,7 +60,7 @@ HELPER void LOOKUP(add_groups)(lookup_sums *sums, const size_t size, const size_
             vec code_of[2] = {v_load(code), R > 1 ? v_load(code + LANES) : v_zero()};
             UNROLL
             for (size_t t = 0; t < TILE; t++) {
-                vec table = LOAD_TABLE(tables + (i * TILE + t) * TABLE_BYTES);
+                TABLE table = LOAD_TABLE(tables + (i * TILE + t) * TABLE_BYTES);
                 UNROLL
                 for (size_t v = 0; v < R; v++) {
                     vec entry = SHUFFLE(table, code_of[v]);
@@ -180,6 +181,7 @@ TARGET void KERNEL(LOOKUP(u8i32))(const nimbus_tile *tile, const uint8_t *codes,
 }
 
 #undef LOOKUP
+#undef TABLE
 #undef TABLE_BYTES
 #undef LOAD_TABLE
 #undef SHUFFLE

@@ -20,6 +20,7 @@
 #include "run/vector/packed_lookup_template.h"
 
 #define LOOKUP(name) wide_##name
+#define TABLE        vec
 #define TABLE_BYTES  64
 #define LOAD_TABLE   v_load_wide_table
 #define SHUFFLE      v_shuffle64

@@ -17,6 +17,7 @@
 #include "run/vector/pack_template.h"
 
 #define LOOKUP(name) lookup_##name
+#define TABLE        vec
 #define TABLE_BYTES  16
 #define LOAD_TABLE   v_load_table
 #define SHUFFLE      v_shuffle8

@@ -127,11 +127,6 @@ HELPER vec v_sub8(vec a, vec b)
     return _mm512_sub_epi8(a, b);
 }
 
-HELPER vec v_add_saturated_u8(vec a, vec b)
-{
-    return _mm512_adds_epu8(a, b);
-}
-
 HELPER mask8 v_all8(void)
 {
     return ~(mask8)0;
@@ -191,6 +186,12 @@ HELPER vec v_from_bits(const decision_bits bits[8])
 HELPER vec v_shuffle8(vec table, vec index)
 {
     return _mm512_shuffle_epi8(table, index);
+}
+
+/* The same; 0 where the index is 16 or more, which gets its top bit set. */
+HELPER vec v_shuffle8_or_zero(vec table, vec index)
+{
+    return _mm512_shuffle_epi8(table, _mm512_adds_epu8(index, v_set8(0x70)));
 }
 
 #ifdef ISA_VBMI

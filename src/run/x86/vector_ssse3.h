@@ -110,11 +110,6 @@ HELPER vec v_sub8(vec a, vec b)
     return _mm_sub_epi8(a, b);
 }
 
-HELPER vec v_add_saturated_u8(vec a, vec b)
-{
-    return _mm_adds_epu8(a, b);
-}
-
 HELPER mask8 v_all8(void)
 {
     return _mm_set1_epi8(-1);
@@ -171,6 +166,12 @@ HELPER vec v_from_bits(const decision_bits bits[8])
 HELPER vec v_shuffle8(vec table, vec index)
 {
     return _mm_shuffle_epi8(table, index);
+}
+
+/* The same; 0 where the index is 16 or more, which gets its top bit set. */
+HELPER vec v_shuffle8_or_zero(vec table, vec index)
+{
+    return _mm_shuffle_epi8(table, _mm_adds_epu8(index, v_set8(0x70)));
 }
 
 /* Within every 16 bytes: the low or high halves of a and b alternating. */
