@@ -45,10 +45,20 @@ nimbus_scratch nimbus_scratch_measure(const nimbus_program *program)
     return s;
 }
 
+size_t nimbus_block_rows(const nimbus_program *program)
+{
+    const nimbus_scratch *s = &program->scratch;
+    size_t rows = NIMBUS_BLOCK_ROWS;
+    while (rows > NIMBUS_PAD &&
+           rows * (2 * s->activations + s->codes + s->packed) > NIMBUS_BLOCK_BYTES)
+        rows /= 2;
+    return rows;
+}
+
 /* Rows that buffers of a block of n_rows have room for. */
 static size_t room(const nimbus_program *program, size_t n_rows)
 {
-    size_t rows = n_rows < NIMBUS_BLOCK_ROWS ? n_rows : NIMBUS_BLOCK_ROWS;
+    size_t rows = n_rows < program->block_rows ? n_rows : program->block_rows;
     return rows < program->kernels->shape.granule || program->kernels->shape.granule == 0
                ? rows
                : nimbus_padded(rows);
@@ -197,30 +207,17 @@ static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, s
     }
 }
 
-/* The sums of n_outputs outputs, n_rows of each, to rows of M scores; twice as fast if n_outputs is
- * a constant. */
-static inline __attribute__((always_inline)) void store_outputs(const int32_t *sums, size_t stride,
-                                                                size_t n_rows,
-                                                                const size_t n_outputs, size_t M,
-                                                                int32_t *scores)
+/* The sums of outputs m .. of a tile to scores. */
+static void store_scores(const nimbus_block *b, size_t M, size_t m, size_t stride)
 {
-    for (size_t r = 0; r < n_rows; r++)
-        for (size_t t = 0; t < n_outputs; t++)
-            scores[r * M + t] = sums[t * stride + r];
-}
-
-static void store_scores(const nimbus_block *b, size_t M, size_t m, size_t n_outputs, size_t stride)
-{
-    switch (n_outputs) {
-    case 4:
-        store_outputs(b->sums, stride, b->n_rows, 4, M, b->scores + m);
-        break;
-    case 2:
-        store_outputs(b->sums, stride, b->n_rows, 2, M, b->scores + m);
-        break;
-    default:
-        store_outputs(b->sums, stride, b->n_rows, n_outputs, M, b->scores + m);
+    const int32_t *sums = b->sums;
+    if (M - m >= b->kernels->shape.tile) {
+        b->kernels->scores_i32i32(sums, stride, b->n_rows, b->scores + m, M);
+        return;
     }
+    for (size_t r = 0; r < b->n_rows; r++)
+        for (size_t t = 0; t < M - m; t++)
+            b->scores[r * M + m + t] = sums[t * stride + r];
 }
 
 /* Outputs m .. of a tile, from codes or packed columns; `out` is where output m goes. */
@@ -236,7 +233,7 @@ static void run_tile(nimbus_block *b, const nimbus_program_step *step, size_t m,
     } else {
         const nimbus_tile *tile = &step->tiles[m / size];
         const uint8_t *codes = packed ? b->packed : b->codes;
-        if (step->narrow) {
+        if (step->in_bytes) {
             (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, stride, wide ? stride : n,
                                                    step->shift, out, stride);
             for (size_t t = 0; t < n_outputs && step->has_map; t++)
@@ -247,7 +244,7 @@ static void run_tile(nimbus_block *b, const nimbus_program_step *step, size_t m,
                                                  stride);
     }
     if (step->output == NIMBUS_OUT_I32)
-        store_scores(b, step->n_outputs, m, n_outputs, stride);
+        store_scores(b, step->n_outputs, m, stride);
     for (size_t t = 0; t < n_outputs && step->output != NIMBUS_OUT_I32; t++)
         finish(b, step, (int32_t *)b->sums + t * stride, false, stride, m + t, true,
                out + t * stride);
@@ -326,10 +323,10 @@ static void encode_row(const nimbus_block *b, const nimbus_program_step *step, c
     const uint32_t *column = step->columns;
     uint8_t *codes = b->row_codes;
     const uint8_t flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0;
-    if (step->walk.thresholds && step->info.shared_columns) {
-        b->kernels->walk_u8u8(&step->walk, x, codes);
-    } else if (step->walk.thresholds) {
+    if (step->walk.thresholds && !step->info.shared_columns) {
         b->kernels->walk_nodes_u8u8(&step->walk, x, 0, 1, codes, 0);
+    } else if (step->walk.thresholds) {
+        b->kernels->walk_u8u8(&step->walk, x, codes);
     } else if (step->input == NIMBUS_IN_F32) {
         const float *row = (const float *)(const void *)x;
         WALK(float, row[d])
@@ -439,7 +436,7 @@ nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t
     nimbus_block_init(&b, program, n_rows, scratch);
     const uint8_t *from = rows;
     while (n_rows > 0) {
-        size_t n = n_rows < NIMBUS_BLOCK_ROWS ? n_rows : NIMBUS_BLOCK_ROWS;
+        size_t n = n_rows < program->block_rows ? n_rows : program->block_rows;
         const bool columns = program->n_in_columns[n] > 0;
         if (columns)
             n = program->n_in_columns[n];

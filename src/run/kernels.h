@@ -46,10 +46,11 @@ typedef struct nimbus_trees {
 } nimbus_trees;
 
 /* Bytes of a row to be collected: value i is x[columns[i]] ^ flip. Sets that permute whole
- * registers take NIMBUS_PAD values at a time from windows: NIMBUS_PAD bytes of the row each. */
+ * registers take NIMBUS_PAD values at a time from windows: twice NIMBUS_PAD bytes of the row each.
+ * The first of them sets all values, the others those that are wanted of them. */
 typedef struct nimbus_window {
-    uint64_t wanted; /* bit i: this window has value i */
-    uint32_t first;
+    uint64_t wanted;   /* bit i: this window has value i */
+    uint32_t first[2]; /* bytes of the row where its halves begin */
     uint8_t at[NIMBUS_PAD];
 } nimbus_window;
 
@@ -82,14 +83,16 @@ typedef struct nimbus_tile {
     const uint32_t *order;                 /* [C] which codebook stands there */
     uint32_t n_groups[NIMBUS_GROUP_SIZES]; /* groups of 8, then of 4, 2 and 1 codebooks */
     size_t n_quads;                        /* packed: ceil(C/4) */
+    bool paired; /* packed: entries of quads 2i and 2i + 1, as they are, add up to an i8 */
     int32_t bias[NIMBUS_MAX_TILE];
 } nimbus_tile;
 
-/* Tables for adding rows, any K: entries + 128, so 0..255; rows `stride` bytes apart. Readable
+/* Tables for adding rows, any K: entries as numbers from 0 on; rows `stride` bytes apart. Readable
  * NIMBUS_PAD bytes further. */
 typedef struct nimbus_table {
     const uint8_t *entries; /* [C][K][stride] */
     size_t n_codebooks, n_leaves, n_outputs, stride;
+    bool paired; /* entries are below 128: two add up to a byte */
 } nimbus_table;
 
 /* Weights of an exact product. Inputs are taken in groups, the set's `group`: two i16 or four i8
@@ -153,6 +156,9 @@ typedef struct nimbus_weights {
     K(isa, lookup_u8i32,                                                                           \
       (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, int32_t *sums,      \
        size_t sums_stride))                                                                        \
+    K(isa, scores_i32i32,                                                                          \
+      (const int32_t *sums, size_t sums_stride, size_t n_rows, int32_t *scores,                    \
+       size_t scores_stride))                                                                      \
     K(isa, add_u8i16,                                                                              \
       (const nimbus_table *table, const uint8_t *codes, const int16_t *bias, int16_t *sums))       \
     K(isa, add_u8i32,                                                                              \

@@ -7,7 +7,9 @@
 
 static int entry(const nimbus_program_step *step, size_t c, size_t k, size_t m)
 {
-    return (int8_t)(step->entries[(c * step->n_leaves + k) * step->table.stride + m] ^ 0x80);
+    const nimbus_table *table = &step->table;
+    return table->entries[(c * table->n_leaves + k) * table->stride + m] -
+           (table->paired ? 64 : 128);
 }
 
 /* ---- tables ------------------------------------------------------------------------------- */
@@ -93,6 +95,18 @@ static void shuffled_tile(const nimbus_program_step *step, const tile_work *work
         tile->bias[t] = (int32_t)bias[t];
 }
 
+/* Whether entries of codebooks four apart, for outputs m0 .. m0 + n - 1, add up to an i8. */
+static bool can_pair(const nimbus_program_step *step, size_t m0, size_t n)
+{
+    const size_t C = step->n_codebooks, M = step->n_outputs;
+    for (size_t c = 0; c + 4 < C; c += c % 8 == 3 ? 5 : 1)
+        for (size_t m = m0; m < m0 + n; m++)
+            if (step->low[c * M + m] + step->low[(c + 4) * M + m] < INT8_MIN ||
+                step->high[c * M + m] + step->high[(c + 4) * M + m] > INT8_MAX)
+                return false;
+    return true;
+}
+
 /* The same for sets that look up in packed codes. */
 static void packed_tile(const nimbus_program_step *step, size_t m0, size_t n, size_t tile_size,
                         nimbus_tile *tile, uint8_t *tables)
@@ -104,6 +118,7 @@ static void packed_tile(const nimbus_program_step *step, size_t m0, size_t n, si
                 tables[((c / 4 * tile_size + t) * 4 + c % 4) * 16 + k] =
                     (uint8_t)entry(step, c, k, m0 + t);
     tile->n_quads = (C + 3) / 4;
+    tile->paired = can_pair(step, m0, n);
     for (size_t t = 0; t < n; t++)
         tile->bias[t] = step->bias[m0 + t];
 }
@@ -120,6 +135,9 @@ bool nimbus_step_lay_out_tiles(nimbus_program_step *step, const nimbus_kernels *
     step->tile_tables = nimbus_alloc_product(n_tiles, tile_bytes, 1, 0);
     if (!packed)
         step->tile_orders = nimbus_alloc_product(n_tiles, C, sizeof *step->tile_orders, 0);
+    /* A set that packs 32-bit sums to 16 bits before the shift saturates the same ones. */
+    step->in_bytes =
+        step->narrow || (packed && step->output == NIMBUS_OUT_SHIFT && step->shift <= 8);
     bool ok = work.range && work.sorted && step->tiles && step->tile_tables &&
               (packed || step->tile_orders);
     for (size_t i = 0; ok && i < n_tiles; i++) {
@@ -180,18 +198,21 @@ static uint32_t cut_windows(const uint32_t *columns, size_t width, uint32_t alig
 {
     uint32_t n = 0;
     for (uint64_t left = ~(uint64_t)0; left; n++) {
-        nimbus_window window = {.first = (uint32_t)(width - NIMBUS_PAD)};
-        for (size_t i = 0; i < NIMBUS_PAD; i++)
-            if (left >> i & 1 && columns[i] < window.first)
-                window.first = columns[i] / alignment * alignment;
-        for (size_t i = 0; i < NIMBUS_PAD; i++) {
-            uint32_t at = columns[i] - window.first;
-            if (left >> i & 1 && at < NIMBUS_PAD) {
-                window.wanted |= (uint64_t)1 << i;
-                window.at[i] = (uint8_t)at;
+        nimbus_window window = {0};
+        for (size_t half = 0; half < 2; half++) {
+            uint32_t first = (uint32_t)(width - NIMBUS_PAD);
+            for (size_t i = 0; i < NIMBUS_PAD; i++)
+                if (left >> i & 1 && columns[i] < first)
+                    first = columns[i] / alignment * alignment;
+            window.first[half] = first;
+            for (size_t i = 0; i < NIMBUS_PAD; i++) {
+                if (left >> i & 1 && columns[i] - first < NIMBUS_PAD) {
+                    window.wanted |= (uint64_t)1 << i;
+                    window.at[i] = (uint8_t)(columns[i] - first + half * NIMBUS_PAD);
+                }
             }
+            left &= ~window.wanted;
         }
-        left &= ~window.wanted;
         if (windows)
             windows[n] = window;
     }
@@ -221,18 +242,11 @@ static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather)
     return true;
 }
 
-/* Codebooks side by side, for trees walked by many codebooks of one row at a time. Few codebooks
- * are not worth the padding. */
-bool nimbus_step_lay_out_walk(nimbus_program_step *step, const nimbus_kernels *kernels)
+/* Codebooks side by side for walk_u8u8, or for walk_nodes_u8u8. */
+static bool lay_out_walk(nimbus_program_step *step, bool nodes, bool windows)
 {
     const size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
-    const size_t padded = nimbus_padded(C), D = step->n_inputs;
-    const bool nodes = !step->info.shared_columns, u8 = step->input == NIMBUS_IN_U8;
-    if (kernels->shape.granule == 0 || step->input == NIMBUS_IN_F32 || C < NIMBUS_WALK_FROM ||
-        (kernels->shape.windows && u8 && D < NIMBUS_PAD) ||
-        (nodes && (H > 4 || !kernels->walk_nodes_u8u8)))
-        return true;
-    const size_t per_tree = nodes ? NIMBUS_NODES : H;
+    const size_t padded = nimbus_padded(C), per_tree = nodes ? NIMBUS_NODES : H;
     step->gather_columns = nimbus_alloc_product(per_tree, padded, sizeof *step->gather_columns, 0);
     step->walk_thresholds = nimbus_alloc_product(nodes ? NIMBUS_NODES : n_nodes, padded, 1, 0);
     if (!step->gather_columns || !step->walk_thresholds)
@@ -242,7 +256,7 @@ bool nimbus_step_lay_out_walk(nimbus_program_step *step, const nimbus_kernels *k
         const uint32_t *columns = step->columns + c * n_nodes;
         const int8_t *thresholds = (const int8_t *)step->thresholds + c * n_nodes;
         size_t used = 0; /* a node whose comparison is not always false: others read its column */
-        while (nodes && used + 1 < n_nodes && thresholds[used] == INT8_MAX)
+        while (used + 1 < n_nodes && thresholds[used] == INT8_MAX)
             used++;
         for (size_t i = 0; i < per_tree; i++) {
             size_t node = !nodes ? ((size_t)1 << i) - 1 : i;
@@ -255,11 +269,24 @@ bool nimbus_step_lay_out_walk(nimbus_program_step *step, const nimbus_kernels *k
     }
     step->walk = (nimbus_walk){.gather = {.columns = step->gather_columns,
                                           .n_values = per_tree * padded,
-                                          .flip = u8 ? 0x80 : 0},
+                                          .flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0},
                                .thresholds = step->walk_thresholds,
                                .n_codebooks = padded,
                                .n_levels = H};
-    return !kernels->shape.windows || lay_out_windows(step, &step->walk.gather);
+    return !windows || lay_out_windows(step, &step->walk.gather);
+}
+
+/* For trees walked by many codebooks of one row at a time. Few codebooks are not worth the padding.
+ */
+bool nimbus_step_lay_out_walk(nimbus_program_step *step, const nimbus_kernels *kernels)
+{
+    const bool windows = kernels->shape.windows, nodes = !step->info.shared_columns;
+    if (kernels->shape.granule == 0 || step->input == NIMBUS_IN_F32 ||
+        step->n_codebooks < NIMBUS_WALK_FROM ||
+        (nodes && (step->n_levels > 4 || !kernels->walk_nodes_u8u8)) ||
+        (windows && step->input == NIMBUS_IN_U8 && step->n_inputs < NIMBUS_PAD))
+        return true;
+    return lay_out_walk(step, nodes, windows);
 }
 
 /* ---- raw u8 rows to columns ---------------------------------------------------------------- */

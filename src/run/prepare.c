@@ -126,7 +126,7 @@ static bool find_ranges(nimbus_program_step *step)
         for (size_t k = 0; k < K; k++) {
             const uint8_t *row = step->entries + (c * K + k) * step->table.stride;
             for (size_t m = 0; m < M; m++) {
-                int8_t entry = (int8_t)(row[m] ^ 0x80);
+                int8_t entry = (int8_t)(row[m] - (step->table.paired ? 64 : 128));
                 if (k == 0 || entry < low[m])
                     low[m] = entry;
                 if (k == 0 || entry > high[m])
@@ -155,7 +155,7 @@ static bool is_narrow(const nimbus_program_step *step)
 static bool prepare_row_bias(nimbus_program_step *step)
 {
     size_t M = step->n_outputs;
-    uint32_t carried = 128 * (uint32_t)step->n_codebooks;
+    uint32_t carried = (step->table.paired ? 64u : 128u) * (uint32_t)step->n_codebooks;
     step->row_bias = nimbus_alloc(nimbus_padded(M), step->narrow ? 2 : 4);
     if (!step->row_bias)
         return false;
@@ -175,17 +175,31 @@ static size_t row_stride(size_t n_outputs)
     return n_outputs <= 16 ? 16 : n_outputs <= 32 ? 32 : nimbus_padded(n_outputs);
 }
 
+static bool entries_fit(const nimbus_program_step *step, const uint8_t *file, int least, int most)
+{
+    const size_t n_rows = step->n_codebooks * step->n_leaves;
+    for (size_t row = 0; row < n_rows; row++)
+        for (size_t m = 0; m < step->n_outputs; m++) {
+            int entry = nimbus_table_entry(step, file, row, m);
+            if (entry < least || entry > most)
+                return false;
+        }
+    return true;
+}
+
 static bool prepare_tables(nimbus_program_step *step, const uint32_t *order, const uint8_t *file)
 {
     size_t C = step->n_codebooks, M = step->n_outputs, K = step->n_leaves, stride = row_stride(M);
     step->entries = nimbus_alloc_product(C * K, stride, 1, NIMBUS_PAD);
     if (!step->entries)
         return false;
+    const bool paired = entries_fit(step, file, -64, 63);
+    const int from = paired ? 64 : 128;
     for (size_t row = 0; row < C * K; row++)
         for (size_t m = 0; m < M; m++)
             step->entries[row * stride + m] =
-                (uint8_t)(nimbus_table_entry(step, file, order[row / K] * K + row % K, m) ^ 0x80);
-    step->table = (nimbus_table){step->entries, C, K, M, stride};
+                (uint8_t)(nimbus_table_entry(step, file, order[row / K] * K + row % K, m) + from);
+    step->table = (nimbus_table){step->entries, C, K, M, stride, paired};
     if (!find_ranges(step))
         return false;
     step->narrow = step->output == NIMBUS_OUT_SHIFT && is_narrow(step);

@@ -19,14 +19,15 @@
 
 /* Packed codes of four codebooks in 32 bits count on through the tables of all four. */
 #define NIMBUS_CODES_OF_QUADS 0x30201000u
-/* Rows run together; activations of a block stay in the L2 cache. */
-#define NIMBUS_BLOCK_ROWS 256
+/* The most rows that are run together, and the bytes of theirs that should stay in the L2 cache. */
+#define NIMBUS_BLOCK_ROWS  256
+#define NIMBUS_BLOCK_BYTES (256 << 10)
 /* Rows of an exact step in rows that are multiplied together. */
 #define NIMBUS_EXACT_ROWS 4
 /* Fewer codebooks are walked one by one. */
 #define NIMBUS_WALK_FROM 8
 /* Parts of a raw row that are transposed at a time: their columns stay in the L1 cache. */
-#define NIMBUS_STAGE_PARTS 8
+#define NIMBUS_STAGE_PARTS 16
 
 /* A part of the way from raw u8 rows to codes: a few parts of the rows are transposed, then the
  * codebooks encoded that wait for no later part. */
@@ -39,6 +40,7 @@ typedef struct nimbus_program_step {
     uint32_t input, output; /* NIMBUS_IN_*, NIMBUS_OUT_* */
     unsigned shift;
     bool has_map, narrow; /* narrow: sums that are only shifted, and all fit 16 bits */
+    bool in_bytes;        /* in columns, lookup_u8i8 and wide_u8i8 make the outputs */
     size_t n_inputs, n_outputs, n_codebooks, n_levels, n_leaves; /* D, M, C, H, K */
 
     /* Lookup steps, in rows. */
@@ -46,9 +48,10 @@ typedef struct nimbus_program_step {
     void *thresholds;  /* i8 or f32 [C][K-1], heap order */
     nimbus_table table;
     uint8_t *entries;   /* of table */
-    void *row_bias;     /* i16 or i32 [M'], minus the 128 C that entries carry */
+    void *row_bias;     /* i16 or i32 [M'], minus what entries carry: 128 C, or 64 C if paired */
     int8_t *low, *high; /* [C][M] least and greatest entries; only while being prepared */
-    /* Codebooks side by side, where that pays; else walk.thresholds is NULL. */
+    /* Codebooks side by side, where that pays; else walk.thresholds is NULL. By walk_nodes_u8u8 if
+     * the columns are not shared, else by walk_u8u8. */
     nimbus_walk walk;
     uint32_t *gather_columns, *first_windows;
     nimbus_window *windows;
@@ -95,6 +98,7 @@ struct nimbus_program {
     nimbus_program_step *steps;
     char *metadata;
     nimbus_scratch scratch;
+    size_t block_rows; /* NIMBUS_BLOCK_ROWS, or half or a quarter of them */
     /* How many rows of a block of n run in columns, the others one by one. */
     uint16_t n_in_columns[NIMBUS_BLOCK_ROWS + 1];
 };
@@ -179,6 +183,8 @@ typedef struct nimbus_block {
 
 /* What the steps of a program need; to be set before anything is run. */
 nimbus_scratch nimbus_scratch_measure(const nimbus_program *program);
+
+size_t nimbus_block_rows(const nimbus_program *program);
 
 /* Bytes of scratch for blocks of up to n_rows rows, and how they are divided. */
 size_t nimbus_scratch_bytes(const nimbus_program *program, size_t n_rows);

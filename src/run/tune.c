@@ -70,15 +70,19 @@ static void tune_step(const tuning *t, size_t i, step_times *times)
     const size_t granule = kernels->shape.granule;
     times->seconds[0] = time_step(t, i, 1, false);
     step->columns_from = SIZE_MAX;
-    for (size_t u = UNITS; u >= 1; u--) {
-        double in_rows = times->seconds[0] * (double)(u * granule);
+    for (size_t u = 1; u <= UNITS; u++) {
+        const size_t n_rows = u * granule;
+        double in_rows = times->seconds[0] * (double)n_rows;
         times->seconds[u] = in_rows;
         if (!nimbus_step_has_columns(step, kernels))
             continue;
-        double in_columns = time_step(t, i, u * granule, true);
+        double in_columns = n_rows <= t->program->block_rows
+                                ? time_step(t, i, n_rows, true)
+                                : times->seconds[u - 1] * (double)u / (double)(u - 1);
         if (in_columns < in_rows) {
             times->seconds[u] = in_columns;
-            step->columns_from = u * granule;
+            if (step->columns_from > n_rows)
+                step->columns_from = n_rows;
         }
     }
 }
@@ -107,9 +111,11 @@ static void choose_rows(nimbus_program *program, const step_times *all)
     }
 }
 
-/* Everything that can runs in columns from n rows on, and in rows below. */
+/* Everything that can runs in columns from n rows on, at least a granule, and in rows below. */
 static void columns_from(nimbus_program *program, size_t n)
 {
+    if (n < program->kernels->shape.granule)
+        n = program->kernels->shape.granule;
     for (size_t i = 0; i < program->info.n_steps; i++)
         if (nimbus_step_has_columns(&program->steps[i], program->kernels))
             program->steps[i].columns_from = 1;
@@ -124,6 +130,7 @@ nimbus_status nimbus_program_tune(nimbus_program *program, nimbus_error *error)
     step_times all = {{0}};
     nimbus_status status = NIMBUS_OK;
     program->scratch = nimbus_scratch_measure(program);
+    program->block_rows = nimbus_block_rows(program);
     if (granule == 0)
         return NIMBUS_OK;
 #ifdef NIMBUS_TEST_HOOKS

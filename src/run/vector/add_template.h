@@ -1,8 +1,8 @@
 /* add_template.h - one row: the table row of each code, added to the row of sums
  *
  * Bytes are widened as in lookup_template.h, or, where a row has at most half a register of them,
- * as they are loaded. Loads run over the end of a table row into the next one; those elements are
- * never used. */
+ * as they are loaded. Rows whose entries leave room are added by twos in bytes first. Loads run
+ * over the end of a table row into the next one; those elements are never used. */
 
 #define ADD_VECTORS 4 /* columns / LANES that are added together */
 
@@ -16,11 +16,22 @@ HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, 
     UNROLL
     for (size_t b = 0; b < B; b++)
         all[b] = high[b] = v_zero();
-    for (size_t i = 0; i < n; i++, entries += K * stride) {
+    size_t i = 0;
+    for (; table->paired && i + 2 <= n; i += 2, entries += 2 * K * stride) {
+        const uint8_t *first = entries + codes[c + i] * stride;
+        const uint8_t *second = entries + (K + codes[c + i + 1]) * stride;
+        UNROLL
+        for (size_t b = 0; b < B; b++) {
+            vec both = v_now(v_add8(v_load(first + b * LANES), v_load(second + b * LANES)));
+            all[b] = v_add16(all[b], both);
+            high[b] = v_add16(high[b], v_high_byte16(both));
+        }
+    }
+    for (; i < n; i++, entries += K * stride) {
         const uint8_t *row = entries + codes[c + i] * stride;
         UNROLL
         for (size_t b = 0; b < B; b++) {
-            vec entry = v_load(row + b * LANES);
+            vec entry = v_now(v_load(row + b * LANES)); /* once, for both uses */
             all[b] = v_add16(all[b], entry);
             high[b] = v_add16(high[b], v_high_byte16(entry));
         }
@@ -71,10 +82,20 @@ TARGET void KERNEL(add_u8i16)(const nimbus_table *table, const uint8_t *codes, c
     }
     for (; m + ADD_VECTORS * LANES <= M; m += ADD_VECTORS * LANES)
         add_i16(table, codes, m, ADD_VECTORS, bias, sums);
-    for (; m + LANES < M; m += 2 * LANES)
-        add_i16(table, codes, m, 2, bias, sums);
-    if (m < M)
+    switch ((M - m + LANES - 1) / LANES) {
+    case 1:
         add_i16(table, codes, m, 1, bias, sums);
+        break;
+    case 2:
+        add_i16(table, codes, m, 2, bias, sums);
+        break;
+    case 3:
+        add_i16(table, codes, m, 3, bias, sums);
+        break;
+    case 4:
+        add_i16(table, codes, m, 4, bias, sums);
+        break;
+    }
 }
 
 HELPER void add_i32(const nimbus_table *table, const uint8_t *codes, size_t m, const size_t B,

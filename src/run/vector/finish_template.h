@@ -20,6 +20,33 @@ TARGET void KERNEL(shift_i32i8)(const int32_t *sums, size_t n, unsigned shift, i
     }
 }
 
+TARGET void KERNEL(scores_i32i32)(const int32_t *sums, size_t sums_stride, size_t n_rows,
+                                  int32_t *scores, size_t scores_stride)
+{
+    size_t r = 0;
+#if TILE == 4 /* the scores of a row are 16 bytes then */
+    for (; r + LANES / 4 <= n_rows; r += LANES / 4) {
+        vec a = v_load(sums + r), b = v_load(sums + sums_stride + r);
+        vec c = v_load(sums + 2 * sums_stride + r), d = v_load(sums + 3 * sums_stride + r);
+        vec low01 = v_zip_low32(a, b), high01 = v_zip_high32(a, b);
+        vec low23 = v_zip_low32(c, d), high23 = v_zip_high32(c, d);
+        const vec rows[4] = {v_zip_low64(low01, low23), v_zip_high64(low01, low23),
+                             v_zip_low64(high01, high23), v_zip_high64(high01, high23)};
+        UNROLL
+        for (size_t l = 0; l < LANES / 16; l++) {
+            UNROLL
+            for (size_t i = 0; i < 4; i++)
+                v_store_part(scores + (r + 4 * l + i) * scores_stride, rows[i], l);
+        }
+    }
+#endif
+    for (; r < n_rows; r++) {
+        UNROLL
+        for (size_t t = 0; t < TILE; t++)
+            scores[r * scores_stride + t] = sums[t * sums_stride + r];
+    }
+}
+
 /* Multiplied, then added, then rounded: never fused, or the bits would depend on the CPU. */
 HELPER vec scaled(vec_f32 x, vec_f32 scale, vec_f32 offset)
 {

@@ -2,12 +2,9 @@
  *
  * The tables of four codebooks fill one register; packed codes, with 16 j added to those of
  * codebook j, look up four entries for each of LANES / 4 rows, and a dot product with ones adds the
- * four up in 32 bits: 4 LANES / 4 exact lookups by two instructions. */
-
-HELPER vec v_sum_of_entries(vec sums, vec tables, vec codes)
-{
-    return v_dot8(sums, v_set8(1), v_shuffle64(tables, codes));
-}
+ * four up in 32 bits: LANES exact lookups by two instructions. Where the entries of two quads of
+ * codebooks are small enough to be added in bytes first, 2 LANES by four, of which one more kind
+ * of unit can do its part. */
 
 /* TILE outputs for R vectors of rows of every quad of codebooks. */
 HELPER void lookup_quads(const nimbus_tile *tile, const size_t R, const uint8_t *codes,
@@ -21,7 +18,28 @@ HELPER void lookup_quads(const nimbus_tile *tile, const size_t R, const uint8_t 
         for (size_t g = 0; g < R; g++)
             sums[t][g] = v_set32(tile->bias[t]);
     }
-    for (size_t q = 0; q < tile->n_quads; q++) {
+    size_t q = 0;
+    for (; tile->paired && q + 2 <= tile->n_quads; q += 2) {
+        vec table[TILE][2];
+        UNROLL
+        for (size_t t = 0; t < TILE; t++) {
+            table[t][0] = v_now(v_load(tables + t * LANES));
+            table[t][1] = v_now(v_load(tables + (TILE + t) * LANES));
+        }
+        UNROLL
+        for (size_t g = 0; g < R; g++) {
+            vec first = v_now(v_load(codes + g * LANES));
+            vec second = v_now(v_load(codes + 4 * stride + g * LANES));
+            UNROLL
+            for (size_t t = 0; t < TILE; t++)
+                sums[t][g] = v_dot8(
+                    sums[t][g], v_set8(1),
+                    v_add8(v_shuffle64(table[t][0], first), v_shuffle64(table[t][1], second)));
+        }
+        tables += 2 * TILE * LANES;
+        codes += 8 * stride;
+    }
+    for (; q < tile->n_quads; q++) {
         vec table[TILE];
         UNROLL
         for (size_t t = 0; t < TILE; t++)
@@ -31,7 +49,7 @@ HELPER void lookup_quads(const nimbus_tile *tile, const size_t R, const uint8_t 
             vec code = v_now(v_load(codes + g * LANES));
             UNROLL
             for (size_t t = 0; t < TILE; t++)
-                sums[t][g] = v_sum_of_entries(sums[t][g], table[t], code);
+                sums[t][g] = v_dot8(sums[t][g], v_set8(1), v_shuffle64(table[t], code));
         }
         tables += TILE * LANES;
         codes += 4 * stride;

@@ -5,6 +5,15 @@
  * bytes are wanted, shuffles pick them of four rows each into one vector, and two rounds of zipping
  * remain. */
 
+/* The next row. Compilers would rather compute the addresses of all rows at once, for which there
+ * are not registers enough. */
+HELPER const uint8_t *next_row(const uint8_t *row, size_t stride)
+{
+    row += stride;
+    __asm__("" : "+r"(row));
+    return row;
+}
+
 /* One round: after four, vector i holds byte i of all 16. */
 HELPER void zip_round(const vec in[16], vec out[16])
 {
@@ -33,8 +42,8 @@ HELPER void transpose_all(const uint8_t *in, size_t in_stride, vec flip, uint8_t
 {
     vec a[16];
     UNROLL
-    for (size_t i = 0; i < 16; i++)
-        a[i] = v_xor(flip, v_load_parts(in + i * in_stride, 16 * in_stride));
+    for (size_t i = 0; i < 16; i++, in = next_row(in, in_stride))
+        a[i] = v_xor(flip, v_load_parts(in, 16 * in_stride));
     zip_and_store(a, out, out_stride);
 }
 
@@ -50,8 +59,8 @@ HELPER void transpose_few(const nimbus_part *part, const uint8_t *in, size_t in_
     for (size_t k = 0; k < 4; k++) {
         four[k] = flip;
         UNROLL
-        for (size_t j = 0; j < 4; j++) {
-            vec rows = v_load_parts(in + (4 * k + j) * in_stride, 16 * in_stride);
+        for (size_t j = 0; j < 4; j++, in = next_row(in, in_stride)) {
+            vec rows = v_load_parts(in, 16 * in_stride);
             four[k] = v_xor(four[k], v_shuffle8(rows, selector[j]));
         }
     }

@@ -1,33 +1,31 @@
 /* walk_template.h - walk trees for many codebooks of one row
  *
  * Codebooks lie side by side. With a column per level, each level's threshold is picked out of its
- * 2^h by the decisions before it, last decision first. With a column per node, all 15 nodes of a
+ * 2^h by the decisions before it: each one halves what remains for all levels below, so that the
+ * next comparison waits for one selection only. With a column per node, all 15 nodes of a
  * tree are compared at once, which leaves their decisions as bits of a 16-bit number; then the path
  * is followed from bit to bit. H is a constant in the inner functions. */
 
-/* Among 2^h candidates of a level, the one that the h decisions so far lead to. */
-HELPER vec pick(vec candidates[8], const mask8 decisions[4], const size_t h)
+#ifdef WINDOWS
+/* LANES values from the windows that begin at *window, up to `end`, which becomes *window. */
+HELPER vec gather_windows(const nimbus_gather *g, const nimbus_window **window,
+                          const nimbus_window *end, const uint8_t *x)
 {
-    UNROLL
-    for (size_t j = 3; j-- > 0;) {
-        UNROLL
-        for (size_t i = 0; i < 4; i++)
-            if (j < h && i < (size_t)1 << j)
-                candidates[i] = v_select8(decisions[j], candidates[2 * i + 1], candidates[2 * i]);
-    }
-    return candidates[0];
+    const nimbus_window *w = *window;
+    vec values = v_window(w, x);
+    while (++w < end)
+        values = v_select8(w->wanted, v_window(w, x), values);
+    *window = w;
+    return v_xor(values, v_set8((int8_t)g->flip));
 }
+#endif
 
 /* Values i .. i + LANES - 1. */
 HELPER vec gather(const nimbus_gather *g, size_t i, const uint8_t *x)
 {
-    const vec flip = v_set8((int8_t)g->flip);
 #ifdef WINDOWS
     const nimbus_window *window = g->windows + g->first_window[i / LANES];
-    const nimbus_window *end = g->windows + g->first_window[i / LANES + 1];
-    vec values = v_shuffle64(v_load(x + window->first), v_load(window->at));
-    while (++window < end)
-        values = v_gather_window(values, window, x);
+    return gather_windows(g, &window, g->windows + g->first_window[i / LANES + 1], x);
 #else
     uint8_t bytes[LANES];
     const uint32_t *columns = g->columns + i;
@@ -37,27 +35,36 @@ HELPER vec gather(const nimbus_gather *g, size_t i, const uint8_t *x)
         bytes[j + 2] = x[columns[j + 2]];
         bytes[j + 3] = x[columns[j + 3]];
     }
-    vec values = v_load(bytes);
+    return v_xor(v_load(bytes), v_set8((int8_t)g->flip));
 #endif
-    return v_xor(values, flip);
 }
 
 /* The codes of codebooks c .. c + LANES - 1, H a constant up to 4. */
 HELPER vec walk(const nimbus_walk *trees, size_t c, const size_t H, const uint8_t *x)
 {
     const size_t C = trees->n_codebooks;
-    mask8 decisions[4];
-    vec code = v_zero();
+    vec candidates[4][8], values[4], code = v_zero();
     UNROLL
     for (size_t h = 0; h < H; h++) {
-        vec candidates[8];
+        values[h] = gather(&trees->gather, h * C + c, x);
         UNROLL
         for (size_t i = 0; i < 8; i++)
             if (i < (size_t)1 << h)
-                candidates[i] = v_load(trees->thresholds + (((size_t)1 << h) - 1 + i) * C + c);
-        vec threshold = pick(candidates, decisions, h);
-        decisions[h] = v_greater8(gather(&trees->gather, h * C + c, x), threshold);
-        code = v_add_where8(decisions[h], code, v_set8(1 << (H - 1 - h)));
+                candidates[h][i] = v_load(trees->thresholds + (((size_t)1 << h) - 1 + i) * C + c);
+    }
+    UNROLL
+    for (size_t h = 0; h < H; h++) {
+        mask8 decision = v_greater8(values[h], candidates[h][0]);
+        code = v_add_where8(decision, code, v_set8(1 << (H - 1 - h)));
+        UNROLL
+        for (size_t below = h + 1; below < H; below++) {
+            const size_t half = (size_t)1 << (below - h - 1);
+            UNROLL
+            for (size_t i = 0; i < 4; i++)
+                if (i < half)
+                    candidates[below][i] =
+                        v_select8(decision, candidates[below][i + half], candidates[below][i]);
+        }
     }
     return code;
 }

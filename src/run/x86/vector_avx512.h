@@ -206,11 +206,11 @@ HELPER vec v_shuffle64(vec table, vec index)
     return _mm512_permutexvar_epi8(index, table);
 }
 
-/* The wanted values of a window, the others as they are in `values`. */
-HELPER vec v_gather_window(vec values, const nimbus_window *window, const uint8_t *x)
+/* The values of a window, those that it does not have being whatever they are. */
+HELPER vec v_window(const nimbus_window *window, const uint8_t *x)
 {
-    return _mm512_mask_permutexvar_epi8(values, window->wanted, v_load(window->at),
-                                        v_load(x + window->first));
+    return _mm512_permutex2var_epi8(v_load(x + window->first[0]), v_load(window->at),
+                                    v_load(x + window->first[1]));
 }
 #endif
 
