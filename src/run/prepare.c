@@ -55,9 +55,9 @@ static int compare_places(const void *a, const void *b)
     return by_column ? by_column : (x->codebook > y->codebook) - (x->codebook < y->codebook);
 }
 
-/* Codebooks in the order in which the columns they read lie in a row, the last one deciding: which
- * of the file stands where. Sums do not depend on it; but a row can then be encoded while it is
- * read from one end to the other. */
+/* Which codebook of the file stands where. Those that read raw u8 rows stand in the order in which
+ * the columns they read lie in a row, the last one deciding: sums do not depend on it, but a row can
+ * then be encoded while it is read from one end to the other. */
 static bool order_codebooks(const nimbus_program_step *step, const uint8_t *file_columns,
                             uint32_t *order)
 {
@@ -68,7 +68,7 @@ static bool order_codebooks(const nimbus_program_step *step, const uint8_t *file
         return false;
     for (size_t c = 0; c < C; c++) {
         places[c].codebook = (uint32_t)c;
-        for (size_t i = 0; i < per_tree; i++) {
+        for (size_t i = 0; i < per_tree && step->input == NIMBUS_IN_U8; i++) {
             uint32_t column = nimbus_u32_at(file_columns, c * per_tree + i);
             if (column > places[c].last_column)
                 places[c].last_column = column;
