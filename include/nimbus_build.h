@@ -332,7 +332,7 @@ typedef enum nimbus_table_method {
 } nimbus_table_method;
 typedef enum nimbus_preset {
     NIMBUS_BALANCED = 0, /* V = 8 */
-    NIMBUS_SPEED,        /* V = 16 */
+    NIMBUS_SPEED,        /* V = 16, tables of 7 bits */
     NIMBUS_ACCURACY      /* V = 4 */
 } nimbus_preset;
 
@@ -341,9 +341,10 @@ typedef struct nimbus_convert_options {
     nimbus_preset preset; /* gives V where v is 0 (less for narrow layers), and the epochs */
     size_t v;             /* columns per codebook */
     size_t levels;        /* H, 1..8; 0: 4 (K = 16) */
-    unsigned bits;        /* table entries, 2..8; 0: 8; 32: float tables */
-    /* of all layers; with SHARED the trees of the first layer are still per node, except with the
-     * preset SPEED: which input columns are read costs no other layer anything */
+    unsigned bits;        /* table entries, 2..8; 0: 8, or 7 with SPEED; 32: float tables */
+    /* of all layers; with SHARED the trees of the first layer are still per node, since which input
+     * columns are read costs no other layer anything; except with the preset SPEED, where they
+     * share, and read blocks of neighbouring columns */
     nimbus_tree_kind tree;
     nimbus_split_method split_method;
     nimbus_table_method table_method;

@@ -34,8 +34,10 @@ static void test_defaults(void **state)
         for (size_t i = LINEAR1; i <= LINEAR3; i += 2) {
             assert_false(plans[i].exact);
             assert_int_equal(plans[i].levels, 4);
-            assert_int_equal(plans[i].bits, 8);
-            assert_int_equal(plans[i].columns, NIMBUS_COLUMNS_AUTO);
+            assert_int_equal(plans[i].bits, preset == NIMBUS_SPEED ? 7 : 8);
+            assert_int_equal(plans[i].columns, i == LINEAR1 && preset == NIMBUS_SPEED
+                                                   ? NIMBUS_COLUMNS_BLOCK
+                                                   : NIMBUS_COLUMNS_AUTO);
             assert_int_equal(plans[i].tree, i == LINEAR1 && preset != NIMBUS_SPEED
                                                 ? NIMBUS_TREE_PER_NODE
                                                 : NIMBUS_TREE_SHARED);

@@ -26,7 +26,7 @@ static const option_entry entries[] = {
     {"output", 'o', OPTION_TEXT, "FILE", AT(output), 0, 0, NULL,
      "where the converted net goes (NET.lookup.net)"},
     {"speed", 0, OPTION_FLAG, NULL, AT(speed), 0, 0, NULL,
-     "smaller and faster: 16 columns per codebook"},
+     "smaller and faster: 16 columns per codebook, tables of 7 bits"},
     {"accuracy", 0, OPTION_FLAG, NULL, AT(accuracy), 0, 0, NULL,
      "closer to the float net: 4 columns per codebook"},
     {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
@@ -34,7 +34,7 @@ static const option_entry entries[] = {
     {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
      "levels of a tree; it has 2^H leaves (4)"},
     {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
-     "of a table entry, 2 to 8, or 32 for float tables (8)"},
+     "of a table entry, 2 to 8, or 32 for float tables (8; --speed 7)"},
     {"tree", 0, OPTION_CHOICE, "KIND", AT(tree), 0, 0, trees,
      "shared: a column per level; node: a column per node; fern: a column and threshold per level "
      "(shared)"},

@@ -137,7 +137,9 @@ nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_opt
     static const size_t v_of_preset[] = {
         [NIMBUS_BALANCED] = 8, [NIMBUS_SPEED] = 16, [NIMBUS_ACCURACY] = 4};
     nimbus_status status = NIMBUS_OK;
-    unsigned bits = options->bits ? options->bits : 8;
+    const bool speed = options->preset == NIMBUS_SPEED;
+    /* 7 bits lose nothing, and two entries add up to a byte */
+    unsigned bits = options->bits ? options->bits : speed ? 7 : 8;
 
     *out = NULL;
     if (options->levels > NIMBUS_MAX_LEVELS)
@@ -162,9 +164,12 @@ nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_opt
                                        .levels = options->levels ? options->levels : 4,
                                        .bits = bits == 32 ? 0 : bits,
                                        .tree = options->tree};
-        /* Columns of the input cost nothing by being read: no layer computes them. */
-        if (options->tree == NIMBUS_TREE_SHARED && options->preset != NIMBUS_SPEED &&
-            net->layers[i].n_inputs == 1 && net->layers[i].input[0] == 0)
+        /* Columns of the input cost nothing by being read: no layer computes them. But few and
+         * regular ones are read faster. */
+        bool first = net->layers[i].n_inputs == 1 && net->layers[i].input[0] == 0;
+        if (first && speed)
+            plans[i].columns = NIMBUS_COLUMNS_BLOCK;
+        else if (first && options->tree == NIMBUS_TREE_SHARED)
             plans[i].tree = NIMBUS_TREE_PER_NODE;
     }
     cursor c = {.text = options->layers, .at = options->layers};
