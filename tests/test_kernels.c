@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -638,5 +639,10 @@ int main(void)
 {
 #define ENTRY(isa, op, parameters) cmocka_unit_test(test_##op),
     const struct CMUnitTest tests[] = {ALL_KERNELS(ENTRY)};
+    printf("instruction sets of this machine:");
+    for (size_t i = 0; i < nimbus_kernel_table_size; i++)
+        if (nimbus_kernel_table[i].usable())
+            printf(" %s", nimbus_kernel_table[i].isa);
+    printf("\n");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,8 +123,6 @@ static void fill_row(const made_program *p, made_random *random, uint8_t *row)
 
 /* ---- same bits --------------------------------------------------------------------------- */
 
-#define MAX_ROWS 300
-
 /* Runs n rows with guard pages directly behind rows, scores and scratch. */
 static void check_rows(const made_program *made, const nimbus_program *program, size_t n,
                        size_t stride, const uint8_t *rows, size_t rows_stride,
@@ -149,80 +147,138 @@ static void check_rows(const made_program *made, const nimbus_program *program, 
     guarded_free(&scratch);
 }
 
+/* Rows of a program, and the scores they must get. */
+typedef struct sample {
+    const made_program *made;
+    const nimbus_buffer *file;
+    const uint8_t *rows; /* [][row_bytes] */
+    const int32_t *expected;
+    const size_t *counts; /* how many rows to run at a time */
+    size_t n_counts;
+} sample;
+
+/* In columns from where the loaded program has measured that they pay, from the first row on, and
+ * never. */
+static void check_sample(const sample *s, made_random *random)
+{
+    static const char *const columns_from[] = {NULL, "1", "100000"};
+    const size_t bytes = row_bytes(s->made);
+    for (size_t k = 0; k < sizeof columns_from / sizeof *columns_from; k++) {
+        if (columns_from[k])
+            setenv("NIMBUS_COLUMNS_FROM", columns_from[k], 1);
+        nimbus_program *program = load(s->file);
+        unsetenv("NIMBUS_COLUMNS_FROM");
+        for (size_t i = 0; i < s->n_counts; i++) {
+            size_t gap = made_below(random, 3) * (s->made->input_dtype == NIMBUS_F32 ? 4 : 7);
+            check_rows(s->made, program, s->counts[i], bytes + gap, s->rows, bytes, s->expected);
+        }
+        nimbus_close(program);
+    }
+}
+
+/* With every instruction set of this machine, best first, plain C last. */
 static void check_program(const made_program *made, uint64_t seed, const size_t *counts,
                           size_t n_counts)
 {
     nimbus_buffer file = made_write(made);
-    nimbus_program *program = load(&file);
     made_random random = {seed, 1u << 20};
-    size_t M = made->steps[made->n_steps - 1].M, bytes = row_bytes(made);
-    uint8_t *rows = made_array(MAX_ROWS, bytes);
-    int32_t *expected = made_array(MAX_ROWS * M, sizeof *expected);
-    size_t most = 0;
+    size_t M = made->steps[made->n_steps - 1].M, bytes = row_bytes(made), most = 0;
     for (size_t i = 0; i < n_counts; i++)
         most = counts[i] > most ? counts[i] : most;
+    uint8_t *rows = made_array(most, bytes);
+    int32_t *expected = made_array(most * M, sizeof *expected);
     for (size_t r = 0; r < most; r++) {
         fill_row(made, &random, rows + r * bytes);
         uint32_t aligned[4096];
         memcpy(aligned, rows + r * bytes, bytes);
         reference_row(made, aligned, expected + r * M);
     }
-    for (size_t i = 0; i < n_counts; i++) {
-        size_t gap = made_below(&random, 3) * (made->input_dtype == NIMBUS_F32 ? 4 : 7);
-        check_rows(made, program, counts[i], bytes + gap, rows, bytes, expected);
-    }
-    free(rows);
-    free(expected);
-    nimbus_close(program);
-    nimbus_buffer_free(&file);
-}
-
-/* Runs body once for every instruction set of this machine, best first, plain C last. */
-static void for_every_isa(void (*body)(void))
-{
+    const sample all = {made, &file, rows, expected, counts, n_counts};
     char disabled[256] = "";
     for (size_t i = nimbus_kernel_table_size; i-- > 0;) {
         if (!nimbus_kernel_table[i].usable())
             continue;
         setenv("NIMBUS_DISABLE_ISA", disabled, 1);
-        body();
+        check_sample(&all, &random);
         size_t length = strlen(disabled);
         snprintf(disabled + length, sizeof disabled - length, "%s%s", length ? "," : "",
                  nimbus_kernel_table[i].isa);
     }
     unsetenv("NIMBUS_DISABLE_ISA");
-}
-
-static void check_random_programs(void)
-{
-    for (uint64_t seed = 0; seed < 150; seed++) {
-        made_program made = made_random_program(seed, seed % 5 == 0 ? 140 : 40);
-        made_random random = {seed, 1u << 24};
-        size_t counts[] = {1,
-                           2,
-                           23,
-                           24,
-                           31,
-                           32,
-                           33,
-                           64,
-                           65,
-                           1 + made_below(&random, 257),
-                           seed % 10 ? 17 : MAX_ROWS};
-        check_program(&made, seed, counts, sizeof counts / sizeof *counts);
-        made_free(&made);
-    }
+    free(rows);
+    free(expected);
+    nimbus_buffer_free(&file);
 }
 
 static void test_random_programs(void **state)
 {
     (void)state;
-    for_every_isa(check_random_programs);
+    for (uint64_t seed = 0; seed < 150; seed++) {
+        made_program made = made_random_program(seed, seed % 5 == 0 ? 140 : 40);
+        made_random random = {seed, 1u << 24};
+        size_t counts[] = {
+            1, 2, 23, 24, 31, 32, 33, 64, 65, 1 + made_below(&random, 257), seed % 10 ? 17 : 300};
+        check_program(&made, seed, counts, sizeof counts / sizeof *counts);
+        made_free(&made);
+    }
+}
+
+/* A lookup step from D inputs to M outputs, and an exact one of those. */
+static made_program sized_program(uint64_t seed, uint32_t D, uint32_t M, uint32_t H)
+{
+    made_random random = {seed, 0};
+    made_program made = {.input_dtype = seed % 4 == 3 ? NIMBUS_F32 : NIMBUS_U8, .n_steps = 2};
+    made.steps[0] = (made_step){.kind = NIMBUS_STEP_LOOKUP,
+                                .D = D,
+                                .M = M,
+                                .C = 1 + made_below(&random, 12),
+                                .H = H,
+                                .flags = seed % 5 == 4 ? NIMBUS_FLAG_PER_NODE : 0,
+                                .input = made.input_dtype,
+                                .output = NIMBUS_OUT_SHIFT,
+                                .shift = made_below(&random, 4)};
+    made.steps[1] = (made_step){.kind = NIMBUS_STEP_EXACT,
+                                .D = M,
+                                .M = 1 + made_below(&random, 6),
+                                .input = NIMBUS_IN_I8,
+                                .output = NIMBUS_OUT_I32};
+    for (size_t i = 0; i < 2; i++)
+        made_fill_step(&random, &made.steps[i]);
+    return made;
+}
+
+/* Every width up to 257, K = 2..64. */
+static void test_widths(void **state)
+{
+    (void)state;
+    for (uint32_t width = 1; width <= 257; width++) {
+        made_random random = {width, 1u << 24};
+        made_program made =
+            sized_program(width, width, 1 + made_below(&random, 257), 1 + width % 6);
+        size_t counts[] = {1, 1 + made_below(&random, 40), 64};
+        check_program(&made, width, counts, 3);
+        made_free(&made);
+    }
+}
+
+/* Every number of rows up to 257, for every K = 2..64, raw input and form of tree. */
+static void test_row_counts(void **state)
+{
+    (void)state;
+    size_t counts[257];
+    for (size_t i = 0; i < 257; i++)
+        counts[i] = i + 1;
+    for (uint32_t seed = 0; seed < 20; seed++) {
+        made_program made = sized_program(seed, 21, 9, 1 + seed % 6);
+        check_program(&made, seed, counts, 257);
+        made_free(&made);
+    }
 }
 
 /* More codebooks than 16-bit sums can hold without care, wide biases, every reach of entries. */
-static void check_long_sums(void)
+static void test_long_sums(void **state)
 {
+    (void)state;
     for (unsigned kind = 0; kind < 4; kind++) {
         made_random random = {kind, 0};
         made_program made = {.input_dtype = NIMBUS_U8, .n_steps = 2};
@@ -253,15 +309,10 @@ static void check_long_sums(void)
     }
 }
 
-static void test_long_sums(void **state)
+/* A sum may reach 2^31 - 1 and no more; there, all paths must still be right. */
+static void test_sum_bound(void **state)
 {
     (void)state;
-    for_every_isa(check_long_sums);
-}
-
-/* A sum may reach 2^31 - 1 and no more; there, all paths must still be right. */
-static void check_sum_bound(void)
-{
     for (unsigned variant = 0; variant < 4; variant++) {
         made_random random = {3, 0};
         made_program made = {.input_dtype = NIMBUS_U8, .n_steps = 1};
@@ -288,12 +339,6 @@ static void check_sum_bound(void)
         nimbus_buffer_free(&file);
         made_free(&made);
     }
-}
-
-static void test_sum_bound(void **state)
-{
-    (void)state;
-    for_every_isa(check_sum_bound);
 }
 
 /* ---- use --------------------------------------------------------------------------------- */
@@ -356,10 +401,9 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_programs),
-        cmocka_unit_test(test_long_sums),
-        cmocka_unit_test(test_sum_bound),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_random_programs), cmocka_unit_test(test_widths),
+        cmocka_unit_test(test_row_counts),      cmocka_unit_test(test_long_sums),
+        cmocka_unit_test(test_sum_bound),       cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
