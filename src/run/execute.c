@@ -190,19 +190,17 @@ static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, s
     const size_t thresholds = !step->info.shared_columns ? 4 * n_nodes : H * (H > 4 ? 64 : 16);
     uint8_t *slots = spare_activations(b);
     for (size_t r = 0; r < b->n_rows; r += NIMBUS_PAD) {
-        size_t left = b->n_rows - r;
+        const size_t left = b->n_rows - r, rows = left < NIMBUS_PAD ? left : NIMBUS_PAD;
         for (size_t i = 0; i < step->n_stages; i++) {
             const nimbus_stage *stage = &step->stages[i];
             const size_t c = stage->first_codebook;
-            b->kernels->transpose_u8u8(b->data + r * b->stride, b->stride, step->n_inputs,
-                                       left < NIMBUS_PAD ? left : NIMBUS_PAD,
+            b->kernels->transpose_u8u8(b->data + r * b->stride, b->stride, step->n_inputs, rows,
                                        step->parts + stage->first_part, stage->n_parts, 0x80, slots,
                                        NIMBUS_PAD);
             nimbus_trees trees = {step->trees.columns + c * columns,
                                   (const int8_t *)step->trees.thresholds + c * thresholds,
                                   stage->n_codebooks, H};
-            encode(b, step, &trees, slots, NIMBUS_PAD, NIMBUS_PAD, b->codes + c * stride + r,
-                   stride);
+            encode(b, step, &trees, slots, NIMBUS_PAD, rows, b->codes + c * stride + r, stride);
         }
     }
 }
@@ -260,7 +258,7 @@ static void prepare_block(nimbus_block *b, const nimbus_program_step *step, size
     } else {
         to_columns(b, step, stride);
         if (!exact)
-            encode(b, step, &step->trees, b->data, stride, stride, b->codes, stride);
+            encode(b, step, &step->trees, b->data, stride, n, b->codes, stride);
     }
     if (exact)
         k->pack_u8u8(b->data, stride, n, step->n_inputs, k->shape.flip * 0x01010101u, b->packed,

@@ -7,10 +7,10 @@
  *
  * Layouts. "Columns": column-major, column d at columns + d * stride, one element a row; stride is
  * a multiple of NIMBUS_PAD, and what stands beyond the last row means nothing. A kernel that works
- * on columns is given n rows, a multiple of the set's `granule`; only transpose and encode may read
- * and write up to the stride. A kernel that works on one row (walk, add, finish) may read
- * and write up to the next multiple of NIMBUS_PAD elements. Only scratch memory and the program's
- * own tables are padded so; the caller's rows and scores never are. */
+ * on columns is given n rows, a multiple of the set's `granule`; transpose and encode take any
+ * number, and may read and write up to the stride. A kernel that works on one row (walk, add,
+ * finish) may read and write up to the next multiple of NIMBUS_PAD elements. Only scratch memory
+ * and the program's own tables are padded so; the caller's rows and scores never are. */
 #ifndef NIMBUS_RUN_KERNELS_H
 #define NIMBUS_RUN_KERNELS_H
 

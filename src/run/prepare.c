@@ -56,8 +56,8 @@ static int compare_places(const void *a, const void *b)
 }
 
 /* Which codebook of the file stands where. Those that read raw u8 rows stand in the order in which
- * the columns they read lie in a row, the last one deciding: sums do not depend on it, but a row can
- * then be encoded while it is read from one end to the other. */
+ * the columns they read lie in a row, the last one deciding: sums do not depend on it, but a row
+ * can then be encoded while it is read from one end to the other. */
 static bool order_codebooks(const nimbus_program_step *step, const uint8_t *file_columns,
                             uint32_t *order)
 {

@@ -47,9 +47,24 @@ HELPER void encode_levels_wide(const nimbus_trees *trees, size_t c, const size_t
 }
 #endif
 
+/* Leaves a rest of n rows that fills at most half a vector to the set with half as many lanes. */
+#ifdef NARROWER
+#define NARROWER_REST(op)                                                                          \
+    const size_t whole = n / LANES * LANES;                                                        \
+    if (n - whole > 0 && n - whole <= LANES / 2) {                                                 \
+        NARROWER(op)(trees, columns + whole, stride, LANES / 2, codes + whole, codes_stride);      \
+        n = whole;                                                                                 \
+    }
+#else
+#define NARROWER_REST(op)
+#endif
+
 TARGET void KERNEL(encode_i8u8)(const nimbus_trees *trees, const int8_t *columns, size_t stride,
                                 size_t n, uint8_t *codes, size_t codes_stride)
 {
+    if (trees->n_levels <= 4) {
+        NARROWER_REST(encode_i8u8)
+    }
     for (size_t c = 0; c < trees->n_codebooks; c++) {
         switch (trees->n_levels) {
         case 1:
@@ -171,5 +186,6 @@ TARGET void KERNEL(encode_nodes_i8u8)(const nimbus_trees *trees, const int8_t *c
 TARGET void KERNEL(encode_nodes_f32u8)(const nimbus_trees *trees, const float *columns,
                                        size_t stride, size_t n, uint8_t *codes, size_t codes_stride)
 {
+    NARROWER_REST(encode_nodes_f32u8)
     ENCODE_NODES(f32)
 }

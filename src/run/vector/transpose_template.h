@@ -102,6 +102,14 @@ TARGET void KERNEL(transpose_u8u8)(const uint8_t *in, size_t in_stride, size_t w
         return;
     }
     for (size_t r = 0; r < n_rows; r += LANES) {
+#ifdef NARROWER
+        if (n_rows - r <= LANES / 2) {
+            NARROWER(transpose_u8u8)
+            (in + r * in_stride, in_stride, width, n_rows - r, parts, n_parts, flip, out + r,
+             out_stride);
+            return;
+        }
+#endif
         for (size_t p = 0; p < n_parts; p++) {
             const nimbus_part *part = parts ? &parts[p] : NULL;
             const uint8_t *from = in + r * in_stride + (part ? part->first : p * 16);

@@ -6,7 +6,8 @@
 
 #include "run/x86/vector_avx512.h"
 
-#define KERNEL(op) NIMBUS_KERNEL_NAME(op, avx512bw)
+#define KERNEL(op)   NIMBUS_KERNEL_NAME(op, avx512bw)
+#define NARROWER(op) NIMBUS_KERNEL_NAME(op, avx2)
 
 #include "run/vector/transpose_template.h"
 

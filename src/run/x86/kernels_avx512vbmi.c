@@ -7,7 +7,8 @@
 #define ISA_VBMI
 #include "run/x86/vector_avx512.h"
 
-#define KERNEL(op) NIMBUS_KERNEL_NAME(op, avx512vbmi)
+#define KERNEL(op)   NIMBUS_KERNEL_NAME(op, avx512vbmi)
+#define NARROWER(op) NIMBUS_KERNEL_NAME(op, avx2)
 
 #include "run/vector/transpose_template.h"
 
