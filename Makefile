@@ -3,7 +3,7 @@ PREFIX       ?= /usr/local
 BUILD        ?= build
 FUZZ_SECONDS ?= 60
 
-.PHONY: all deps test-deps demo test quick-test bench figures-main fuzz install format clean help
+.PHONY: all deps test-deps demo test quick-test bench figures-main figures-engine fuzz install format clean help
 
 all: $(BUILD)/configured
 	@cmake --build $(BUILD)
@@ -13,10 +13,10 @@ help:
 	@echo "make demo       install what is missing, build, train and compile a first program"
 	@echo "make test       everything that checks this tree; last line: passed, failed, skipped"
 	@echo "make quick-test the checks and tests without the sanitized build"
-	@echo "make bench      measure the demo's program against its peers on this machine"
+	@echo "make bench      measure the demo's program against its peers; draws $(BUILD)/bench.html"
 	@echo "make fuzz       every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make install    to PREFIX=$(PREFIX), below DESTDIR if given"
-	@echo "make figures-main   the figures quoted in the documentation"
+	@echo "make figures-main, make figures-engine   the figures quoted in the documentation"
 	@echo "make deps, make format, make clean"
 
 $(BUILD)/configured:
@@ -43,11 +43,17 @@ quick-test: test-deps
 bench: deps
 	@$(MAKE) --no-print-directory all
 	@test -f build/demo/digits.nimbus || $(BUILD)/nimbus demo
-	@$(BUILD)/nimbus bench
+	@$(BUILD)/nimbus bench --html $(BUILD)/bench.html $(if $(wildcard bench/ort/node_modules),--ort)
 
 figures-main: test-deps
 	@$(MAKE) --no-print-directory all
 	@scripts/figures-main
+
+# ONNX Runtime joins the peers where npm can install it.
+figures-engine: test-deps
+	@$(MAKE) --no-print-directory all
+	@test -d bench/ort/node_modules || npm ci --prefix bench/ort || echo "no ONNX Runtime as a peer"
+	@scripts/figures-engine
 
 fuzz: test-deps
 	@BUILD=$(BUILD) scripts/run-fuzz $(FUZZ_SECONDS)

@@ -1,0 +1,314 @@
+"""figures_common.py - what scripts/figures-* share: cached measurements, trained nets, the list of
+figures and its table
+
+A script has functions that return lists of figure(...) or raise Skip; main() runs them in order and
+writes docs/figures/<name>.json and <name>.md after each. Whatever takes time is kept in
+build/figures/, so an interrupted run goes on where it stopped.
+"""
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+import types
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+os.chdir(ROOT)
+TOOL = "build/nimbus"
+WORK = "build/figures"
+FIGURES = "docs/figures"
+DATA = os.environ.get("NIMBUS_DATA") or "../shared/data"
+# Waiting threads sleep: a machine that does something else meanwhile does not slow down by more
+# than it must.
+ENV = dict(os.environ, NIMBUS_DATA=DATA, OMP_WAIT_POLICY="passive")
+# What the command line says, and the commits that the present group of figures is made of.
+run = types.SimpleNamespace(seeds=[0, 1, 2], threads=0, commit="unknown", measured_at=set())
+
+
+class Skip(Exception):
+    """The figure cannot be measured here."""
+
+
+def shell(command, check=True, env=None):
+    print(f"  $ {command}", flush=True)
+    done = subprocess.run(command, shell=True, text=True, capture_output=True,
+                          env=dict(ENV, **(env or {})))
+    if check and done.returncode:
+        raise RuntimeError(f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done
+
+
+def remembered(name, measure):
+    """measure()'s result, a dict, from build/figures/<name>.json if it was measured before."""
+    path = f"{WORK}/{name}.json"
+    if os.path.exists(path):
+        with open(path) as f:
+            value = json.load(f)
+    else:
+        value = {**measure(), "measured_at": run.commit}
+        write(path, json.dumps(value))
+    run.measured_at.add(value.get("measured_at", "unknown"))
+    return value
+
+
+def need(dataset):
+    if not os.path.isdir(os.path.join(DATA, dataset)):
+        raise Skip(f"no {dataset} in {DATA}")
+
+
+def last_json(text):
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def tool(arguments):
+    return last_json(shell(f"{TOOL} {arguments} --json --quiet").stdout)
+
+
+# ---- nets, made once and shared by the figures ---------------------------------------------------
+
+def train(name, arguments):
+    def measure():
+        began = time.monotonic()
+        tool(f"train {arguments} -o {WORK}/{name}.net")
+        return {"seconds": time.monotonic() - began}
+    return f"{WORK}/{name}.net", remembered(name + ".train", measure)["seconds"]
+
+
+def float_net(data, seed):
+    need(data)
+    return train(f"{data}-{seed}", f"--data {data} --seed {seed} -t {run.threads}")
+
+
+def converted(data, seed, arguments, tag):
+    net, _ = float_net(data, seed)
+    name = f"{data}-{seed}-{tag}"
+
+    def measure():
+        began = time.monotonic()
+        tool(f"convert {net} --data {data} {arguments} --seed {seed} -t {run.threads} "
+             f"-o {WORK}/{name}.net")
+        seconds = time.monotonic() - began
+        tool(f"compile {WORK}/{name}.net -o {WORK}/{name}.nimbus")
+        return {"seconds": seconds}
+    seconds = remembered(name + ".convert", measure)["seconds"]
+    return f"{WORK}/{name}", seconds
+
+
+def accuracy(model, data, split="test"):
+    """Test accuracy in percent. Looked at only here, for the final figure."""
+    tag = os.path.basename(model).replace("/", "-")
+    return 100 * remembered(f"{tag}.{split}", lambda: tool(
+        f"eval {model} --data {data} --split {split}"))["accuracy"]
+
+
+def native_net(name, spec, seed):
+    """A net trained as lookup layers on MNIST, teacher the float net."""
+    teacher, _ = float_net("mnist", seed)
+    return train(f"{name}-{seed}", f"--data mnist --net {spec} --teacher {teacher} "
+                                   f"--seed {seed} -t {run.threads}")[0]
+
+
+# ---- figures -------------------------------------------------------------------------------------
+
+def reaches(value, floor, at_least):
+    return floor is None or (value >= floor if at_least else value <= floor)
+
+
+def figure(what, value, floor, unit, command, seeds=None, at_least=False, **more):
+    """floor None: shown for what it is, nothing was promised."""
+    return {"what": what, "figure": round(value, 4), "floor": floor,
+            "floor_is": "least" if at_least else "most", "unit": unit,
+            "ok": bool(reaches(value, floor, at_least)), "command": command, "seeds": seeds or [],
+            **more}
+
+
+def spread(values):
+    return {"values": [round(v, 4) for v in values],
+            "spread": round(max(values) - min(values), 4)}
+
+
+def count_tests(name, done):
+    """What a cmocka program said."""
+    text = done.stdout + done.stderr
+    passed = len(re.findall(r"^\[       OK \]", text, re.M))
+    failed = len(re.findall(r"^\[  FAILED  \] \w+$", text, re.M))
+    if done.returncode and not failed:
+        failed = 1
+    if not passed and not failed:
+        raise RuntimeError(f"{name}: no test was run\n{text[-2000:]}")
+    return {"passed": passed, "failed": failed, "text": text[-4000:]}
+
+
+def test_result(name, env=None):
+    """Runs one test program of the test build."""
+    def measure():
+        if not os.path.exists("build/test/build.ninja"):
+            shell("cmake -G Ninja -S . -B build/test")
+        shell(f"cmake --build build/test --target {name}")
+        return count_tests(name, shell(f"build/test/tests/{name}", check=False, env=env))
+    return remembered(f"test.{name}" + (".hard" if env else ""), measure)
+
+
+# ---- what comes out ------------------------------------------------------------------------------
+
+def cpu_model():
+    with open("/proc/cpuinfo") as f:
+        model = re.search(r"model name\s*:\s*(.*)", f.read())
+    return model.group(1) if model else platform.processor()
+
+
+def machine():
+    return f"{cpu_model()}, {os.cpu_count()} cores"
+
+
+def write(path, text):
+    with open(path + ".part", "w") as f:
+        f.write(text)
+    os.replace(path + ".part", path)
+
+
+def floor_text(e):
+    sign = "≥" if e["floor_is"] == "least" else "≤"
+    return "" if e["floor"] is None else f"{sign} {e['floor']:g}"
+
+
+def seeds_text(e):
+    return ", ".join(str(s) for s in e["seeds"])
+
+
+def origin_text(results):
+    """The last line of a page of figures."""
+    machines = sorted({e["machine"] for e in results})
+    commits = sorted({c for e in results for c in e["commit"].split(", ")})
+    return (f"Machine: {'; '.join(machines)}. Commits: {', '.join(commits)}. "
+            f"{time.strftime('%Y-%m-%d')}.")
+
+
+def intro_text(name):
+    """The first words of a page of figures."""
+    return (f"Written by `make figures-{name}` together with [{name}.json]({name}.json), which has "
+            "the commands, single values and commits. A floor is the least (≥) or the most (≤) "
+            "that was aimed for; a missed one is marked.")
+
+
+def figure_text(e, number="{:g}".format):
+    if e["figure"] is None:
+        return f"not measured here: {e['skipped']}"
+    values = f" (spread {number(e['spread'])})" if e.get("spread") else ""
+    return f"{'' if e['ok'] else '**missed:** '}{number(e['figure'])} {e['unit']}{values}"
+
+
+# ---- the run -------------------------------------------------------------------------------------
+
+NUMBER = (int, float, type(None))
+KEYS = {"what": str, "figure": NUMBER, "floor": NUMBER, "floor_is": str, "unit": str, "ok": bool,
+        "command": str, "seeds": list, "machine": str, "commit": str, "group": str}
+
+
+def faults_of(entry):
+    """What is wrong with one object of a list of figures."""
+    faults = [f"no {key}, or not of its type" for key, kind in KEYS.items()
+              if not isinstance(entry.get(key, ()), kind)]
+    if faults:
+        return faults
+    if entry["floor_is"] not in ("least", "most"):
+        faults.append("floor_is is neither least nor most")
+    met = entry["figure"] is not None and reaches(entry["figure"], entry["floor"],
+                                                  entry["floor_is"] == "least")
+    if entry["ok"] != (met and not entry.get("tests_failed")):
+        faults.append("ok does not agree with figure and floor")
+    if entry["figure"] is None and not entry.get("skipped"):
+        faults.append("no figure, and no reason why")
+    if not all(isinstance(v, (int, float)) for v in entry.get("values", [])):
+        faults.append("values are not all numbers")
+    return faults
+
+
+def read(path):
+    if not os.path.exists(path):
+        return []
+    with open(path) as f:
+        return json.load(f)
+
+
+def check(path, pages, more_faults):
+    """The list is sound, and what is drawn from it looks as if drawn now, but for the date."""
+    def undated(text):
+        return re.sub(r"\b\d{4}-\d\d-\d\d\b", "DATE", text)
+    results = read(path)
+    faults = [f"{e.get('what', 'figure %d' % i)}: {fault}"
+              for i, e in enumerate(results) for fault in faults_of(e)]
+    for page, text in ({} if faults or not results else pages(results)).items():
+        with open(page) as f:
+            if undated(f.read()) != undated(text):
+                faults.append(f"{page} does not say what the figures say")
+    faults += more_faults()
+    for fault in faults:
+        print(f"{path}: {fault}")
+    print(f"{path}: {len(results)} figures, {len(faults)} faults")
+    return 1 if faults else 0
+
+
+def measure_group(name, group, machine_text):
+    """A group's entries; one that says why where it cannot be measured here."""
+    run.measured_at.clear()
+    try:
+        entries = group()
+    except Skip as why:
+        entries = [{**figure(name, 0, None, "", ""), "figure": None, "ok": False,
+                    "skipped": str(why)}]
+    commit = ", ".join(sorted(run.measured_at)) or run.commit
+    for e in entries:
+        verdict = "skip" if e.get("skipped") else "ok  " if e["ok"] else "MISS"
+        print(f"  {verdict} {e['what']}: {e.get('skipped') or e['figure']} {e['unit']} "
+              f"(floor {e['floor']})", flush=True)
+    return [{"group": name, **e, "machine": machine_text, "commit": commit} for e in entries]
+
+
+def main(script, description, groups, pages, machine_of=machine, more_faults=list):
+    """groups: {name: function}; pages(results): {path: text} of what is drawn from the list;
+    more_faults(): what --check finds elsewhere."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--check", action="store_true",
+                        help="measure nothing; see whether the files in docs/figures are sound")
+    args = parser.parse_args()
+    out = f"{FIGURES}/{script.replace('figures-', '')}.json"
+    run.seeds = [int(s) for s in args.seeds.split(",")]
+    run.threads = args.threads
+    if args.list:
+        print("\n".join(groups))
+        return 0
+    if args.check:
+        return check(out, pages, more_faults)
+    wanted = args.only.split(",") if args.only else list(groups)
+    unknown = [w for w in wanted if w not in groups]
+    if unknown:
+        sys.exit(f"{script}: no figure {unknown[0]}; there are {', '.join(groups)}")
+    os.makedirs(WORK, exist_ok=True)
+    os.makedirs(FIGURES, exist_ok=True)
+    run.commit = shell("git rev-parse --short HEAD").stdout.strip()
+    results = [e for e in read(out) if e["group"] not in wanted] if args.only else []
+    order, failed = list(groups), 0
+    for i, name in enumerate(wanted):
+        print(f"[{i + 1}/{len(wanted)}] {name}", flush=True)
+        try:
+            results += measure_group(name, groups[name], machine_of())
+        except RuntimeError as error:
+            failed += 1
+            print(f"  FAILED: {error}", flush=True)
+        results.sort(key=lambda e: order.index(e["group"]))
+        write(out, json.dumps(results, indent=1) + "\n")
+        for path, text in pages(results).items():
+            write(path, text)
+    missed = sum(not e["ok"] and not e.get("skipped") for e in results)
+    skipped = sum(bool(e.get("skipped")) for e in results)
+    print(f"{len(results)} figures, {missed} floors missed, {skipped} not measured here, "
+          f"{failed} groups failed")
+    return 1 if failed else 0
