@@ -111,7 +111,7 @@ static void fill(layer_set *s, int limit)
     for (size_t i = 0; i < s->c * (LEAVES - 1); i++)
         s->thresholds[i] = (int8_t)(draw(s) % 256 - 128);
     for (size_t i = 0; i < s->c * LEAVES * m; i++)
-        s->tables[i] = (int8_t)(draw(s) % 256 - 128);
+        s->tables[i] = (int8_t)(draw(s) % 128 - 64); /* 7 bits, as convert --speed makes them */
     for (size_t i = 0; i < s->n_blocks * n * d; i++) {
         s->x[i] = (int8_t)(draw(s) % 256 - 128);
         s->ux[i] = (uint8_t)draw(s);

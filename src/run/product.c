@@ -234,12 +234,12 @@ static void encode_columns(const nimbus_product *product, const int8_t *x, size_
     }
 }
 
-static void encode_row(const nimbus_product *product, const workplace *w)
+static void encode_row(const nimbus_product *product, const uint8_t *x, const workplace *w)
 {
     const nimbus_program_step *step = &product->step;
     const size_t n_nodes = step->n_leaves - 1;
     if (step->walk.thresholds) {
-        product->program.kernels->walk_u8u8(&step->walk, w->x, w->codes);
+        product->program.kernels->walk_u8u8(&step->walk, x, w->codes);
         return;
     }
     for (size_t c = 0; c < step->n_codebooks; c++) {
@@ -247,7 +247,7 @@ static void encode_row(const nimbus_product *product, const workplace *w)
         const int8_t *threshold = (const int8_t *)step->thresholds + c * n_nodes;
         size_t i = 0;
         while (i < n_nodes)
-            i = 2 * i + 1 + ((int8_t)w->x[column[i]] > threshold[i]);
+            i = 2 * i + 1 + ((int8_t)x[column[i]] > threshold[i]);
         w->codes[c] = (uint8_t)(i - n_nodes);
     }
 }
@@ -263,11 +263,18 @@ nimbus_status nimbus_product_encode(const nimbus_product *product, const int8_t 
         encode_columns(product, x, x_stride, n_rows, codes, codes_stride, &w);
         return NIMBUS_OK;
     }
+    const size_t D = product->step.n_inputs, C = product->step.n_codebooks;
+    /* a row that fills whole vectors needs no room behind it */
+    const bool as_it_is = x_stride == 1 && D % NIMBUS_PAD == 0;
     for (size_t r = 0; r < n_rows; r++) {
-        copy_row((const uint8_t *)x + r, x_stride, product->step.n_inputs, w.x);
-        encode_row(product, &w);
-        for (size_t c = 0; c < product->step.n_codebooks; c++)
-            codes[c * codes_stride + r] = w.codes[c];
+        if (!as_it_is)
+            copy_row((const uint8_t *)x + r, x_stride, D, w.x);
+        encode_row(product, as_it_is ? (const uint8_t *)x : w.x, &w);
+        if (codes_stride == 1)
+            memcpy(codes, w.codes, C);
+        else
+            for (size_t c = 0; c < C; c++)
+                codes[c * codes_stride + r] = w.codes[c];
     }
     return NIMBUS_OK;
 }
