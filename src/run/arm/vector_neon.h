@@ -263,9 +263,12 @@ HELPER vec v_set16(int value)
     return from_s16(vdupq_n_s16((int16_t)value));
 }
 
+/* This and the next one are written out: gcc would copy sums from register to register where
+ * intrinsics ask for another type. */
 HELPER vec v_add16(vec a, vec b)
 {
-    return from_u16(vaddq_u16(as_u16(a), as_u16(b)));
+    __asm__("add %0.8h, %0.8h, %1.8h" : "+w"(a) : "w"(b));
+    return a;
 }
 
 HELPER vec v_sub16(vec a, vec b)
@@ -273,9 +276,11 @@ HELPER vec v_sub16(vec a, vec b)
     return from_u16(vsubq_u16(as_u16(a), as_u16(b)));
 }
 
-HELPER vec v_high_byte16(vec a)
+/* sums + the upper bytes of a. */
+HELPER vec v_add_high_byte16(vec sums, vec a)
 {
-    return from_u16(vshrq_n_u16(as_u16(a), 8));
+    __asm__("usra %0.8h, %1.8h, #8" : "+w"(sums) : "w"(a));
+    return sums;
 }
 
 HELPER vec v_to_high_byte16(vec a)

@@ -24,7 +24,7 @@ HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, 
         for (size_t b = 0; b < B; b++) {
             vec both = v_now(v_add8(v_load(first + b * LANES), v_load(second + b * LANES)));
             all[b] = v_add16(all[b], both);
-            high[b] = v_add16(high[b], v_high_byte16(both));
+            high[b] = v_add_high_byte16(high[b], both);
         }
     }
     for (; i < n; i++, entries += K * stride) {
@@ -33,7 +33,7 @@ HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, 
         for (size_t b = 0; b < B; b++) {
             vec entry = v_now(v_load(row + b * LANES)); /* once, for both uses */
             all[b] = v_add16(all[b], entry);
-            high[b] = v_add16(high[b], v_high_byte16(entry));
+            high[b] = v_add_high_byte16(high[b], entry);
         }
     }
     UNROLL

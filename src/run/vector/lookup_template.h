@@ -73,7 +73,7 @@ HELPER void LOOKUP(add_groups)(lookup_sums *sums, const size_t size, const size_
             UNROLL
             for (size_t v = 0; v < R; v++) {
                 s.all[t][v] = v_add16(s.all[t][v], group[t][v]);
-                s.high[t][v] = v_add16(s.high[t][v], v_high_byte16(group[t][v]));
+                s.high[t][v] = v_add_high_byte16(s.high[t][v], group[t][v]);
             }
         }
         tables += size * TILE * TABLE_BYTES;

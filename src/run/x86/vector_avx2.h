@@ -248,9 +248,10 @@ HELPER vec v_sub16(vec a, vec b)
     return _mm256_sub_epi16(a, b);
 }
 
-HELPER vec v_high_byte16(vec a)
+/* sums + the upper bytes of a. */
+HELPER vec v_add_high_byte16(vec sums, vec a)
 {
-    return _mm256_srli_epi16(a, 8);
+    return _mm256_add_epi16(sums, _mm256_srli_epi16(a, 8));
 }
 
 HELPER vec v_to_high_byte16(vec a)
