@@ -105,6 +105,7 @@ typedef struct nimbus_weights {
     size_t n_outputs;
 } nimbus_weights;
 
+/* clang-format off */
 /* K(isa, op, parameters) for every kernel:
  *
  * transpose_u8u8     out[part.out + i][r] = in[r][part.first + i] ^ flip for all parts and n_rows
@@ -116,23 +117,30 @@ typedef struct nimbus_weights {
  *                    multiples of 2^(H-h)
  * encode_nodes_i8u8  the same for H <= 4 with a column per node; thresholds i8 [C][K-1][4], heap
  *                    order, each four times: 32 bits are quicker to broadcast than 8
- * encode_nodes_f32u8  the same from f32 columns (stride in elements) with f32 thresholds
+ * encode_nodes_f32u8 the same from f32 columns (stride in elements) with f32 thresholds [C][K-1]
  * walk_u8u8          codes[c] of one row x, a column per level, any H
  * pack_u8u8          columns to what packed lookups and exact products read: the n_columns of
  *                    each group side by side, [ceil(n_columns/group)][out_stride][group]; bytes
- * xor'ed with those of flip where the group is four, widened to i16 where it is two. Columns that a
- * last group lacks are the bytes of flip. Rows in an order of its own lookup_u8i8        out[t][r]
- * = sat8((bias + sum over c of tables) >> shift); K <= 16; codes as columns, or packed if the set's
- * `packed`. Sums must fit 16 bits lookup_u8i32       the sums themselves, any add_u8i16 sums[m] =
- * bias[m] + sum over c of entries[c][codes[c]][m], modulo 2^16 add_u8i32          the same, modulo
- * 2^32 dot_columns_i32    sums[t][r] of `tile` outputs from m on = bias + weights times packed
- * columns dot_rows_i32       sums[r][m] of all outputs, rounded up to the block; x: rows of groups,
+ *                    xor'ed with those of flip where the group is four, widened to i16 where it is
+ *                    two. Columns that a last group lacks are the bytes of flip. Rows in an order
+ *                    of its own
+ * lookup_u8i8        out[t][r] = sat8((bias + sum over c of tables) >> shift); K <= 16; codes as
+ *                    columns, or packed if the set's `packed`. Sums must fit 16 bits, or the set be
+ *                    packed and the shift at most 8
+ * lookup_u8i32       the sums themselves, any
+ * scores_i32i32      scores[r * scores_stride + t] = sums[t][r] for the outputs of a tile and
+ *                    exactly n_rows rows
+ * add_u8i16          sums[m] = bias[m] + sum over c of entries[c][codes[c]][m], modulo 2^16
+ * add_u8i32          the same, modulo 2^32
+ * dot_columns_i32    sums[t][r] of `tile` outputs from m on = bias + weights times packed columns
+ * dot_rows_i32       sums[r][m] of all outputs, rounded up to the block; x: rows of groups,
  *                    x_stride bytes apart, n_rows of them
  * shift_i16i8, shift_i32i8  out[i] = sat8(sums[i] >> shift)
  * scale_i32i8        out[i] = sat8(round(f32(sums[i]) * scale[i * step] + offset[i * step]));
  *                    step 0: the same scale for all, 1: one each
  * quantise_f32i8     out[i] = sat8(round(x[i] * scale[i] + offset[i])), NaN as 0; reads exactly n
  * map_i8i8           x[i] = map[x[i] + 128], in place */
+/* clang-format on */
 #define NIMBUS_KERNEL_LIST(K, isa)                                                                 \
     K(isa, transpose_u8u8,                                                                         \
       (const uint8_t *in, size_t in_stride, size_t width, size_t n_rows, const nimbus_part *parts, \
