@@ -175,7 +175,7 @@ HELPER decision_bits v_greater_bits8(vec a, vec b)
 /* Not through memory: loads of what several stores have left there wait for them. */
 HELPER vec v_from_bits(const decision_bits bits[8])
 {
-    vec a = _mm512_castsi128_si512(_mm_cvtsi64_si128((long long)bits[0]));
+    vec a = _mm512_castsi128_si512(_mm_set_epi64x(0, (long long)bits[0]));
     UNROLL
     for (size_t i = 1; i < 8; i++)
         a = _mm512_mask_set1_epi64(a, (__mmask8)(1 << i), (long long)bits[i]);
