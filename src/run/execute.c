@@ -59,9 +59,7 @@ size_t nimbus_block_rows(const nimbus_program *program)
 static size_t room(const nimbus_program *program, size_t n_rows)
 {
     size_t rows = n_rows < program->block_rows ? n_rows : program->block_rows;
-    return rows < program->kernels->shape.granule || program->kernels->shape.granule == 0
-               ? rows
-               : nimbus_padded(rows);
+    return rows < program->least_in_columns ? rows : nimbus_padded(rows);
 }
 
 size_t nimbus_scratch_bytes(const nimbus_program *program, size_t n_rows)
@@ -407,6 +405,7 @@ static void run_rows(nimbus_block *b, const uint8_t *rows, size_t row_stride, si
                      int32_t *scores, bool columns)
 {
     const nimbus_program *program = b->program;
+    const size_t filled = columns ? nimbus_rounded_up(n_rows, b->kernels->shape.granule) : 0;
     b->n_rows = n_rows;
     b->form = NIMBUS_RAW;
     b->data = rows;
@@ -415,7 +414,7 @@ static void run_rows(nimbus_block *b, const uint8_t *rows, size_t row_stride, si
     b->scores = scores;
     for (size_t i = 0; i < program->info.n_steps; i++)
         nimbus_block_run_step(b, &program->steps[i],
-                              columns && n_rows >= program->steps[i].columns_from);
+                              columns && filled >= program->steps[i].columns_from);
 }
 
 nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t row_stride,

@@ -318,6 +318,7 @@ typedef struct part_life {
     uint32_t index;  /* among the parts that are used, or UNUSED */
     uint32_t wanted; /* bit i: trees read byte i of it */
     uint32_t last_stage, place;
+    uint32_t next; /* of those with the same last stage, or UNUSED */
 } part_life;
 
 /* Has a part pick the bytes of `wanted`, at most NIMBUS_FEW; the last one fills up. */
@@ -375,13 +376,22 @@ static void divide_into_stages(nimbus_program_step *step, size_t per_tree, part_
     }
 }
 
-/* Gives every part a place, and makes parts and trees count in places. */
+/* Gives every part a place, and makes parts and trees count in places. Working memory: `ending`,
+ * [n_stages], the first of the parts whose last stage that is. */
 static void assign_places(nimbus_program_step *step, size_t per_tree, part_life *lives,
-                          uint32_t *free_places)
+                          uint32_t *free_places, uint32_t *ending)
 {
     const size_t n_all = (step->n_inputs + 15) / 16;
     uint32_t n_free = 0, n_places = 0;
     size_t entering = 0;
+    for (size_t s = 0; s < step->n_stages; s++)
+        ending[s] = UNUSED;
+    for (size_t p = n_all; p-- > 0;) {
+        if (lives[p].index == UNUSED)
+            continue;
+        lives[p].next = ending[lives[p].last_stage];
+        ending[lives[p].last_stage] = (uint32_t)p;
+    }
     for (size_t s = 0; s < step->n_stages; s++) {
         const nimbus_stage *stage = &step->stages[s];
         for (; entering < n_all; entering++) {
@@ -393,9 +403,8 @@ static void assign_places(nimbus_program_step *step, size_t per_tree, part_life 
             life->place = n_free ? free_places[--n_free] : n_places++;
             step->parts[life->index].out = 16 * life->place;
         }
-        for (size_t p = 0; p < entering; p++)
-            if (lives[p].index != UNUSED && lives[p].last_stage == s)
-                free_places[n_free++] = lives[p].place;
+        for (uint32_t p = ending[s]; p != UNUSED; p = lives[p].next)
+            free_places[n_free++] = lives[p].place;
     }
     for (size_t i = 0; i < step->n_codebooks * per_tree; i++) {
         const uint32_t p = step->tree_columns[i] / 16;
@@ -411,16 +420,19 @@ bool nimbus_step_lay_out_stages(nimbus_program_step *step)
 {
     const size_t n_all = (step->n_inputs + 15) / 16;
     const size_t per_tree = step->info.shared_columns ? step->n_levels : step->n_leaves - 1;
+    const size_t n_read = step->n_codebooks * per_tree, most = n_read < n_all ? n_read : n_all;
     part_life *lives = nimbus_alloc(n_all, sizeof *lives);
-    uint32_t *free_places = nimbus_alloc(n_all, sizeof *free_places);
-    step->parts = nimbus_alloc(n_all, sizeof *step->parts);
-    step->stages = nimbus_alloc(n_all, sizeof *step->stages);
-    bool ok = lives && free_places && step->parts && step->stages;
+    uint32_t *free_places = nimbus_alloc(most, sizeof *free_places);
+    uint32_t *ending = nimbus_alloc(most, sizeof *ending);
+    step->parts = nimbus_alloc(most, sizeof *step->parts);
+    step->stages = nimbus_alloc(most, sizeof *step->stages);
+    bool ok = lives && free_places && ending && step->parts && step->stages;
     if (ok) {
         divide_into_stages(step, per_tree, lives);
-        assign_places(step, per_tree, lives, free_places);
+        assign_places(step, per_tree, lives, free_places, ending);
     }
     nimbus_free(lives);
     nimbus_free(free_places);
+    nimbus_free(ending);
     return ok;
 }

@@ -101,6 +101,7 @@ struct nimbus_program {
     size_t block_rows; /* NIMBUS_BLOCK_ROWS, or half or a quarter of them */
     /* How many rows of a block of n run in columns, the others one by one. */
     uint16_t n_in_columns[NIMBUS_BLOCK_ROWS + 1];
+    size_t least_in_columns; /* the fewest rows of which any do */
 };
 
 /* Arrays of a step as they lie in the file, checked by load.c. Integers and floats are

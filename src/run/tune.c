@@ -111,28 +111,22 @@ static void choose_rows(nimbus_program *program, const step_times *all)
     }
 }
 
-/* Everything that can runs in columns from n rows on, at least a granule, and in rows below. */
+/* Everything that can runs in columns from n rows on, at least one, and in rows below. */
 static void columns_from(nimbus_program *program, size_t n)
 {
-    if (n < program->kernels->shape.granule)
-        n = program->kernels->shape.granule;
     for (size_t i = 0; i < program->info.n_steps; i++)
         if (nimbus_step_has_columns(&program->steps[i], program->kernels))
-            program->steps[i].columns_from = 1;
+            program->steps[i].columns_from = n;
     for (; n <= NIMBUS_BLOCK_ROWS; n++)
         program->n_in_columns[n] = (uint16_t)n;
 }
 
-nimbus_status nimbus_program_tune(nimbus_program *program, nimbus_error *error)
+static nimbus_status tune(nimbus_program *program, nimbus_error *error)
 {
     const nimbus_program_info *info = &program->info;
     const size_t granule = program->kernels->shape.granule, most = UNITS * granule;
     step_times all = {{0}};
     nimbus_status status = NIMBUS_OK;
-    program->scratch = nimbus_scratch_measure(program);
-    program->block_rows = nimbus_block_rows(program);
-    if (granule == 0)
-        return NIMBUS_OK;
 #ifdef NIMBUS_TEST_HOOKS
     const char *forced = getenv("NIMBUS_COLUMNS_FROM"); /* rows, for tests */
     if (forced) {
@@ -166,5 +160,19 @@ done:
     nimbus_free(t.scratch);
     nimbus_free(t.rows);
     nimbus_free(t.scores);
+    return status;
+}
+
+nimbus_status nimbus_program_tune(nimbus_program *program, nimbus_error *error)
+{
+    const size_t granule = program->kernels->shape.granule;
+    program->scratch = nimbus_scratch_measure(program);
+    program->block_rows = nimbus_block_rows(program);
+    program->least_in_columns = granule;
+    nimbus_status status = granule ? tune(program, error) : NIMBUS_OK;
+    size_t least = 1;
+    while (least <= NIMBUS_BLOCK_ROWS && program->n_in_columns[least] == 0)
+        least++;
+    program->least_in_columns = least;
     return status;
 }
