@@ -12,9 +12,11 @@
 
 enum { UNITS = 4 };           /* granules of rows that are timed */
 #define MEASURE_SECONDS 30e-6 /* of one timing, at least one run */
-#define TIMINGS         3     /* the fastest counts */
+#define TIMINGS         5     /* the fastest counts */
 /* Longer rows are not made up: whatever can runs in columns. */
 #define MOST_ROW_BYTES 65536
+/* Nor are programs timed that need so much working memory: a timing would take long. */
+#define MOST_SCRATCH_BYTES (64 << 20)
 
 /* Seconds that a block of u granules takes in columns, [0]: one row in rows. */
 typedef struct step_times {
@@ -136,7 +138,7 @@ static nimbus_status tune(nimbus_program *program, nimbus_error *error)
 #endif
     tuning t = {.program = program,
                 .row_bytes = info->n_inputs * (info->input_dtype == NIMBUS_F32 ? 4 : 1)};
-    if (t.row_bytes > MOST_ROW_BYTES) {
+    if (t.row_bytes > MOST_ROW_BYTES || nimbus_scratch_bytes(program, most) > MOST_SCRATCH_BYTES) {
         columns_from(program, granule);
         return NIMBUS_OK;
     }
