@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bench.h"
 #include "bench_error.h"
@@ -376,6 +377,8 @@ static nimbus_status export_nets(const bench_set *s, nimbus_error *error)
     if (!s->int8.mlp)
         return bench_fail(error, NIMBUS_ERR_UNSUPPORTED,
                           "there is no float net that can be written as ONNX (--float FILE.net)");
+    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
+        return bench_fail(error, NIMBUS_ERR_IO, "%s: %s", folder, strerror(errno));
     nimbus_status status = write_onnx(folder, "f32.onnx", s, error);
     return status ? status : write_onnx(folder, "int8.onnx", s, error);
 }

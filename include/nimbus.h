@@ -195,7 +195,8 @@ NIMBUS_API const char *nimbus_product_isa(const nimbus_product *product);
 
 /* From now on programs and products of this process are loaded for at most this instruction set,
  * one of "c", "ssse3", "avx2", ... as nimbus_isa names them; NULL: the best there is. For
- * comparisons: results are the same bits with all of them. Error: ARGUMENT (an unknown name). */
+ * comparisons: results are the same bits with all of them. Error: ARGUMENT (a name that this
+ * build does not know). */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_set_max_isa(const char *name);
 
 /* "ok", "format", ... : the lower-case name of a status, for messages and JSON. */

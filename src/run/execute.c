@@ -303,6 +303,8 @@ static void to_rows(nimbus_block *b, const nimbus_program_step *step)
 
 /* Walks the trees of a step for one row; `value` reads x of column d. */
 #define WALK(type, value)                                                                          \
+    const size_t n_nodes = step->n_leaves - 1;                                                     \
+    const uint32_t *column = step->columns;                                                        \
     const type *threshold = step->thresholds;                                                      \
     for (size_t c = 0; c < step->n_codebooks; c++, column += n_nodes, threshold += n_nodes) {      \
         size_t i = 0;                                                                              \
@@ -313,22 +315,25 @@ static void to_rows(nimbus_block *b, const nimbus_program_step *step)
         codes[c] = (uint8_t)(i - n_nodes);                                                         \
     }
 
-static void encode_row(const nimbus_block *b, const nimbus_program_step *step, const uint8_t *x)
+void nimbus_walk_row(const nimbus_program_step *step, const uint8_t *x, uint8_t *codes)
 {
-    const size_t n_nodes = step->n_leaves - 1;
-    const uint32_t *column = step->columns;
-    uint8_t *codes = b->row_codes;
-    const uint8_t flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0;
-    if (step->walk.thresholds && !step->info.shared_columns) {
-        b->kernels->walk_nodes_u8u8(&step->walk, x, 0, 1, codes, 0);
-    } else if (step->walk.thresholds) {
-        b->kernels->walk_u8u8(&step->walk, x, codes);
-    } else if (step->input == NIMBUS_IN_F32) {
+    if (step->input == NIMBUS_IN_F32) {
         const float *row = (const float *)(const void *)x;
         WALK(float, row[d])
     } else {
+        const uint8_t flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0;
         WALK(int8_t, (int8_t)(x[d] ^ flip))
     }
+}
+
+static void encode_row(const nimbus_block *b, const nimbus_program_step *step, const uint8_t *x)
+{
+    if (!step->walk.thresholds)
+        nimbus_walk_row(step, x, b->row_codes);
+    else if (step->info.shared_columns)
+        b->kernels->walk_u8u8(&step->walk, x, b->row_codes);
+    else
+        b->kernels->walk_nodes_u8u8(&step->walk, x, 0, 1, b->row_codes, 0);
 }
 
 static void run_lookup_in_rows(nimbus_block *b, const nimbus_program_step *step)

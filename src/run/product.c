@@ -237,19 +237,11 @@ static void encode_columns(const nimbus_product *product, const int8_t *x, size_
 static void encode_row(const nimbus_product *product, const uint8_t *x, const workplace *w)
 {
     const nimbus_program_step *step = &product->step;
-    const size_t n_nodes = step->n_leaves - 1;
     if (step->walk.thresholds) {
         product->program.kernels->walk_u8u8(&step->walk, x, w->codes);
         return;
     }
-    for (size_t c = 0; c < step->n_codebooks; c++) {
-        const uint32_t *column = step->columns + c * n_nodes;
-        const int8_t *threshold = (const int8_t *)step->thresholds + c * n_nodes;
-        size_t i = 0;
-        while (i < n_nodes)
-            i = 2 * i + 1 + ((int8_t)x[column[i]] > threshold[i]);
-        w->codes[c] = (uint8_t)(i - n_nodes);
-    }
+    nimbus_walk_row(step, x, w->codes);
 }
 
 nimbus_status nimbus_product_encode(const nimbus_product *product, const int8_t *x, size_t x_stride,

@@ -195,6 +195,9 @@ void nimbus_block_init(nimbus_block *block, const nimbus_program *program, size_
 /* Runs one step on the block's data, in columns or in rows, and makes its outputs the data. */
 void nimbus_block_run_step(nimbus_block *block, const nimbus_program_step *step, bool in_columns);
 
+/* Codes of one row, codebook by codebook: what a set's own walks are quicker at. */
+void nimbus_walk_row(const nimbus_program_step *step, const uint8_t *x, uint8_t *codes);
+
 /* ---- tune.c ------------------------------------------------------------------------------- */
 
 /* Measures the steps of a prepared program on this machine and decides what runs in columns.

@@ -32,6 +32,9 @@ typedef struct tuning {
     int32_t *scores;
 } tuning;
 
+/* The input of a product on its own (product.c), which is i8, counts as raw here: in columns, as
+ * its callers have it, nothing is transposed. Reading a row up to a multiple of NIMBUS_PAD stays
+ * within the rows made up, since they are at least NIMBUS_PAD. */
 static void run_once(const tuning *t, size_t i, size_t n_rows, bool columns)
 {
     const nimbus_program *program = t->program;
@@ -89,27 +92,30 @@ static void tune_step(const tuning *t, size_t i, step_times *times)
     }
 }
 
-/* Seconds for n rows in columns, by the times of all steps together. */
-static double columns_seconds(const step_times *all, size_t granule, size_t n)
+/* Seconds for so many granules in columns, by the times of all steps together: what exceeds the
+ * most that were timed costs as much as alone. */
+static double columns_seconds(const step_times *all, size_t units)
 {
-    size_t units = (n + granule - 1) / granule;
-    if (units <= UNITS)
-        return all->seconds[units];
-    return all->seconds[UNITS] * (double)units / UNITS;
+    const size_t rest = units % UNITS;
+    return all->seconds[UNITS] * (double)(units / UNITS) + (rest ? all->seconds[rest] : 0);
 }
 
-/* For every number of rows: all in columns, the last granule filled up; or all but the rest that
- * does not fill one; or none. */
+/* For every number of rows the number of granules in columns, the last one filled up, that makes
+ * the time least when the other rows run one by one. */
 static void choose_rows(nimbus_program *program, const step_times *all)
 {
     const size_t granule = program->kernels->shape.granule;
     for (size_t n = 1; n <= NIMBUS_BLOCK_ROWS; n++) {
-        size_t whole = n / granule * granule;
-        double none = all->seconds[0] * (double)n, every = columns_seconds(all, granule, n);
-        double most = all->seconds[0] * (double)(n - whole) + columns_seconds(all, granule, whole);
-        program->n_in_columns[n] = (uint16_t)(none <= every && none <= most ? 0
-                                              : most < every                ? whole
-                                                                            : n);
+        double best = all->seconds[0] * (double)n;
+        for (size_t units = 1; units * granule < n + granule; units++) {
+            size_t in_columns = units * granule < n ? units * granule : n;
+            double seconds =
+                columns_seconds(all, units) + all->seconds[0] * (double)(n - in_columns);
+            if (seconds < best) {
+                best = seconds;
+                program->n_in_columns[n] = (uint16_t)in_columns;
+            }
+        }
     }
 }
 

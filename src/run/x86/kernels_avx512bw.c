@@ -9,26 +9,7 @@
 #define KERNEL(op)   NIMBUS_KERNEL_NAME(op, avx512bw)
 #define NARROWER(op) NIMBUS_KERNEL_NAME(op, avx2)
 
-#include "run/vector/transpose_template.h"
-
-#include "run/vector/encode_template.h"
-
-#include "run/vector/walk_template.h"
-
-#include "run/vector/pack_template.h"
-
-#define LOOKUP(name) lookup_##name
-#define TABLE        vec
-#define TABLE_BYTES  16
-#define LOAD_TABLE   v_load_table
-#define SHUFFLE      v_shuffle8
-#include "run/vector/lookup_template.h"
-
-#include "run/vector/add_template.h"
-
-#include "run/vector/dot_template.h"
-
-#include "run/vector/finish_template.h"
+#include "run/vector/all_templates.h"
 #else
 typedef int no_avx512bw_on_this_cpu; /* a source file must declare something */
 #endif

@@ -28,6 +28,7 @@
 #define GROUP 4
 #define PART_BLOCKS
 #define WIDE
+#define PACKED_LOOKUP
 #define WINDOWS
 #else
 #define GROUP 2
@@ -37,6 +38,9 @@ typedef __m512 vec_f32;
 typedef __mmask64 mask8;
 typedef __mmask16 mask32;
 typedef uint64_t decision_bits;
+#ifdef WIDE
+typedef vec wide_table;
+#endif
 
 HELPER vec v_load(const void *p)
 {
