@@ -12,42 +12,12 @@
 
 #include <cmocka.h>
 
-#include "guarded.h"
-#include "program_maker.h"
 #include "run/kernels.h"
-
-/* One check under way: the kernels on trial, plain C, and memory given back at the end. */
-typedef struct trial {
-    const nimbus_kernels *k, *c;
-    made_random random;
-    guarded arrays[16];
-    size_t n_arrays;
-} trial;
-
-static size_t below(trial *t, size_t n)
-{
-    return made_below(&t->random, (uint32_t)n);
-}
+#include "trial.h"
 
 static size_t padded(size_t n, size_t multiple)
 {
     return (n + multiple - 1) / multiple * multiple;
-}
-
-static void *array(trial *t, size_t bytes)
-{
-    guarded *g = &t->arrays[t->n_arrays++];
-    assert_true(t->n_arrays <= sizeof t->arrays / sizeof *t->arrays);
-    *g = guarded_alloc(bytes);
-    return g->at;
-}
-
-static void *random_bytes(trial *t, size_t n)
-{
-    uint8_t *bytes = array(t, n);
-    for (size_t i = 0; i < n; i++)
-        bytes[i] = (uint8_t)below(t, 256);
-    return bytes;
 }
 
 /* Below n each. */
@@ -615,8 +585,7 @@ static void check(void (*body)(trial *), const nimbus_kernels *kernels)
     for (uint64_t seed = 0; seed < 150; seed++) {
         trial t = {.k = kernels, .c = &nimbus_kernel_table[0], .random = {seed, 0}};
         body(&t);
-        for (size_t i = 0; i < t.n_arrays; i++)
-            guarded_free(&t.arrays[i]);
+        trial_end(&t);
     }
 }
 

@@ -12,38 +12,8 @@
 
 #include <cmocka.h>
 
-#include "guarded.h"
 #include "nimbus.h"
-#include "program_maker.h"
-
-enum { MOST_ARRAYS = 16 };
-
-typedef struct trial {
-    made_random random;
-    guarded arrays[MOST_ARRAYS];
-    size_t n_arrays;
-} trial;
-
-static size_t below(trial *t, size_t n)
-{
-    return made_below(&t->random, (uint32_t)n);
-}
-
-static void *array(trial *t, size_t bytes)
-{
-    assert_true(t->n_arrays < MOST_ARRAYS);
-    guarded *g = &t->arrays[t->n_arrays++];
-    *g = guarded_alloc(bytes);
-    return g->at;
-}
-
-static void *random_bytes(trial *t, size_t n)
-{
-    uint8_t *bytes = array(t, n);
-    for (size_t i = 0; i < n; i++)
-        bytes[i] = (uint8_t)below(t, 256);
-    return bytes;
-}
+#include "trial.h"
 
 static nimbus_product_arrays random_arrays(trial *t)
 {
@@ -148,8 +118,7 @@ static void test_products(void **state)
     for (uint64_t seed = 0; seed < 120; seed++) {
         trial t = {.random = {seed, 0}};
         check_product(&t);
-        for (size_t i = 0; i < t.n_arrays; i++)
-            guarded_free(&t.arrays[i]);
+        trial_end(&t);
     }
 }
 

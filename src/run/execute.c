@@ -24,7 +24,7 @@ nimbus_scratch nimbus_scratch_measure(const nimbus_program *program)
         const bool exact = step->info.kind == NIMBUS_STEP_EXACT;
         const bool columns = nimbus_step_has_columns(step, program->kernels);
         size_t D = nimbus_padded(step->n_inputs), M = nimbus_padded(step->n_outputs);
-        size_t C = nimbus_padded(step->n_codebooks), group_bytes = shape->group == 2 ? 2 : 1;
+        size_t C = nimbus_padded(step->n_codebooks), group_bytes = nimbus_group_bytes(shape);
         size_t width = M;
         if (step->input == NIMBUS_IN_I8 || exact)
             width = larger(width, D);
@@ -33,7 +33,7 @@ nimbus_scratch nimbus_scratch_measure(const nimbus_program *program)
         s.activations = larger(s.activations, width);
         if (columns && !exact)
             s.codes = larger(s.codes, C);
-        if (columns && (exact || (shape->packed && step->n_leaves <= 16)))
+        if (columns && (exact || nimbus_step_is_packed(step, program->kernels)))
             s.packed = larger(s.packed, exact ? D * group_bytes : C);
         if (columns)
             s.sums = NIMBUS_MAX_TILE * sizeof(int32_t);
@@ -62,17 +62,12 @@ static size_t room(const nimbus_program *program, size_t n_rows)
     return rows < program->least_in_columns ? rows : nimbus_padded(rows);
 }
 
-size_t nimbus_scratch_bytes(const nimbus_program *program, size_t n_rows)
+size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows)
 {
     const nimbus_scratch *s = &program->scratch;
     return nimbus_padded((2 * s->activations + s->codes + s->packed + s->sums) *
                          room(program, n_rows)) +
            s->row_codes + s->row_packed + s->row_sums + NIMBUS_PAD;
-}
-
-size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows)
-{
-    return nimbus_scratch_bytes(program, n_rows);
 }
 
 void nimbus_block_init(nimbus_block *b, const nimbus_program *program, size_t n_rows, void *scratch)
@@ -223,7 +218,7 @@ static void run_tile(nimbus_block *b, const nimbus_program_step *step, size_t m,
     const nimbus_kernels *k = b->kernels;
     const size_t left = step->n_outputs - m, size = k->shape.tile;
     const size_t n_outputs = left < size ? left : size;
-    const bool wide = step->n_leaves > 16, packed = k->shape.packed && !wide;
+    const bool wide = step->n_leaves > 16, packed = nimbus_step_is_packed(step, k);
     if (step->info.kind == NIMBUS_STEP_EXACT) {
         k->dot_columns_i32(&step->weights, m, b->packed, stride, n, b->sums);
     } else {
@@ -261,7 +256,7 @@ static void prepare_block(nimbus_block *b, const nimbus_program_step *step, size
     if (exact)
         k->pack_u8u8(b->data, stride, n, step->n_inputs, k->shape.flip * 0x01010101u, b->packed,
                      stride);
-    else if (k->shape.packed && step->n_leaves <= 16)
+    else if (nimbus_step_is_packed(step, k))
         k->pack_u8u8(b->codes, stride, n, step->n_codebooks, NIMBUS_CODES_OF_QUADS, b->packed,
                      stride);
 }
@@ -315,7 +310,8 @@ static void to_rows(nimbus_block *b, const nimbus_program_step *step)
         codes[c] = (uint8_t)(i - n_nodes);                                                         \
     }
 
-void nimbus_walk_row(const nimbus_program_step *step, const uint8_t *x, uint8_t *codes)
+/* Codebook by codebook: what a set's own walks are quicker at. */
+static void walk_row(const nimbus_program_step *step, const uint8_t *x, uint8_t *codes)
 {
     if (step->input == NIMBUS_IN_F32) {
         const float *row = (const float *)(const void *)x;
@@ -326,14 +322,15 @@ void nimbus_walk_row(const nimbus_program_step *step, const uint8_t *x, uint8_t 
     }
 }
 
-static void encode_row(const nimbus_block *b, const nimbus_program_step *step, const uint8_t *x)
+void nimbus_encode_row(const nimbus_kernels *kernels, const nimbus_program_step *step,
+                       const uint8_t *x, uint8_t *codes)
 {
     if (!step->walk.thresholds)
-        nimbus_walk_row(step, x, b->row_codes);
+        walk_row(step, x, codes);
     else if (step->info.shared_columns)
-        b->kernels->walk_u8u8(&step->walk, x, b->row_codes);
+        kernels->walk_u8u8(&step->walk, x, codes);
     else
-        b->kernels->walk_nodes_u8u8(&step->walk, x, 0, 1, b->row_codes, 0);
+        kernels->walk_nodes_u8u8(&step->walk, x, 0, 1, codes, 0);
 }
 
 static void run_lookup_in_rows(nimbus_block *b, const nimbus_program_step *step)
@@ -341,7 +338,7 @@ static void run_lookup_in_rows(nimbus_block *b, const nimbus_program_step *step)
     const size_t M = step->n_outputs, stride = nimbus_padded(M);
     uint8_t *out = spare_activations(b);
     for (size_t r = 0; r < b->n_rows; r++) {
-        encode_row(b, step, b->data + r * b->stride);
+        nimbus_encode_row(b->kernels, step, b->data + r * b->stride, b->row_codes);
         if (step->narrow)
             b->kernels->add_u8i16(&step->table, b->row_codes, step->row_bias, b->row_sums);
         else
@@ -371,7 +368,7 @@ static void run_exact_in_rows(nimbus_block *b, const nimbus_program_step *step)
 {
     const nimbus_shape *shape = &b->kernels->shape;
     const size_t M = step->n_outputs, stride = nimbus_padded(M), D = nimbus_padded(step->n_inputs);
-    const size_t packed_stride = D * (shape->group == 2 ? 2 : 1);
+    const size_t packed_stride = D * nimbus_group_bytes(shape);
     int8_t *out = (int8_t *)spare_activations(b);
     int32_t *sums = b->row_sums;
     for (size_t r = 0; r < b->n_rows; r += NIMBUS_EXACT_ROWS) {

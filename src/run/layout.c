@@ -126,7 +126,7 @@ static void packed_tile(const nimbus_program_step *step, size_t m0, size_t n, si
 bool nimbus_step_lay_out_tiles(nimbus_program_step *step, const nimbus_kernels *kernels)
 {
     const size_t size = kernels->shape.tile, C = step->n_codebooks, M = step->n_outputs;
-    const bool packed = kernels->shape.packed && step->n_leaves <= 16;
+    const bool packed = nimbus_step_is_packed(step, kernels);
     const size_t n_tiles = (M + size - 1) / size;
     const size_t tile_bytes =
         packed ? (C + 3) / 4 * size * 64 : C * size * (step->n_leaves > 16 ? 64 : 16);
@@ -143,8 +143,7 @@ bool nimbus_step_lay_out_tiles(nimbus_program_step *step, const nimbus_kernels *
     for (size_t i = 0; ok && i < n_tiles; i++) {
         nimbus_tile *tile = &step->tiles[i];
         size_t m = i * size, n = M - m < size ? M - m : size;
-        uint8_t *tables =
-            step->tile_tables + (-(uintptr_t)step->tile_tables & (NIMBUS_PAD - 1)) + i * tile_bytes;
+        uint8_t *tables = step->tile_tables + i * tile_bytes;
         tile->tables = tables;
         if (packed)
             packed_tile(step, m, n, size, tile, tables);
@@ -164,7 +163,7 @@ bool nimbus_step_lay_out_weights(nimbus_program_step *step, const int8_t *weight
     const size_t D = step->n_inputs, M = step->n_outputs;
     const size_t group = kernels->shape.group, block = kernels->shape.block;
     const size_t n_groups = (D + group - 1) / group, n_blocks = (M + block - 1) / block;
-    const size_t bytes = group == 2 ? 2 : 1; /* of a weight */
+    const size_t bytes = nimbus_group_bytes(&kernels->shape);
     step->packed_weights = nimbus_alloc_product(n_blocks * block, n_groups, group * bytes, 0);
     step->packed_bias = nimbus_alloc(nimbus_padded(M), sizeof *step->packed_bias);
     if (!step->packed_weights || !step->packed_bias)

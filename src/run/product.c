@@ -234,16 +234,6 @@ static void encode_columns(const nimbus_product *product, const int8_t *x, size_
     }
 }
 
-static void encode_row(const nimbus_product *product, const uint8_t *x, const workplace *w)
-{
-    const nimbus_program_step *step = &product->step;
-    if (step->walk.thresholds) {
-        product->program.kernels->walk_u8u8(&step->walk, x, w->codes);
-        return;
-    }
-    nimbus_walk_row(step, x, w->codes);
-}
-
 nimbus_status nimbus_product_encode(const nimbus_product *product, const int8_t *x, size_t x_stride,
                                     size_t n_rows, uint8_t *codes, size_t codes_stride,
                                     void *scratch)
@@ -261,7 +251,8 @@ nimbus_status nimbus_product_encode(const nimbus_product *product, const int8_t 
     for (size_t r = 0; r < n_rows; r++) {
         if (!as_it_is)
             copy_row((const uint8_t *)x + r, x_stride, D, w.x);
-        encode_row(product, as_it_is ? (const uint8_t *)x : w.x, &w);
+        nimbus_encode_row(product->program.kernels, &product->step,
+                          as_it_is ? (const uint8_t *)x : w.x, w.codes);
         if (codes_stride == 1)
             memcpy(codes, w.codes, C);
         else
@@ -320,7 +311,7 @@ static void lookup_block(const nimbus_product *product, const uint8_t *codes, si
 {
     const nimbus_program_step *step = &product->step;
     const nimbus_kernels *k = product->program.kernels;
-    if (k->shape.packed && step->n_leaves <= 16) {
+    if (nimbus_step_is_packed(step, k)) {
         k->pack_u8u8(codes, stride, n, step->n_codebooks, NIMBUS_CODES_OF_QUADS, w->packed, n);
         codes = w->packed;
         stride = n;

@@ -138,6 +138,19 @@ static inline uint32_t nimbus_u32_at(const uint8_t *bytes, size_t i)
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
+/* Whether a lookup step reads packed codes in columns. */
+static inline bool nimbus_step_is_packed(const nimbus_program_step *step,
+                                         const nimbus_kernels *kernels)
+{
+    return kernels->shape.packed && step->n_leaves <= 16;
+}
+
+/* Bytes that an i8 takes in the groups of exact products. */
+static inline size_t nimbus_group_bytes(const nimbus_shape *shape)
+{
+    return shape->group == 2 ? sizeof(int16_t) : sizeof(int8_t);
+}
+
 /* Entry m of table row c * K + k, whichever width it is stored in. */
 int nimbus_table_entry(const nimbus_program_step *step, const uint8_t *tables, size_t row,
                        size_t m);
@@ -187,16 +200,16 @@ nimbus_scratch nimbus_scratch_measure(const nimbus_program *program);
 
 size_t nimbus_block_rows(const nimbus_program *program);
 
-/* Bytes of scratch for blocks of up to n_rows rows, and how they are divided. */
-size_t nimbus_scratch_bytes(const nimbus_program *program, size_t n_rows);
+/* Divides scratch of nimbus_scratch_size bytes for blocks of up to n_rows rows. */
 void nimbus_block_init(nimbus_block *block, const nimbus_program *program, size_t n_rows,
                        void *scratch);
 
 /* Runs one step on the block's data, in columns or in rows, and makes its outputs the data. */
 void nimbus_block_run_step(nimbus_block *block, const nimbus_program_step *step, bool in_columns);
 
-/* Codes of one row, codebook by codebook: what a set's own walks are quicker at. */
-void nimbus_walk_row(const nimbus_program_step *step, const uint8_t *x, uint8_t *codes);
+/* Codes of one row, raw or i8, readable up to a multiple of NIMBUS_PAD unless raw: C' bytes. */
+void nimbus_encode_row(const nimbus_kernels *kernels, const nimbus_program_step *step,
+                       const uint8_t *x, uint8_t *codes);
 
 /* ---- tune.c ------------------------------------------------------------------------------- */
 

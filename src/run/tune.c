@@ -145,11 +145,11 @@ static nimbus_status tune(nimbus_program *program, nimbus_error *error)
 #endif
     tuning t = {.program = program,
                 .row_bytes = info->n_inputs * (info->input_dtype == NIMBUS_F32 ? 4 : 1)};
-    if (t.row_bytes > MOST_ROW_BYTES || nimbus_scratch_bytes(program, most) > MOST_SCRATCH_BYTES) {
+    if (t.row_bytes > MOST_ROW_BYTES || nimbus_scratch_size(program, most) > MOST_SCRATCH_BYTES) {
         columns_from(program, granule);
         return NIMBUS_OK;
     }
-    t.scratch = nimbus_alloc(nimbus_scratch_bytes(program, most), 1);
+    t.scratch = nimbus_alloc(nimbus_scratch_size(program, most), 1);
     t.rows = nimbus_alloc_product(most, t.row_bytes, 1, 0);
     t.scores = nimbus_alloc_product(most, info->n_outputs, sizeof *t.scores, 0);
     if (!t.scratch || !t.rows || !t.scores) {
