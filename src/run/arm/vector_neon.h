@@ -101,9 +101,9 @@ HELPER vec v_load_table32(const void *p)
     return vreinterpretq_u8_u32(vdupq_n_u32(word));
 }
 
-HELPER vec v_load_parts(const uint8_t *p, size_t step)
+HELPER vec v_load_parts(const uint8_t *p, const size_t at[LANES / 16])
 {
-    (void)step;
+    (void)at;
     return vld1q_u8(p);
 }
 
