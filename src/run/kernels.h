@@ -45,22 +45,26 @@ typedef struct nimbus_trees {
     size_t n_codebooks, n_levels;
 } nimbus_trees;
 
-/* Bytes of a row to be collected: value i is x[columns[i]] ^ flip. Sets that permute whole
- * registers take NIMBUS_PAD values at a time from windows: twice NIMBUS_PAD bytes of the row each.
- * The first of them sets all values, the others those that are wanted of them. */
+/* Twice NIMBUS_PAD bytes of a row. */
 typedef struct nimbus_window {
-    uint64_t wanted;   /* bit i: this window has value i */
     uint32_t first[2]; /* bytes of the row where its halves begin */
-    uint8_t at[NIMBUS_PAD];
 } nimbus_window;
 
+/* Bytes of a row to be collected: value i is x[columns[i]] ^ flip. Sets that permute whole
+ * registers take groups of `vectors` times NIMBUS_PAD values from windows that a group shares. The
+ * values of vector v of group g begin at v * vector_step + g * group_step; each of them is in one
+ * window of its group, at the same place of it whichever that is: so values replace places window
+ * by window, and the rest is left for later ones. */
 typedef struct nimbus_gather {
     const uint32_t *columns; /* [n_values] */
     size_t n_values;         /* a multiple of NIMBUS_PAD */
     uint8_t flip;
+    size_t vectors, vector_step, group_step;
     const nimbus_window *windows;
-    const uint32_t *first_window; /* [n_values / NIMBUS_PAD + 1]; those of values i are from
-                                     first_window[i / NIMBUS_PAD] to before the next one's */
+    const uint32_t *first_window; /* [groups + 1]; those of group g are from first_window[g] to
+                                     before the next one's */
+    const uint64_t *wanted;       /* [windows][vectors] bit i: the window has value i */
+    const uint8_t *at;            /* [n_values] places in windows */
 } nimbus_gather;
 
 /* Trees of C' codebooks side by side, a multiple of NIMBUS_PAD, to be walked for single rows. With

@@ -349,6 +349,8 @@ void nimbus_step_free(nimbus_program_step *step)
                            step->gather_columns,
                            step->windows,
                            step->first_windows,
+                           step->wanted,
+                           step->window_places,
                            step->walk_thresholds,
                            step->parts,
                            step->stages,

@@ -55,6 +55,8 @@ typedef struct nimbus_program_step {
     nimbus_walk walk;
     uint32_t *gather_columns, *first_windows;
     nimbus_window *windows;
+    uint64_t *wanted;
+    uint8_t *window_places;
     int8_t *walk_thresholds;
 
     /* In columns: where a step can run so at all, from columns_from rows on. */

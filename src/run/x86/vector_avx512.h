@@ -24,6 +24,7 @@
 #define TILE         4
 #define ROWS_AT_ONCE 4
 #define DECISION_BITS
+#define TOP_DECISIONS
 #ifdef ISA_VBMI
 #define GROUP 4
 #define PART_BLOCKS
@@ -170,6 +171,29 @@ HELPER vec v_select8(mask8 mask, vec a, vec b)
     return _mm512_mask_blend_epi8(mask, b, a);
 }
 
+/* In the top bit of each byte whether a is greater: comparisons that leave a mask take longer. */
+HELPER vec v_greater_top8(vec a, vec b)
+{
+    return _mm512_subs_epi8(b, a);
+}
+
+/* In the top bits: those of a where that of `which` is set, else of b. */
+HELPER vec v_select_top8(vec which, vec a, vec b)
+{
+    return _mm512_ternarylogic_epi64(which, a, b, 0xca);
+}
+
+/* The top bits of four vectors as numbers below 16, the first one's worth 8. */
+HELPER vec v_join_tops8(const vec tops[4])
+{
+    vec high = _mm512_ternarylogic_epi64(_mm512_set1_epi8(8), _mm512_srli_epi16(tops[0], 4),
+                                         _mm512_srli_epi16(tops[1], 5), 0xca);
+    vec low = _mm512_ternarylogic_epi64(_mm512_set1_epi8(2), _mm512_srli_epi16(tops[2], 6),
+                                        _mm512_srli_epi16(tops[3], 7), 0xca);
+    return _mm512_ternarylogic_epi64(_mm512_set1_epi8(12), high,
+                                     _mm512_and_si512(low, _mm512_set1_epi8(3)), 0xea);
+}
+
 /* Bit i: whether byte i of a is greater. */
 HELPER decision_bits v_greater_bits8(vec a, vec b)
 {
@@ -210,11 +234,10 @@ HELPER vec v_shuffle64(vec table, vec index)
     return _mm512_permutexvar_epi8(index, table);
 }
 
-/* The values of a window, those that it does not have being whatever they are. */
-HELPER vec v_window(const nimbus_window *window, const uint8_t *x)
+/* Bytes of low and high where the mask is set, at the places that are there so far. */
+HELPER vec v_window(mask8 wanted, vec places, vec low, vec high)
 {
-    return _mm512_permutex2var_epi8(v_load(x + window->first[0]), v_load(window->at),
-                                    v_load(x + window->first[1]));
+    return _mm512_mask2_permutex2var_epi8(low, places, wanted, high);
 }
 #endif
 
