@@ -434,15 +434,17 @@ static nimbus_table random_table(trial *t, const uint8_t **codes)
     return (nimbus_table){entries, C, K, M, stride, paired};
 }
 
-static void check_add_u8i16(trial *t)
+static void check_add_u8i8(trial *t)
 {
     const uint8_t *codes;
     nimbus_table table = random_table(t, &codes);
-    size_t bytes = padded(table.n_outputs, NIMBUS_PAD) * sizeof(int16_t);
-    int16_t *bias = random_bytes(t, bytes), *sums = array(t, bytes), *expected = array(t, bytes);
-    t->k->add_u8i16(&table, codes, bias, sums);
-    t->c->add_u8i16(&table, codes, bias, expected);
-    assert_memory_equal(sums, expected, table.n_outputs * sizeof(int16_t));
+    const size_t size = padded(table.n_outputs, NIMBUS_PAD);
+    const unsigned shift = (unsigned)below(t, 25);
+    int16_t *even = random_bytes(t, size), *odd = random_bytes(t, size);
+    int8_t *out = array(t, size), *expected = array(t, size);
+    t->k->add_u8i8(&table, codes, even, odd, shift, out);
+    t->c->add_u8i8(&table, codes, even, odd, shift, expected);
+    assert_memory_equal(out, expected, table.n_outputs);
 }
 
 static void check_add_u8i32(trial *t)
@@ -543,17 +545,6 @@ static void check_dot_rows_i32(trial *t)
     t->k->dot_rows_i32(&p.weights, x, x_stride, n, sums, stride);
     for (size_t r = 0; r < n; r++)
         assert_memory_equal(sums + r * stride, p.sums + r * p.M, p.M * sizeof *sums);
-}
-
-static void check_shift_i16i8(trial *t)
-{
-    size_t n = NIMBUS_PAD * (1 + below(t, 3));
-    unsigned shift = (unsigned)below(t, 25);
-    int16_t *sums = random_bytes(t, n * sizeof *sums);
-    int8_t *out = array(t, n), *expected = array(t, n);
-    t->k->shift_i16i8(sums, n, shift, out);
-    t->c->shift_i16i8(sums, n, shift, expected);
-    assert_memory_equal(out, expected, n);
 }
 
 static void check_shift_i32i8(trial *t)

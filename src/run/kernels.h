@@ -134,12 +134,14 @@ typedef struct nimbus_weights {
  * lookup_u8i32       the sums themselves, any
  * scores_i32i32      scores[r * scores_stride + t] = sums[t][r] for the outputs of a tile and
  *                    exactly n_rows rows
- * add_u8i16          sums[m] = bias[m] + sum over c of entries[c][codes[c]][m], modulo 2^16
- * add_u8i32          the same, modulo 2^32
+ * add_u8i8           out[m] = sat8(sum >> shift), where sum = bias + sum over c of
+ *                    entries[c][codes[c]][m], modulo 2^16; the biases of even and odd outputs lie
+ *                    apart, as such sums do in registers
+ * add_u8i32          sums[m] = bias[m] + sum over c of entries[c][codes[c]][m], modulo 2^32
  * dot_columns_i32    sums[t][r] of `tile` outputs from m on = bias + weights times packed columns
  * dot_rows_i32       sums[r][m] of all outputs, rounded up to the block; x: rows of groups,
  *                    x_stride bytes apart, n_rows of them
- * shift_i16i8, shift_i32i8  out[i] = sat8(sums[i] >> shift)
+ * shift_i32i8        out[i] = sat8(sums[i] >> shift)
  * scale_i32i8        out[i] = sat8(round(f32(sums[i]) * scale[i * step] + offset[i * step]));
  *                    step 0: the same scale for all, 1: one each
  * quantise_f32i8     out[i] = sat8(round(x[i] * scale[i] + offset[i])), NaN as 0; reads exactly n
@@ -171,8 +173,9 @@ typedef struct nimbus_weights {
     K(isa, scores_i32i32,                                                                          \
       (const int32_t *sums, size_t sums_stride, size_t n_rows, int32_t *scores,                    \
        size_t scores_stride))                                                                      \
-    K(isa, add_u8i16,                                                                              \
-      (const nimbus_table *table, const uint8_t *codes, const int16_t *bias, int16_t *sums))       \
+    K(isa, add_u8i8,                                                                               \
+      (const nimbus_table *table, const uint8_t *codes, const int16_t *even, const int16_t *odd,   \
+       unsigned shift, int8_t *out))                                                               \
     K(isa, add_u8i32,                                                                              \
       (const nimbus_table *table, const uint8_t *codes, const int32_t *bias, int32_t *sums))       \
     K(isa, dot_columns_i32,                                                                        \
@@ -181,7 +184,6 @@ typedef struct nimbus_weights {
     K(isa, dot_rows_i32,                                                                           \
       (const nimbus_weights *weights, const uint8_t *x, size_t x_stride, size_t n_rows,            \
        int32_t *sums, size_t sums_stride))                                                         \
-    K(isa, shift_i16i8, (const int16_t *sums, size_t n, unsigned shift, int8_t *out))              \
     K(isa, shift_i32i8, (const int32_t *sums, size_t n, unsigned shift, int8_t *out))              \
     K(isa, scale_i32i8,                                                                            \
       (const int32_t *sums, size_t n, const float *scale, const float *offset, size_t step,        \

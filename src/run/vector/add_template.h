@@ -6,7 +6,8 @@
 
 #define ADD_VECTORS 4 /* columns / LANES that are added together */
 
-/* Sums of n codebooks for B vectors of columns as 16-bit numbers in order. */
+/* Adds n codebooks for B vectors of columns to sums of 16 bits: out[2b] has the even columns of
+ * vector b, out[2b + 1] the odd ones. */
 HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, size_t n, size_t m,
                      const size_t B, vec out[2 * ADD_VECTORS])
 {
@@ -14,8 +15,10 @@ HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, 
     const uint8_t *entries = table->entries + c * K * stride + m;
     vec all[ADD_VECTORS], high[ADD_VECTORS];
     UNROLL
-    for (size_t b = 0; b < B; b++)
-        all[b] = high[b] = v_zero();
+    for (size_t b = 0; b < B; b++) {
+        high[b] = out[2 * b + 1];
+        all[b] = v_add16(out[2 * b], v_to_high_byte16(high[b]));
+    }
     size_t i = 0;
     for (; table->paired && i + 2 <= n; i += 2, entries += 2 * K * stride) {
         const uint8_t *first = entries + codes[c + i] * stride;
@@ -37,8 +40,10 @@ HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, 
         }
     }
     UNROLL
-    for (size_t b = 0; b < B; b++)
-        v_zip16(v_sub16(all[b], v_to_high_byte16(high[b])), high[b], out + 2 * b);
+    for (size_t b = 0; b < B; b++) {
+        out[2 * b] = v_sub16(all[b], v_to_high_byte16(high[b]));
+        out[2 * b + 1] = high[b];
+    }
 }
 
 /* The same for at most LANES / 2 columns. */
@@ -59,41 +64,48 @@ HELPER vec add_short_rows(const nimbus_table *table, const uint8_t *codes, size_
     return v_add16(v_add16(sums[0], sums[1]), v_add16(sums[2], sums[3]));
 }
 
-HELPER void add_i16(const nimbus_table *table, const uint8_t *codes, size_t m, const size_t B,
-                    const int16_t *bias, int16_t *sums)
+HELPER void add_i8(const nimbus_table *table, const uint8_t *codes, size_t m, const size_t B,
+                   const int16_t *even, const int16_t *odd, unsigned shift, int8_t *out)
 {
-    vec rows[2 * ADD_VECTORS];
-    add_rows(table, codes, 0, table->n_codebooks, m, B, rows);
+    vec sums[2 * ADD_VECTORS];
     UNROLL
-    for (size_t i = 0; i < 2 * B; i++) {
-        size_t at = m + i * (LANES / 2);
-        v_store(sums + at, v_add16(rows[i], v_load(bias + at)));
+    for (size_t b = 0; b < B; b++) {
+        const size_t at = m / 2 + b * (LANES / 2);
+        sums[2 * b] = v_load(even + at);
+        sums[2 * b + 1] = v_load(odd + at);
     }
+    add_rows(table, codes, 0, table->n_codebooks, m, B, sums);
+    UNROLL
+    for (size_t b = 0; b < B; b++)
+        v_store(out + m + b * LANES, v_pack16_zipped(v_shift_right16(sums[2 * b], shift),
+                                                     v_shift_right16(sums[2 * b + 1], shift)));
 }
 
-TARGET void KERNEL(add_u8i16)(const nimbus_table *table, const uint8_t *codes, const int16_t *bias,
-                              int16_t *sums)
+TARGET void KERNEL(add_u8i8)(const nimbus_table *table, const uint8_t *codes, const int16_t *even,
+                             const int16_t *odd, unsigned shift, int8_t *out)
 {
     size_t m = 0, M = table->n_outputs;
     if (M <= LANES / 2) {
-        vec row = add_short_rows(table, codes, 0, table->n_codebooks);
-        v_store(sums, v_add16(row, v_load(bias)));
+        vec bias[2];
+        v_zip16(v_load(even), v_load(odd), bias);
+        vec row = v_add16(bias[0], add_short_rows(table, codes, 0, table->n_codebooks));
+        v_store(out, v_pack16(v_shift_right16(row, shift), v_zero()));
         return;
     }
     for (; m + ADD_VECTORS * LANES <= M; m += ADD_VECTORS * LANES)
-        add_i16(table, codes, m, ADD_VECTORS, bias, sums);
+        add_i8(table, codes, m, ADD_VECTORS, even, odd, shift, out);
     switch ((M - m + LANES - 1) / LANES) {
     case 1:
-        add_i16(table, codes, m, 1, bias, sums);
+        add_i8(table, codes, m, 1, even, odd, shift, out);
         break;
     case 2:
-        add_i16(table, codes, m, 2, bias, sums);
+        add_i8(table, codes, m, 2, even, odd, shift, out);
         break;
     case 3:
-        add_i16(table, codes, m, 3, bias, sums);
+        add_i8(table, codes, m, 3, even, odd, shift, out);
         break;
     case 4:
-        add_i16(table, codes, m, 4, bias, sums);
+        add_i8(table, codes, m, 4, even, odd, shift, out);
         break;
     }
 }
@@ -105,11 +117,17 @@ HELPER void add_i32(const nimbus_table *table, const uint8_t *codes, size_t m, c
         v_store(sums + m + i, v_load(bias + m + i));
     for (size_t c = 0; c < table->n_codebooks; c += FLUSH_GROUPS) {
         size_t left = table->n_codebooks - c;
-        vec rows[2 * ADD_VECTORS];
-        add_rows(table, codes, c, left < FLUSH_GROUPS ? left : FLUSH_GROUPS, m, B, rows);
+        vec rows[2 * ADD_VECTORS], ordered[2];
         UNROLL
         for (size_t i = 0; i < 2 * B; i++)
-            add_u16_to_i32(sums + m + i * (LANES / 2), rows[i]);
+            rows[i] = v_zero();
+        add_rows(table, codes, c, left < FLUSH_GROUPS ? left : FLUSH_GROUPS, m, B, rows);
+        UNROLL
+        for (size_t b = 0; b < B; b++) {
+            v_zip16(rows[2 * b], rows[2 * b + 1], ordered);
+            add_u16_to_i32(sums + m + b * LANES, ordered[0]);
+            add_u16_to_i32(sums + m + b * LANES + LANES / 2, ordered[1]);
+        }
     }
 }
 
