@@ -31,6 +31,7 @@
 #define WIDE
 #define PACKED_LOOKUP
 #define WINDOWS
+#define ROW_QUADS
 #else
 #define GROUP 2
 #endif
@@ -404,6 +405,41 @@ HELPER vec v_dot8(vec sums, vec a, vec b)
 HELPER vec v_dot(vec sums, vec a, vec b)
 {
     return v_dot8(sums, a, b);
+}
+
+/* Where the table rows of 16 codebooks begin whose tables are `book` bytes apart. */
+HELPER vec v_row_offsets(const uint8_t *codes, uint32_t book, uint32_t stride)
+{
+    const vec count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    vec code = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)codes));
+    return _mm512_add_epi32(_mm512_mullo_epi32(code, _mm512_set1_epi32((int32_t)stride)),
+                            _mm512_mullo_epi32(count, _mm512_set1_epi32((int32_t)book)));
+}
+
+/* Four rows of 16 B bytes, the four of each column side by side; out[b] has columns 16b on. */
+HELPER void v_load_quad(const uint8_t *const rows[4], const size_t B, vec out[2])
+{
+    const vec column =
+        _mm512_cvtepu8_epi32(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const vec starts = _mm512_set1_epi32(B == 1 ? 0x30201000 : 0x60402000);
+    const vec places = _mm512_add_epi8(
+        _mm512_shuffle_epi8(column, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8,
+                                                                         8, 8, 8, 12, 12, 12, 12))),
+        starts);
+    if (B == 1) {
+        __m512i all = _mm512_castsi128_si512(_mm_loadu_si128((const void *)rows[0]));
+        all = _mm512_mask_broadcast_i32x4(all, 0x00f0, _mm_loadu_si128((const void *)rows[1]));
+        all = _mm512_mask_broadcast_i32x4(all, 0x0f00, _mm_loadu_si128((const void *)rows[2]));
+        all = _mm512_mask_broadcast_i32x4(all, 0xf000, _mm_loadu_si128((const void *)rows[3]));
+        out[0] = _mm512_permutexvar_epi8(places, all);
+    } else {
+        vec low = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)rows[0]));
+        vec high = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)rows[2]));
+        low = _mm512_mask_broadcast_i64x4(low, 0xf0, _mm256_loadu_si256((const void *)rows[1]));
+        high = _mm512_mask_broadcast_i64x4(high, 0xf0, _mm256_loadu_si256((const void *)rows[3]));
+        out[0] = _mm512_permutex2var_epi8(low, places, high);
+        out[1] = _mm512_permutex2var_epi8(low, _mm512_add_epi8(places, _mm512_set1_epi8(16)), high);
+    }
 }
 
 /* The lower bytes of a with signed saturation. */
