@@ -156,40 +156,64 @@ static void check_encode_nodes_f32u8(trial *t)
     assert_memory_equal(codes, expected, C * n);
 }
 
-/* Trees of n_values values a row of `width` bytes, with windows of their own choice. */
-static nimbus_walk random_walk(trial *t, size_t C, size_t H, size_t n_values, size_t n_thresholds,
-                               size_t width)
+/* Windows of their own choice for a group whose values begin at `from`; returns how many. */
+static uint32_t cut_windows(trial *t, const nimbus_gather *g, size_t from, size_t width,
+                            nimbus_window *windows, uint64_t *wanted, uint8_t *at)
 {
-    const size_t n = n_values / NIMBUS_PAD;
-    uint32_t *columns = random_u32s(t, n_values, width), *first = array(t, (n + 1) * 4);
-    nimbus_window *windows = array(t, n_values * sizeof *windows);
-    uint32_t n_windows = 0;
-    memset(windows, 0, n_values * sizeof *windows);
-    first[0] = 0;
-    for (size_t i = 0; i < n; i++) {
-        for (uint64_t left = ~(uint64_t)0; left;) {
-            nimbus_window *window = &windows[n_windows++];
-            for (size_t half = 0; half < 2; half++) {
-                size_t some = left ? (size_t)__builtin_ctzll(left) : 0, most = width - NIMBUS_PAD;
-                uint32_t column = columns[i * NIMBUS_PAD + some];
-                uint32_t back = (uint32_t)below(t, (column < 63 ? column : 63) + 1);
-                uint32_t from = column - back < most ? column - back : (uint32_t)most;
-                window->first[half] = from;
-                for (size_t j = 0; j < NIMBUS_PAD; j++) {
-                    uint32_t at = columns[i * NIMBUS_PAD + j] - from;
-                    if (left >> j & 1 && at < NIMBUS_PAD) {
-                        window->wanted |= (uint64_t)1 << j;
-                        window->at[j] = (uint8_t)(at + half * NIMBUS_PAD);
-                    }
+    const uint32_t most = (uint32_t)(width - NIMBUS_PAD);
+    uint64_t left[8];
+    uint32_t n = 0;
+    memset(left, 0xff, sizeof left);
+    for (size_t v = 0; v < g->vectors; n++) {
+        for (uint32_t half = 0; half < 2; half++) {
+            size_t some = v < g->vectors ? v : 0;
+            size_t value = some * g->vector_step + (left[some] ? __builtin_ctzll(left[some]) : 0);
+            uint32_t column = g->columns[from + value];
+            uint32_t back = (uint32_t)below(t, (column < 63 ? column : 63) + 1);
+            uint32_t first = column - back < most ? column - back : most;
+            windows[n].first[half] = first;
+            for (size_t i = 0; i < g->vectors * NIMBUS_PAD; i++) {
+                size_t j = i / NIMBUS_PAD, k = from + j * g->vector_step + i % NIMBUS_PAD;
+                if (left[j] >> i % NIMBUS_PAD & 1 && g->columns[k] - first < NIMBUS_PAD) {
+                    left[j] ^= (uint64_t)1 << i % NIMBUS_PAD;
+                    wanted[n * g->vectors + j] |= (uint64_t)1 << i % NIMBUS_PAD;
+                    at[k] = (uint8_t)(g->columns[k] - first + half * NIMBUS_PAD);
                 }
-                left &= ~window->wanted;
             }
+            while (v < g->vectors && left[v] == 0)
+                v++;
         }
-        first[i + 1] = n_windows;
     }
+    return n;
+}
+
+/* Trees of n_values values a row of `width` bytes. */
+static nimbus_walk random_walk(trial *t, size_t C, size_t H, bool nodes, size_t width)
+{
+    const size_t n_values = (nodes ? NIMBUS_NODES : H) * C, vectors = nodes ? 8 : H;
+    const size_t n = n_values / (vectors * NIMBUS_PAD);
+    uint32_t *first = array(t, (n + 1) * sizeof *first);
+    nimbus_window *windows = array(t, n_values * sizeof *windows);
+    uint64_t *wanted = array(t, n_values * vectors * sizeof *wanted);
+    uint8_t *at = array(t, n_values);
+    nimbus_gather g = {.columns = random_u32s(t, n_values, width),
+                       .n_values = n_values,
+                       .flip = below(t, 2) ? 0x80 : 0,
+                       .vectors = vectors,
+                       .vector_step = nodes ? NIMBUS_PAD : C,
+                       .group_step = nodes ? 8 * NIMBUS_PAD : NIMBUS_PAD,
+                       .windows = windows,
+                       .first_window = first,
+                       .wanted = wanted,
+                       .at = at};
+    memset(wanted, 0, n_values * vectors * sizeof *wanted);
+    first[0] = 0;
+    for (size_t i = 0; i < n; i++)
+        first[i + 1] = first[i] + cut_windows(t, &g, i * g.group_step, width, windows + first[i],
+                                              wanted + first[i] * vectors, at);
     return (nimbus_walk){
-        {columns, n_values, below(t, 2) ? 0x80 : 0, windows, first},
-        random_bytes(t, n_thresholds),
+        g,
+        random_bytes(t, (nodes ? NIMBUS_NODES : ((size_t)1 << H) - 1) * C),
         C,
         H,
     };
@@ -198,7 +222,7 @@ static nimbus_walk random_walk(trial *t, size_t C, size_t H, size_t n_values, si
 static void check_walk_u8u8(trial *t)
 {
     size_t H = 1 + below(t, 8), C = NIMBUS_PAD * (1 + below(t, 3)), width = 64 + below(t, 200);
-    nimbus_walk walk = random_walk(t, C, H, H * C, (((size_t)1 << H) - 1) * C, width);
+    nimbus_walk walk = random_walk(t, C, H, false, width);
     uint8_t *x = random_bytes(t, width), *codes = array(t, C), *expected = array(t, C);
     t->k->walk_u8u8(&walk, x, codes);
     t->c->walk_u8u8(&walk, x, expected);
@@ -209,7 +233,7 @@ static void check_walk_nodes_u8u8(trial *t)
 {
     size_t H = 1 + below(t, 4), C = NIMBUS_PAD * (1 + below(t, 3)), width = 64 + below(t, 200);
     size_t n_rows = 1 + below(t, 4), stride = width + below(t, 9), codes_stride = C + below(t, 9);
-    nimbus_walk walk = random_walk(t, C, H, NIMBUS_NODES * C, NIMBUS_NODES * C, width);
+    nimbus_walk walk = random_walk(t, C, H, true, width);
     uint8_t *x = random_bytes(t, (n_rows - 1) * stride + width);
     size_t size = (n_rows - 1) * codes_stride + C;
     uint8_t *codes = array(t, size), *expected = array(t, size);
@@ -410,15 +434,17 @@ static nimbus_table random_table(trial *t, const uint8_t **codes)
     return (nimbus_table){entries, C, K, M, stride, paired};
 }
 
-static void check_add_u8i16(trial *t)
+static void check_add_u8i8(trial *t)
 {
     const uint8_t *codes;
     nimbus_table table = random_table(t, &codes);
-    size_t bytes = padded(table.n_outputs, NIMBUS_PAD) * sizeof(int16_t);
-    int16_t *bias = random_bytes(t, bytes), *sums = array(t, bytes), *expected = array(t, bytes);
-    t->k->add_u8i16(&table, codes, bias, sums);
-    t->c->add_u8i16(&table, codes, bias, expected);
-    assert_memory_equal(sums, expected, table.n_outputs * sizeof(int16_t));
+    const size_t size = padded(table.n_outputs, NIMBUS_PAD);
+    const unsigned shift = (unsigned)below(t, 25);
+    int16_t *even = random_bytes(t, size), *odd = random_bytes(t, size);
+    int8_t *out = array(t, size), *expected = array(t, size);
+    t->k->add_u8i8(&table, codes, even, odd, shift, out);
+    t->c->add_u8i8(&table, codes, even, odd, shift, expected);
+    assert_memory_equal(out, expected, table.n_outputs);
 }
 
 static void check_add_u8i32(trial *t)
@@ -519,17 +545,6 @@ static void check_dot_rows_i32(trial *t)
     t->k->dot_rows_i32(&p.weights, x, x_stride, n, sums, stride);
     for (size_t r = 0; r < n; r++)
         assert_memory_equal(sums + r * stride, p.sums + r * p.M, p.M * sizeof *sums);
-}
-
-static void check_shift_i16i8(trial *t)
-{
-    size_t n = NIMBUS_PAD * (1 + below(t, 3));
-    unsigned shift = (unsigned)below(t, 25);
-    int16_t *sums = random_bytes(t, n * sizeof *sums);
-    int8_t *out = array(t, n), *expected = array(t, n);
-    t->k->shift_i16i8(sums, n, shift, out);
-    t->c->shift_i16i8(sums, n, shift, expected);
-    assert_memory_equal(out, expected, n);
 }
 
 static void check_shift_i32i8(trial *t)

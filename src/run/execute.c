@@ -100,16 +100,14 @@ static void advance(nimbus_block *b, nimbus_form form, size_t stride)
     b->stride = stride;
 }
 
-/* Turns n sums, i16 if the step is narrow, into i8 outputs. Output m comes first; all n are sums
+/* Turns n sums into i8 outputs. Output m comes first; all n are sums
  * of it if `one_output`, else they are outputs m, m + 1, ... */
-static void finish(const nimbus_block *b, const nimbus_program_step *step, const void *sums,
-                   bool narrow, size_t n, size_t m, bool one_output, int8_t *out)
+static void finish(const nimbus_block *b, const nimbus_program_step *step, const int32_t *sums,
+                   size_t n, size_t m, bool one_output, int8_t *out)
 {
     const nimbus_kernels *k = b->kernels;
     if (step->output == NIMBUS_OUT_SCALED)
         k->scale_i32i8(sums, n, step->scale + m, step->offset + m, !one_output, out);
-    else if (narrow)
-        k->shift_i16i8(sums, n, step->shift, out);
     else
         k->shift_i32i8(sums, n, step->shift, out);
     if (step->has_map)
@@ -237,8 +235,7 @@ static void run_tile(nimbus_block *b, const nimbus_program_step *step, size_t m,
     if (step->output == NIMBUS_OUT_I32)
         store_scores(b, step->n_outputs, m, stride);
     for (size_t t = 0; t < n_outputs && step->output != NIMBUS_OUT_I32; t++)
-        finish(b, step, (int32_t *)b->sums + t * stride, false, stride, m + t, true,
-               out + t * stride);
+        finish(b, step, (int32_t *)b->sums + t * stride, stride, m + t, true, out + t * stride);
 }
 
 /* Whatever the tiles of a step read: codes, packed where they are to be, or packed inputs. */
@@ -339,15 +336,19 @@ static void run_lookup_in_rows(nimbus_block *b, const nimbus_program_step *step)
     uint8_t *out = spare_activations(b);
     for (size_t r = 0; r < b->n_rows; r++) {
         nimbus_encode_row(b->kernels, step, b->data + r * b->stride, b->row_codes);
-        if (step->narrow)
-            b->kernels->add_u8i16(&step->table, b->row_codes, step->row_bias, b->row_sums);
-        else
-            b->kernels->add_u8i32(&step->table, b->row_codes, step->row_bias, b->row_sums);
+        int8_t *row = (int8_t *)out + r * stride;
+        if (step->narrow) {
+            b->kernels->add_u8i8(&step->table, b->row_codes, step->even_bias, step->odd_bias,
+                                 step->shift, row);
+            if (step->has_map)
+                b->kernels->map_i8i8(row, stride, step->map);
+            continue;
+        }
+        b->kernels->add_u8i32(&step->table, b->row_codes, step->row_bias, b->row_sums);
         if (step->output == NIMBUS_OUT_I32)
             memcpy(b->scores + r * M, b->row_sums, M * sizeof *b->scores);
         else
-            finish(b, step, b->row_sums, step->narrow, stride, 0, false,
-                   (int8_t *)out + r * stride);
+            finish(b, step, b->row_sums, stride, 0, false, row);
     }
     advance(b, NIMBUS_ROWS, stride);
 }
@@ -381,7 +382,7 @@ static void run_exact_in_rows(nimbus_block *b, const nimbus_program_step *step)
             if (step->output == NIMBUS_OUT_I32)
                 memcpy(b->scores + (r + i) * M, sums + i * stride, M * sizeof *sums);
             else
-                finish(b, step, sums + i * stride, false, stride, 0, false, out + (r + i) * stride);
+                finish(b, step, sums + i * stride, stride, 0, false, out + (r + i) * stride);
         }
     }
     advance(b, NIMBUS_ROWS, stride);

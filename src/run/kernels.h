@@ -45,22 +45,26 @@ typedef struct nimbus_trees {
     size_t n_codebooks, n_levels;
 } nimbus_trees;
 
-/* Bytes of a row to be collected: value i is x[columns[i]] ^ flip. Sets that permute whole
- * registers take NIMBUS_PAD values at a time from windows: twice NIMBUS_PAD bytes of the row each.
- * The first of them sets all values, the others those that are wanted of them. */
+/* Twice NIMBUS_PAD bytes of a row. */
 typedef struct nimbus_window {
-    uint64_t wanted;   /* bit i: this window has value i */
     uint32_t first[2]; /* bytes of the row where its halves begin */
-    uint8_t at[NIMBUS_PAD];
 } nimbus_window;
 
+/* Bytes of a row to be collected: value i is x[columns[i]] ^ flip. Sets that permute whole
+ * registers take groups of `vectors` times NIMBUS_PAD values from windows that a group shares. The
+ * values of vector v of group g begin at v * vector_step + g * group_step; each of them is in one
+ * window of its group, at the same place of it whichever that is: so values replace places window
+ * by window, and the rest is left for later ones. */
 typedef struct nimbus_gather {
     const uint32_t *columns; /* [n_values] */
     size_t n_values;         /* a multiple of NIMBUS_PAD */
     uint8_t flip;
+    size_t vectors, vector_step, group_step;
     const nimbus_window *windows;
-    const uint32_t *first_window; /* [n_values / NIMBUS_PAD + 1]; those of values i are from
-                                     first_window[i / NIMBUS_PAD] to before the next one's */
+    const uint32_t *first_window; /* [groups + 1]; those of group g are from first_window[g] to
+                                     before the next one's */
+    const uint64_t *wanted;       /* [windows][vectors] bit i: the window has value i */
+    const uint8_t *at;            /* [n_values] places in windows */
 } nimbus_gather;
 
 /* Trees of C' codebooks side by side, a multiple of NIMBUS_PAD, to be walked for single rows. With
@@ -130,12 +134,14 @@ typedef struct nimbus_weights {
  * lookup_u8i32       the sums themselves, any
  * scores_i32i32      scores[r * scores_stride + t] = sums[t][r] for the outputs of a tile and
  *                    exactly n_rows rows
- * add_u8i16          sums[m] = bias[m] + sum over c of entries[c][codes[c]][m], modulo 2^16
- * add_u8i32          the same, modulo 2^32
+ * add_u8i8           out[m] = sat8(sum >> shift), where sum = bias + sum over c of
+ *                    entries[c][codes[c]][m], modulo 2^16; the biases of even and odd outputs lie
+ *                    apart, as such sums do in registers
+ * add_u8i32          sums[m] = bias[m] + sum over c of entries[c][codes[c]][m], modulo 2^32
  * dot_columns_i32    sums[t][r] of `tile` outputs from m on = bias + weights times packed columns
  * dot_rows_i32       sums[r][m] of all outputs, rounded up to the block; x: rows of groups,
  *                    x_stride bytes apart, n_rows of them
- * shift_i16i8, shift_i32i8  out[i] = sat8(sums[i] >> shift)
+ * shift_i32i8        out[i] = sat8(sums[i] >> shift)
  * scale_i32i8        out[i] = sat8(round(f32(sums[i]) * scale[i * step] + offset[i * step]));
  *                    step 0: the same scale for all, 1: one each
  * quantise_f32i8     out[i] = sat8(round(x[i] * scale[i] + offset[i])), NaN as 0; reads exactly n
@@ -167,8 +173,9 @@ typedef struct nimbus_weights {
     K(isa, scores_i32i32,                                                                          \
       (const int32_t *sums, size_t sums_stride, size_t n_rows, int32_t *scores,                    \
        size_t scores_stride))                                                                      \
-    K(isa, add_u8i16,                                                                              \
-      (const nimbus_table *table, const uint8_t *codes, const int16_t *bias, int16_t *sums))       \
+    K(isa, add_u8i8,                                                                               \
+      (const nimbus_table *table, const uint8_t *codes, const int16_t *even, const int16_t *odd,   \
+       unsigned shift, int8_t *out))                                                               \
     K(isa, add_u8i32,                                                                              \
       (const nimbus_table *table, const uint8_t *codes, const int32_t *bias, int32_t *sums))       \
     K(isa, dot_columns_i32,                                                                        \
@@ -177,7 +184,6 @@ typedef struct nimbus_weights {
     K(isa, dot_rows_i32,                                                                           \
       (const nimbus_weights *weights, const uint8_t *x, size_t x_stride, size_t n_rows,            \
        int32_t *sums, size_t sums_stride))                                                         \
-    K(isa, shift_i16i8, (const int16_t *sums, size_t n, unsigned shift, int8_t *out))              \
     K(isa, shift_i32i8, (const int32_t *sums, size_t n, unsigned shift, int8_t *out))              \
     K(isa, scale_i32i8,                                                                            \
       (const int32_t *sums, size_t n, const float *scale, const float *offset, size_t step,        \

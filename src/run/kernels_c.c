@@ -178,33 +178,35 @@ void nimbus_scores_i32i32__c(const int32_t *sums, size_t sums_stride, size_t n_r
         scores[r * scores_stride] = sums[r];
 }
 
-/* In blocks of a constant length, which compilers vectorise, over the padding at the end. */
-#define ADD_ROWS(type, unsigned_type)                                                              \
+/* In blocks of a constant length, which compilers vectorise, over the padding at the end: sums of
+ * outputs m + i from biases on, modulo 2^16 or 2^32. */
+#define ADD_ROWS(type, bias, finish)                                                               \
     enum { BLOCK = 16 };                                                                           \
     const size_t M = table->n_outputs, stride = table->stride;                                     \
     for (size_t m = 0; m < M; m += BLOCK) {                                                        \
-        unsigned_type block[BLOCK];                                                                \
+        type block[BLOCK];                                                                         \
         for (size_t i = 0; i < BLOCK; i++)                                                         \
-            block[i] = (unsigned_type)bias[m + i];                                                 \
+            block[i] = (type)(bias);                                                               \
         for (size_t c = 0; c < table->n_codebooks; c++) {                                          \
             const uint8_t *row = table->entries + (c * table->n_leaves + codes[c]) * stride + m;   \
             for (size_t i = 0; i < BLOCK; i++)                                                     \
-                block[i] = (unsigned_type)(block[i] + row[i]);                                     \
+                block[i] = (type)(block[i] + row[i]);                                              \
         }                                                                                          \
         for (size_t i = 0; i < BLOCK; i++)                                                         \
-            sums[m + i] = (type)block[i];                                                          \
+            finish;                                                                                \
     }
 
-void nimbus_add_u8i16__c(const nimbus_table *table, const uint8_t *codes, const int16_t *bias,
-                         int16_t *sums)
+void nimbus_add_u8i8__c(const nimbus_table *table, const uint8_t *codes, const int16_t *even,
+                        const int16_t *odd, unsigned shift, int8_t *out)
 {
-    ADD_ROWS(int16_t, uint16_t)
+    ADD_ROWS(uint16_t, (i % 2 ? odd : even)[(m + i) / 2],
+             out[m + i] = saturate(shift_right((int16_t)block[i], shift)))
 }
 
 void nimbus_add_u8i32__c(const nimbus_table *table, const uint8_t *codes, const int32_t *bias,
                          int32_t *sums)
 {
-    ADD_ROWS(int32_t, uint32_t)
+    ADD_ROWS(uint32_t, bias[m + i], sums[m + i] = (int32_t)block[i])
 }
 
 void nimbus_dot_columns_i32__c(const nimbus_weights *weights, size_t m, const uint8_t *x,
@@ -230,12 +232,6 @@ void nimbus_dot_rows_i32__c(const nimbus_weights *weights, const uint8_t *x, siz
             sums[r * sums_stride + m] = sum;
         }
     }
-}
-
-void nimbus_shift_i16i8__c(const int16_t *sums, size_t n, unsigned shift, int8_t *out)
-{
-    for (size_t i = 0; i < n; i++)
-        out[i] = saturate(shift_right(sums[i], shift));
 }
 
 void nimbus_shift_i32i8__c(const int32_t *sums, size_t n, unsigned shift, int8_t *out)

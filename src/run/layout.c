@@ -190,32 +190,48 @@ bool nimbus_step_lay_out_weights(nimbus_program_step *step, const int8_t *weight
 
 /* ---- walking the trees of one row --------------------------------------------------------- */
 
-/* Cuts NIMBUS_PAD values of a row of `width` bytes, at least NIMBUS_PAD, into windows of it, from
- * the lowest column on, and returns how many there are; `windows` may be NULL. */
-static uint32_t cut_windows(const uint32_t *columns, size_t width, uint32_t alignment,
-                            nimbus_window *windows)
+enum { MOST_VECTORS = 8 }; /* of a group: the levels of a tree, or 8 of nodes */
+
+/* Cuts a row of `width` bytes, at least NIMBUS_PAD, into windows that have all values of a group,
+ * from the lowest column on, and returns how many there are. With `wanted`, which is NULL to count
+ * them only, lays them out. */
+static uint32_t cut_windows(const nimbus_gather *gather, size_t from, size_t width,
+                            uint32_t alignment, nimbus_window *windows, uint64_t *wanted,
+                            uint8_t *at)
 {
-    uint32_t n = 0;
-    for (uint64_t left = ~(uint64_t)0; left; n++) {
-        nimbus_window window = {0};
-        for (size_t half = 0; half < 2; half++) {
+    const uint32_t *columns = gather->columns + from;
+    const size_t n = gather->vectors;
+    uint64_t left[MOST_VECTORS], any = 1;
+    uint32_t n_windows = 0;
+    memset(left, 0xff, sizeof left);
+    for (; any; n_windows++) {
+        any = 0;
+        for (uint32_t half = 0; half < 2; half++) {
             uint32_t first = (uint32_t)(width - NIMBUS_PAD);
-            for (size_t i = 0; i < NIMBUS_PAD; i++)
-                if (left >> i & 1 && columns[i] < first)
-                    first = columns[i] / alignment * alignment;
-            window.first[half] = first;
-            for (size_t i = 0; i < NIMBUS_PAD; i++) {
-                if (left >> i & 1 && columns[i] - first < NIMBUS_PAD) {
-                    window.wanted |= (uint64_t)1 << i;
-                    window.at[i] = (uint8_t)(columns[i] - first + half * NIMBUS_PAD);
+            for (size_t i = 0; i < n * NIMBUS_PAD; i++) {
+                uint32_t column = columns[i / NIMBUS_PAD * gather->vector_step + i % NIMBUS_PAD];
+                if (left[i / NIMBUS_PAD] >> i % NIMBUS_PAD & 1 && column < first)
+                    first = column / alignment * alignment;
+            }
+            if (wanted)
+                windows[n_windows].first[half] = first;
+            for (size_t i = 0; i < n * NIMBUS_PAD; i++) {
+                const size_t v = i / NIMBUS_PAD;
+                const size_t value = v * gather->vector_step + i % NIMBUS_PAD;
+                const uint64_t bit = (uint64_t)1 << i % NIMBUS_PAD;
+                if (!(left[v] & bit) || columns[value] - first >= NIMBUS_PAD)
+                    continue;
+                left[v] ^= bit;
+                if (wanted) {
+                    wanted[n_windows * n + v] |= bit;
+                    at[from + value] = (uint8_t)(columns[value] - first + half * NIMBUS_PAD);
                 }
             }
-            left &= ~window.wanted;
         }
-        if (windows)
-            windows[n] = window;
+        for (size_t v = 0; v < n; v++)
+            any |= left[v];
     }
-    return n;
+    return n_windows;
 }
 
 /* Rows of activations were stored NIMBUS_PAD bytes at a time, and are loaded so. */
@@ -224,20 +240,25 @@ static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather)
     const bool u8 = step->input == NIMBUS_IN_U8;
     const size_t width = u8 ? step->n_inputs : nimbus_padded(step->n_inputs);
     const uint32_t alignment = u8 ? 1 : NIMBUS_PAD;
-    const size_t n = gather->n_values / NIMBUS_PAD;
-    if (!(step->first_windows = nimbus_alloc(n + 1, sizeof *step->first_windows)))
+    const size_t n = gather->n_values / (gather->vectors * NIMBUS_PAD);
+    uint32_t *first = step->first_windows = nimbus_alloc(n + 1, sizeof *first);
+    if (!first)
         return false;
-    for (size_t i = 0; i < n; i++)
-        step->first_windows[i + 1] =
-            step->first_windows[i] +
-            cut_windows(gather->columns + i * NIMBUS_PAD, width, alignment, NULL);
-    if (!(step->windows = nimbus_alloc(step->first_windows[n], sizeof *step->windows)))
+    for (size_t g = 0; g < n; g++)
+        first[g + 1] = first[g] + cut_windows(gather, g * gather->group_step, width, alignment,
+                                              NULL, NULL, NULL);
+    step->windows = nimbus_alloc(first[n], sizeof *step->windows);
+    step->wanted = nimbus_alloc_product(first[n], gather->vectors, sizeof *step->wanted, 0);
+    step->window_places = nimbus_alloc(gather->n_values, 1);
+    if (!step->windows || !step->wanted || !step->window_places)
         return false;
-    for (size_t i = 0; i < n; i++)
-        cut_windows(gather->columns + i * NIMBUS_PAD, width, alignment,
-                    step->windows + step->first_windows[i]);
+    for (size_t g = 0; g < n; g++)
+        cut_windows(gather, g * gather->group_step, width, alignment, step->windows + first[g],
+                    step->wanted + first[g] * gather->vectors, step->window_places);
     gather->windows = step->windows;
-    gather->first_window = step->first_windows;
+    gather->first_window = first;
+    gather->wanted = step->wanted;
+    gather->at = step->window_places;
     return true;
 }
 
@@ -266,12 +287,16 @@ static bool lay_out_walk(nimbus_program_step *step, bool nodes, bool windows)
         for (size_t i = 0; i < n_nodes; i++)
             step->walk_thresholds[nodes ? p * NIMBUS_NODES + i : i * padded + p] = thresholds[i];
     }
-    step->walk = (nimbus_walk){.gather = {.columns = step->gather_columns,
-                                          .n_values = per_tree * padded,
-                                          .flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0},
-                               .thresholds = step->walk_thresholds,
-                               .n_codebooks = padded,
-                               .n_levels = H};
+    step->walk =
+        (nimbus_walk){.gather = {.columns = step->gather_columns,
+                                 .n_values = per_tree * padded,
+                                 .flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0,
+                                 .vectors = nodes ? MOST_VECTORS : H,
+                                 .vector_step = nodes ? NIMBUS_PAD : padded,
+                                 .group_step = nodes ? MOST_VECTORS * NIMBUS_PAD : NIMBUS_PAD},
+                      .thresholds = step->walk_thresholds,
+                      .n_codebooks = padded,
+                      .n_levels = H};
     return !windows || lay_out_windows(step, &step->walk.gather);
 }
 

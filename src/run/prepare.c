@@ -154,17 +154,16 @@ static bool is_narrow(const nimbus_program_step *step)
 
 static bool prepare_row_bias(nimbus_program_step *step)
 {
-    size_t M = step->n_outputs;
+    const size_t M = step->n_outputs, padded = nimbus_padded(M);
     uint32_t carried = (step->table.paired ? 64u : 128u) * (uint32_t)step->n_codebooks;
-    step->row_bias = nimbus_alloc(nimbus_padded(M), step->narrow ? 2 : 4);
-    if (!step->row_bias)
+    step->row_bias = nimbus_alloc(padded, sizeof *step->row_bias);
+    step->even_bias = nimbus_alloc(padded, sizeof *step->even_bias);
+    if (!step->row_bias || !step->even_bias)
         return false;
+    step->odd_bias = step->even_bias + padded / 2;
     for (size_t m = 0; m < M; m++) {
-        uint32_t bias = (uint32_t)step->bias[m] - carried;
-        if (step->narrow)
-            ((int16_t *)step->row_bias)[m] = (int16_t)bias;
-        else
-            ((int32_t *)step->row_bias)[m] = (int32_t)bias;
+        step->row_bias[m] = (int32_t)((uint32_t)step->bias[m] - carried);
+        step->even_bias[m % 2 * (padded / 2) + m / 2] = (int16_t)step->row_bias[m];
     }
     return true;
 }
@@ -342,29 +341,14 @@ nimbus_status nimbus_step_prepare(nimbus_program_step *step, const nimbus_step_a
 
 void nimbus_step_free(nimbus_program_step *step)
 {
-    void *const owned[] = {step->columns,
-                           step->thresholds,
-                           step->entries,
-                           step->row_bias,
-                           step->gather_columns,
-                           step->windows,
-                           step->first_windows,
-                           step->walk_thresholds,
-                           step->parts,
-                           step->stages,
-                           step->live,
-                           step->tree_columns,
-                           step->tree_thresholds,
-                           step->tiles,
-                           step->tile_tables,
-                           step->tile_orders,
-                           step->packed_weights,
-                           step->packed_bias,
-                           step->in_scale,
-                           step->in_offset,
-                           step->bias,
-                           step->scale,
-                           step->offset};
+    void *const owned[] = {
+        step->columns,     step->thresholds,     step->entries,         step->row_bias,
+        step->even_bias,   step->gather_columns, step->windows,         step->first_windows,
+        step->wanted,      step->window_places,  step->walk_thresholds, step->parts,
+        step->stages,      step->live,           step->tree_columns,    step->tree_thresholds,
+        step->tiles,       step->tile_tables,    step->tile_orders,     step->packed_weights,
+        step->packed_bias, step->in_scale,       step->in_offset,       step->bias,
+        step->scale,       step->offset};
     for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
         nimbus_free(owned[i]);
 }

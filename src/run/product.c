@@ -340,20 +340,18 @@ static void lookup_row(const nimbus_product *product, size_t r, const results *t
     const nimbus_program_step *step = &product->step;
     const nimbus_kernels *k = product->program.kernels;
     const size_t M = step->n_outputs;
-    if (step->narrow)
-        k->add_u8i16(&step->table, w->codes, step->row_bias, (int16_t *)w->row_sums);
-    else
-        k->add_u8i32(&step->table, w->codes, step->row_bias, w->row_sums);
     if (to->sums) {
+        k->add_u8i32(&step->table, w->codes, step->row_bias, w->row_sums);
         for (size_t m = 0; m < M; m++)
-            to->sums[m * to->stride + r] =
-                step->narrow ? ((const int16_t *)w->row_sums)[m] : w->row_sums[m];
+            to->sums[m * to->stride + r] = w->row_sums[m];
         return;
     }
-    if (step->narrow)
-        k->shift_i16i8((const int16_t *)w->row_sums, nimbus_padded(M), to->shift, w->row_out);
-    else
+    if (step->narrow) {
+        k->add_u8i8(&step->table, w->codes, step->even_bias, step->odd_bias, to->shift, w->row_out);
+    } else {
+        k->add_u8i32(&step->table, w->codes, step->row_bias, w->row_sums);
         k->shift_i32i8(w->row_sums, nimbus_padded(M), to->shift, w->row_out);
+    }
     if (to->stride == 1)
         memcpy(to->bytes, w->row_out, M);
     else

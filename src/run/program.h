@@ -48,13 +48,17 @@ typedef struct nimbus_program_step {
     void *thresholds;  /* i8 or f32 [C][K-1], heap order */
     nimbus_table table;
     uint8_t *entries;   /* of table */
-    void *row_bias;     /* i16 or i32 [M'], minus what entries carry: 128 C, or 64 C if paired */
+    int32_t *row_bias;  /* [M'], minus what entries carry: 128 C, or 64 C if paired */
+    int16_t *even_bias; /* [M'] the same if narrow: those of even outputs, then of odd ones */
+    const int16_t *odd_bias;
     int8_t *low, *high; /* [C][M] least and greatest entries; only while being prepared */
     /* Codebooks side by side, where that pays; else walk.thresholds is NULL. By walk_nodes_u8u8 if
      * the columns are not shared, else by walk_u8u8. */
     nimbus_walk walk;
     uint32_t *gather_columns, *first_windows;
     nimbus_window *windows;
+    uint64_t *wanted;
+    uint8_t *window_places;
     int8_t *walk_thresholds;
 
     /* In columns: where a step can run so at all, from columns_from rows on. */

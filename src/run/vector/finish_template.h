@@ -1,14 +1,5 @@
 /* finish_template.h - sums to i8 activations, floats to i8 inputs */
 
-TARGET void KERNEL(shift_i16i8)(const int16_t *sums, size_t n, unsigned shift, int8_t *out)
-{
-    for (size_t i = 0; i < n; i += LANES) {
-        vec a = v_shift_right16(v_load(sums + i), shift);
-        vec b = v_shift_right16(v_load(sums + i + LANES / 2), shift);
-        v_store(out + i, v_pack16(a, b));
-    }
-}
-
 TARGET void KERNEL(shift_i32i8)(const int32_t *sums, size_t n, unsigned shift, int8_t *out)
 {
     for (size_t i = 0; i < n; i += LANES) {

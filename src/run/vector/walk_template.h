@@ -6,27 +6,9 @@
  * tree are compared at once, which leaves their decisions as bits of a 16-bit number; then the path
  * is followed from bit to bit. H is a constant in the inner functions. */
 
-#ifdef WINDOWS
-/* LANES values from the windows that begin at *window, up to `end`, which becomes *window. */
-HELPER vec gather_windows(const nimbus_gather *g, const nimbus_window **window,
-                          const nimbus_window *end, const uint8_t *x)
+/* Values i .. i + LANES - 1, one by one. */
+HELPER vec gather_bytes(const nimbus_gather *g, size_t i, const uint8_t *x)
 {
-    const nimbus_window *w = *window;
-    vec values = v_window(w, x);
-    while (++w < end)
-        values = v_select8(w->wanted, v_window(w, x), values);
-    *window = w;
-    return v_xor(values, v_set8((int8_t)g->flip));
-}
-#endif
-
-/* Values i .. i + LANES - 1. */
-HELPER vec gather(const nimbus_gather *g, size_t i, const uint8_t *x)
-{
-#ifdef WINDOWS
-    const nimbus_window *window = g->windows + g->first_window[i / LANES];
-    return gather_windows(g, &window, g->windows + g->first_window[i / LANES + 1], x);
-#else
     uint8_t bytes[LANES];
     const uint32_t *columns = g->columns + i;
     for (size_t j = 0; j < LANES; j += 4) {
@@ -36,37 +18,85 @@ HELPER vec gather(const nimbus_gather *g, size_t i, const uint8_t *x)
         bytes[j + 3] = x[columns[j + 3]];
     }
     return v_xor(v_load(bytes), v_set8((int8_t)g->flip));
+}
+
+/* Values i .. i + LANES - 1 of each of n vectors from vector v on; the first one's group is the one
+ * that `group` counts. */
+HELPER void gather(const nimbus_gather *g, size_t group, size_t v, const size_t n, size_t i,
+                   const uint8_t *x, vec *values)
+{
+#ifdef WINDOWS
+    const vec flip = v_set8((int8_t)g->flip);
+    const uint32_t end = g->first_window[group + 1];
+    UNROLL
+    for (size_t j = 0; j < n; j++)
+        values[j] = v_load(g->at + i + j * g->vector_step);
+    for (uint32_t w = g->first_window[group]; w < end; w++) {
+        const nimbus_window *window = &g->windows[w];
+        const uint64_t *wanted = g->wanted + w * g->vectors + v;
+        const vec low = v_load(x + window->first[0]), high = v_load(x + window->first[1]);
+        UNROLL
+        for (size_t j = 0; j < n; j++)
+            values[j] = v_window(wanted[j], values[j], low, high);
+    }
+    UNROLL
+    for (size_t j = 0; j < n; j++)
+        values[j] = v_xor(values[j], flip);
+#else
+    (void)group, (void)v;
+    UNROLL
+    for (size_t j = 0; j < n; j++)
+        values[j] = gather_bytes(g, i + j * g->vector_step, x);
 #endif
 }
 
-/* The codes of codebooks c .. c + LANES - 1, H a constant up to 4. */
-HELPER vec walk(const nimbus_walk *trees, size_t c, const size_t H, const uint8_t *x)
+#ifndef TOP_DECISIONS
+HELPER vec v_greater_top8(vec a, vec b)
 {
+    return v_greater8(a, b);
+}
+
+HELPER vec v_select_top8(vec which, vec a, vec b)
+{
+    return v_select8(which, a, b);
+}
+
+HELPER vec v_join_tops8(const vec tops[4])
+{
+    return v_or(v_or(v_and(tops[0], v_set8(8)), v_and(tops[1], v_set8(4))),
+                v_or(v_and(tops[2], v_set8(2)), v_and(tops[3], v_set8(1))));
+}
+#endif
+
+/* The codes of codebooks c .. c + LANES - 1 of four levels. */
+HELPER vec walk(const nimbus_walk *trees, size_t c, const uint8_t *x)
+{
+    enum { H = 4 };
     const size_t C = trees->n_codebooks;
-    vec candidates[4][8], values[4], code = v_zero();
+    vec decisions[H][8], values[H], path[H];
+    gather(&trees->gather, c / LANES, 0, H, c, x, values);
     UNROLL
     for (size_t h = 0; h < H; h++) {
-        values[h] = gather(&trees->gather, h * C + c, x);
         UNROLL
         for (size_t i = 0; i < 8; i++)
             if (i < (size_t)1 << h)
-                candidates[h][i] = v_load(trees->thresholds + (((size_t)1 << h) - 1 + i) * C + c);
+                decisions[h][i] = v_greater_top8(
+                    values[h], v_load(trees->thresholds + (((size_t)1 << h) - 1 + i) * C + c));
     }
     UNROLL
     for (size_t h = 0; h < H; h++) {
-        mask8 decision = v_greater8(values[h], candidates[h][0]);
-        code = v_add_where8(decision, code, v_set8(1 << (H - 1 - h)));
+        path[h] = decisions[h][0];
         UNROLL
         for (size_t below = h + 1; below < H; below++) {
             const size_t half = (size_t)1 << (below - h - 1);
             UNROLL
             for (size_t i = 0; i < 4; i++)
                 if (i < half)
-                    candidates[below][i] =
-                        v_select8(decision, candidates[below][i + half], candidates[below][i]);
+                    decisions[below][i] =
+                        v_select_top8(path[h], decisions[below][i + half], decisions[below][i]);
         }
     }
-    return code;
+    return v_join_tops8(path);
 }
 
 /* The same for any H. */
@@ -82,7 +112,9 @@ HELPER vec walk_deep(const nimbus_walk *trees, size_t c, size_t H, const uint8_t
         for (size_t j = h; j-- > 0;)
             for (size_t i = 0; i < (size_t)1 << j; i++)
                 candidates[i] = v_select8(decisions[j], candidates[2 * i + 1], candidates[2 * i]);
-        decisions[h] = v_greater8(gather(&trees->gather, h * C + c, x), candidates[0]);
+        vec values;
+        gather(&trees->gather, c / LANES, h, 1, h * C + c, x, &values);
+        decisions[h] = v_greater8(values, candidates[0]);
         code = v_add_where8(decisions[h], v_add8(code, code), v_set8(1));
     }
     return code;
@@ -91,8 +123,8 @@ HELPER vec walk_deep(const nimbus_walk *trees, size_t c, size_t H, const uint8_t
 TARGET void KERNEL(walk_u8u8)(const nimbus_walk *trees, const uint8_t *x, uint8_t *codes)
 {
     for (size_t c = 0; c < trees->n_codebooks; c += LANES)
-        v_store(codes + c, trees->n_levels == 4 ? walk(trees, c, 4, x)
-                                                : walk_deep(trees, c, trees->n_levels, x));
+        v_store(codes + c,
+                trees->n_levels == 4 ? walk(trees, c, x) : walk_deep(trees, c, trees->n_levels, x));
 }
 
 #ifdef DECISION_BITS
@@ -113,12 +145,13 @@ HELPER vec follow_bits(vec decisions, const size_t H)
 /* The codes of LANES / 2 codebooks from c on, as 16-bit numbers. */
 HELPER vec walk_nodes(const nimbus_walk *trees, size_t c, const size_t H, const uint8_t *x)
 {
+    const size_t at = c * NIMBUS_NODES;
+    vec values[8];
     decision_bits bits[8];
+    gather(&trees->gather, c / (LANES / 2), 0, 8, at, x, values);
     UNROLL
-    for (size_t i = 0; i < 8; i++) {
-        size_t at = c * NIMBUS_NODES + i * LANES;
-        bits[i] = v_greater_bits8(gather(&trees->gather, at, x), v_load(trees->thresholds + at));
-    }
+    for (size_t i = 0; i < 8; i++)
+        bits[i] = v_greater_bits8(values[i], v_load(trees->thresholds + at + i * LANES));
     return follow_bits(v_from_bits(bits), H);
 }
 

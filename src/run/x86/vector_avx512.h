@@ -24,12 +24,14 @@
 #define TILE         4
 #define ROWS_AT_ONCE 4
 #define DECISION_BITS
+#define TOP_DECISIONS
 #ifdef ISA_VBMI
 #define GROUP 4
 #define PART_BLOCKS
 #define WIDE
 #define PACKED_LOOKUP
 #define WINDOWS
+#define ROW_QUADS
 #else
 #define GROUP 2
 #endif
@@ -170,6 +172,29 @@ HELPER vec v_select8(mask8 mask, vec a, vec b)
     return _mm512_mask_blend_epi8(mask, b, a);
 }
 
+/* In the top bit of each byte whether a is greater: comparisons that leave a mask take longer. */
+HELPER vec v_greater_top8(vec a, vec b)
+{
+    return _mm512_subs_epi8(b, a);
+}
+
+/* In the top bits: those of a where that of `which` is set, else of b. */
+HELPER vec v_select_top8(vec which, vec a, vec b)
+{
+    return _mm512_ternarylogic_epi64(which, a, b, 0xca);
+}
+
+/* The top bits of four vectors as numbers below 16, the first one's worth 8. */
+HELPER vec v_join_tops8(const vec tops[4])
+{
+    vec high = _mm512_ternarylogic_epi64(_mm512_set1_epi8(8), _mm512_srli_epi16(tops[0], 4),
+                                         _mm512_srli_epi16(tops[1], 5), 0xca);
+    vec low = _mm512_ternarylogic_epi64(_mm512_set1_epi8(2), _mm512_srli_epi16(tops[2], 6),
+                                        _mm512_srli_epi16(tops[3], 7), 0xca);
+    return _mm512_ternarylogic_epi64(_mm512_set1_epi8(12), high,
+                                     _mm512_and_si512(low, _mm512_set1_epi8(3)), 0xea);
+}
+
 /* Bit i: whether byte i of a is greater. */
 HELPER decision_bits v_greater_bits8(vec a, vec b)
 {
@@ -210,11 +235,10 @@ HELPER vec v_shuffle64(vec table, vec index)
     return _mm512_permutexvar_epi8(index, table);
 }
 
-/* The values of a window, those that it does not have being whatever they are. */
-HELPER vec v_window(const nimbus_window *window, const uint8_t *x)
+/* Bytes of low and high where the mask is set, at the places that are there so far. */
+HELPER vec v_window(mask8 wanted, vec places, vec low, vec high)
 {
-    return _mm512_permutex2var_epi8(v_load(x + window->first[0]), v_load(window->at),
-                                    v_load(x + window->first[1]));
+    return _mm512_mask2_permutex2var_epi8(low, places, wanted, high);
 }
 #endif
 
@@ -381,6 +405,41 @@ HELPER vec v_dot8(vec sums, vec a, vec b)
 HELPER vec v_dot(vec sums, vec a, vec b)
 {
     return v_dot8(sums, a, b);
+}
+
+/* Where the table rows of 16 codebooks begin whose tables are `book` bytes apart. */
+HELPER vec v_row_offsets(const uint8_t *codes, uint32_t book, uint32_t stride)
+{
+    const vec count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    vec code = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)codes));
+    return _mm512_add_epi32(_mm512_mullo_epi32(code, _mm512_set1_epi32((int32_t)stride)),
+                            _mm512_mullo_epi32(count, _mm512_set1_epi32((int32_t)book)));
+}
+
+/* Four rows of 16 B bytes, the four of each column side by side; out[b] has columns 16b on. */
+HELPER void v_load_quad(const uint8_t *const rows[4], const size_t B, vec out[2])
+{
+    const vec column =
+        _mm512_cvtepu8_epi32(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    const vec starts = _mm512_set1_epi32(B == 1 ? 0x30201000 : 0x60402000);
+    const vec places = _mm512_add_epi8(
+        _mm512_shuffle_epi8(column, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8,
+                                                                         8, 8, 8, 12, 12, 12, 12))),
+        starts);
+    if (B == 1) {
+        __m512i all = _mm512_castsi128_si512(_mm_loadu_si128((const void *)rows[0]));
+        all = _mm512_mask_broadcast_i32x4(all, 0x00f0, _mm_loadu_si128((const void *)rows[1]));
+        all = _mm512_mask_broadcast_i32x4(all, 0x0f00, _mm_loadu_si128((const void *)rows[2]));
+        all = _mm512_mask_broadcast_i32x4(all, 0xf000, _mm_loadu_si128((const void *)rows[3]));
+        out[0] = _mm512_permutexvar_epi8(places, all);
+    } else {
+        vec low = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)rows[0]));
+        vec high = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)rows[2]));
+        low = _mm512_mask_broadcast_i64x4(low, 0xf0, _mm256_loadu_si256((const void *)rows[1]));
+        high = _mm512_mask_broadcast_i64x4(high, 0xf0, _mm256_loadu_si256((const void *)rows[3]));
+        out[0] = _mm512_permutex2var_epi8(low, places, high);
+        out[1] = _mm512_permutex2var_epi8(low, _mm512_add_epi8(places, _mm512_set1_epi8(16)), high);
+    }
 }
 
 /* The lower bytes of a with signed saturation. */
