@@ -18,11 +18,12 @@ typedef struct lookup_sums {
     vec all[TILE][2], high[TILE][2];
 } lookup_sums;
 
-HELPER void clear_sums(lookup_sums *sums)
+/* Makes all sums of output t this number, modulo 2^16. */
+HELPER void set_sums(lookup_sums *sums, const size_t t, int32_t number)
 {
-    UNROLL
-    for (size_t t = 0; t < TILE; t++)
-        sums->all[t][0] = sums->all[t][1] = sums->high[t][0] = sums->high[t][1] = v_zero();
+    const vec high = v_set16(number), all = v_add16(high, v_to_high_byte16(high));
+    sums->all[t][0] = sums->all[t][1] = all;
+    sums->high[t][0] = sums->high[t][1] = high;
 }
 
 /* The sums of output t and vector v for even rows and for odd ones. */
@@ -46,7 +47,8 @@ HELPER void add_u16_to_i32(int32_t *sums, vec a)
 }
 #endif
 
-/* Adds n groups of `size` codebooks for R vectors of rows from row r on. */
+/* Adds n groups of `size` codebooks for R vectors of rows. Codes are loaded into registers once:
+ * compilers would have every shuffle load them again, and loads are scarce. */
 HELPER void LOOKUP(add_groups)(lookup_sums *sums, const size_t size, const size_t R, size_t n,
                                const uint8_t *tables, const uint32_t *order, const uint8_t *codes,
                                size_t stride)
@@ -57,7 +59,7 @@ HELPER void LOOKUP(add_groups)(lookup_sums *sums, const size_t size, const size_
         UNROLL
         for (size_t i = 0; i < size; i++) {
             const uint8_t *code = codes + order[i] * stride;
-            vec code_of[2] = {v_load(code), R > 1 ? v_load(code + LANES) : v_zero()};
+            vec code_of[2] = {v_now(v_load(code)), R > 1 ? v_now(v_load(code + LANES)) : v_zero()};
             UNROLL
             for (size_t t = 0; t < TILE; t++) {
                 TABLE table = LOAD_TABLE(tables + (i * TILE + t) * TABLE_BYTES);
@@ -72,8 +74,8 @@ HELPER void LOOKUP(add_groups)(lookup_sums *sums, const size_t size, const size_
         for (size_t t = 0; t < TILE; t++) {
             UNROLL
             for (size_t v = 0; v < R; v++) {
-                s.all[t][v] = v_add16(s.all[t][v], group[t][v]);
-                s.high[t][v] = v_add_high_byte16(s.high[t][v], group[t][v]);
+                s.all[t][v] = v_now(v_add16(s.all[t][v], group[t][v]));
+                s.high[t][v] = v_now(v_add_high_byte16(s.high[t][v], group[t][v]));
             }
         }
         tables += size * TILE * TABLE_BYTES;
@@ -107,7 +109,9 @@ HELPER void LOOKUP(lookup_i8)(const nimbus_tile *tile, const size_t R, const uin
     const uint8_t *tables = tile->tables;
     const uint32_t *order = tile->order;
     lookup_sums sums;
-    clear_sums(&sums);
+    UNROLL
+    for (size_t t = 0; t < TILE; t++)
+        set_sums(&sums, t, tile->bias[t]);
     UNROLL
     for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++) {
         size_t n_codebooks = (size_t)tile->n_groups[g] << (NIMBUS_GROUP_SIZES - 1 - g);
@@ -117,13 +121,11 @@ HELPER void LOOKUP(lookup_i8)(const nimbus_tile *tile, const size_t R, const uin
     }
     UNROLL
     for (size_t t = 0; t < TILE; t++) {
-        const vec bias = v_set16(tile->bias[t]);
         UNROLL
         for (size_t v = 0; v < R; v++) {
-            vec even = v_add16(even_sums(&sums, t, v), bias);
-            vec odd = v_add16(odd_sums(&sums, t, v), bias);
-            v_store(out + t * out_stride + v * LANES,
-                    v_pack16_zipped(v_shift_right16(even, shift), v_shift_right16(odd, shift)));
+            vec even = v_shift_right16(even_sums(&sums, t, v), shift);
+            vec odd = v_shift_right16(odd_sums(&sums, t, v), shift);
+            v_store(out + t * out_stride + v * LANES, v_pack16_zipped(even, odd));
         }
     }
 }
@@ -151,7 +153,9 @@ HELPER void LOOKUP(lookup_i32)(const nimbus_tile *tile, const size_t R, const ui
             size_t n_groups = left < FLUSH_GROUPS ? left : FLUSH_GROUPS;
             size_t n_codebooks = n_groups << (NIMBUS_GROUP_SIZES - 1 - g);
             lookup_sums sums;
-            clear_sums(&sums);
+            UNROLL
+            for (size_t t = 0; t < TILE; t++)
+                set_sums(&sums, t, 0);
             LOOKUP(add_groups_of)(&sums, g, R, n_groups, tables, order, codes, stride);
             UNROLL
             for (size_t t = 0; t < TILE; t++) {
