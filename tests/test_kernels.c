@@ -310,7 +310,7 @@ static lookups random_lookups(trial *t, size_t table_bytes)
     const size_t T = shape->tile, n_tables = packed ? padded(C, 4) : C;
     uint8_t *tables = random_bytes(t, n_tables * T * table_bytes);
     uint8_t *codes = random_bytes(t, C * l.stride);
-    uint32_t *order = random_u32s(t, C, C ? C : 1);
+    uint32_t *order = below(t, 2) ? random_u32s(t, C, C ? C : 1) : NULL;
     for (size_t i = 0; i < C * l.stride; i++)
         codes[i] = (uint8_t)(codes[i] % table_bytes);
     for (size_t g = 0, at = 0; g < NIMBUS_GROUP_SIZES && !packed; g++) {
@@ -328,7 +328,7 @@ static lookups random_lookups(trial *t, size_t table_bytes)
         for (size_t r = 0; r < l.n; r++) {
             int32_t sum = l.tile.bias[i];
             for (size_t c = 0; c < C; c++) {
-                size_t code = codes[(packed ? c : order[c]) * l.stride + r];
+                size_t code = codes[(order && !packed ? order[c] : c) * l.stride + r];
                 sum += packed ? (int8_t)tables[((c / 4 * T + i) * 4 + c % 4) * 16 + code]
                               : tables[(c * T + i) * table_bytes + code];
             }

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "nimbus.h"
+#include "run/kernels.h"
 #include "trial.h"
 
 static nimbus_product_arrays random_arrays(trial *t)
@@ -72,7 +73,8 @@ static size_t some_rows(trial *t)
 static void check_product(trial *t)
 {
     const nimbus_product_arrays a = random_arrays(t);
-    const size_t n = some_rows(t), odd = below(t, 2) * (1 + below(t, 70)), stride = n + odd;
+    const size_t n = some_rows(t), odd = below(t, 2) * (1 + below(t, 70));
+    const size_t stride = below(t, 3) ? n + odd : 2048; /* the latter so that columns collide */
     const size_t C = a.n_codebooks, M = a.n_outputs;
     const unsigned shift = (unsigned)below(t, 12);
     nimbus_product *product;
@@ -82,7 +84,12 @@ static void check_product(trial *t)
     const char *from = columns_from[below(t, 3)];
     if (from)
         setenv("NIMBUS_COLUMNS_FROM", from, 1);
+    const size_t isa = below(t, 2 * nimbus_kernel_table_size); /* the best one half of the time */
+    assert_int_equal(
+        nimbus_set_max_isa(isa < nimbus_kernel_table_size ? nimbus_kernel_table[isa].isa : NULL),
+        NIMBUS_OK);
     nimbus_status status = nimbus_product_new(&a, &product, &error);
+    assert_int_equal(nimbus_set_max_isa(NULL), NIMBUS_OK);
     unsetenv("NIMBUS_COLUMNS_FROM");
     if (status != NIMBUS_OK)
         fail_msg("%s", error.message);

@@ -79,12 +79,13 @@ typedef struct nimbus_walk {
 /* Tables of a few outputs, the set's `tile`, for column lookups.
  *
  * Shuffled: each table is stored minus its smallest entry (the bias makes up for it), so entries
- * are 0..range; codebooks are reordered so that those of a group have ranges adding up to at most
- * 255: a group is summed in bytes. Packed: signed entries, four codebooks in one register. */
+ * are 0..range; codebooks are reordered, if need be, so that those of a group have ranges adding up
+ * to at most 255: a group is summed in bytes. Packed: signed entries, four codebooks in one
+ * register. */
 typedef struct nimbus_tile {
     const void *tables;                    /* shuffled: u8 [C][tile][16 or 64], in the order of
                                               `order`; packed: i8 [ceil(C/4)][tile][4][16] */
-    const uint32_t *order;                 /* [C] which codebook stands there */
+    const uint32_t *order;                 /* [C] which codebook stands there; NULL: as they are */
     uint32_t n_groups[NIMBUS_GROUP_SIZES]; /* groups of 8, then of 4, 2 and 1 codebooks */
     size_t n_quads;                        /* packed: ceil(C/4) */
     bool paired; /* packed: entries of quads 2i and 2i + 1, as they are, add up to an i8 */

@@ -144,9 +144,10 @@ static uint32_t lookup(const nimbus_tile *tile, size_t table_bytes, const uint8_
     for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++)
         C += (size_t)tile->n_groups[g] << (NIMBUS_GROUP_SIZES - 1 - g);
     uint32_t sum = (uint32_t)tile->bias[0];
-    for (size_t i = 0; i < C; i++)
-        sum +=
-            ((const uint8_t *)tile->tables)[i * table_bytes + codes[tile->order[i] * stride + r]];
+    for (size_t i = 0; i < C; i++) {
+        size_t c = tile->order ? tile->order[i] : i;
+        sum += ((const uint8_t *)tile->tables)[i * table_bytes + codes[c * stride + r]];
+    }
     return sum;
 }
 

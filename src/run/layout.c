@@ -49,6 +49,43 @@ static void make_groups(const uint8_t *range, const uint32_t *sorted, size_t C, 
     }
 }
 
+/* Puts codebooks into such groups as they stand, and says how many those are. */
+static size_t group_in_order(const uint8_t *range, size_t C, uint32_t n_groups[NIMBUS_GROUP_SIZES])
+{
+    size_t from = 0, n = 0;
+    for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++) {
+        const size_t size = (size_t)8 >> g;
+        n_groups[g] = 0;
+        for (; from + size <= C; from += size) {
+            unsigned total = 0;
+            for (size_t i = 0; i < size; i++)
+                total += range[from + i];
+            if (total > 255)
+                break;
+            n_groups[g]++;
+        }
+        n += n_groups[g];
+    }
+    return n;
+}
+
+/* Groups the codebooks of a tile. They stay in order, which is quicker to go through, if any other
+ * makes no fewer groups. */
+static void choose_groups(const uint8_t *range, const uint32_t *sorted, size_t C, uint32_t *order,
+                          nimbus_tile *tile)
+{
+    uint32_t in_order[NIMBUS_GROUP_SIZES];
+    size_t n = 0;
+    make_groups(range, sorted, C, order, tile->n_groups);
+    for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++)
+        n += tile->n_groups[g];
+    tile->order = order;
+    if (group_in_order(range, C, in_order) <= n) {
+        memcpy(tile->n_groups, in_order, sizeof in_order);
+        tile->order = NULL;
+    }
+}
+
 /* Working memory for the tiles of a step. */
 typedef struct tile_work {
     uint8_t *range;   /* [C] */
@@ -82,15 +119,14 @@ static void shuffled_tile(const nimbus_program_step *step, const tile_work *work
         first[r + 1] += first[r];
     for (size_t c = 0; c < C; c++)
         work->sorted[first[work->range[c]]++] = (uint32_t)c;
-    make_groups(work->range, work->sorted, C, order, tile->n_groups);
+    choose_groups(work->range, work->sorted, C, order, tile);
     for (size_t i = 0; i < C; i++) {
-        size_t c = order[i];
+        size_t c = tile->order ? order[i] : i;
         for (size_t t = 0; t < n; t++)
             for (size_t k = 0; k < K; k++)
                 tables[(i * tile_size + t) * table_bytes + k] =
                     (uint8_t)(entry(step, c, k, m0 + t) - step->low[c * M + m0 + t]);
     }
-    tile->order = order;
     for (size_t t = 0; t < n; t++)
         tile->bias[t] = (int32_t)bias[t];
 }

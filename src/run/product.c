@@ -156,7 +156,7 @@ const char *nimbus_product_isa(const nimbus_product *product)
 typedef struct workplace {
     uint8_t *x;        /* [D][NIMBUS_PAD], or one row [D'] */
     uint8_t *codes;    /* [C'][NIMBUS_PAD], or one row [C'] */
-    uint8_t *packed;   /* [C'][NIMBUS_BLOCK_ROWS] */
+    uint8_t *packed;   /* [C'][NIMBUS_BLOCK_ROWS]: packed codes, or codes without gaps */
     int32_t *sums;     /* [NIMBUS_MAX_TILE][NIMBUS_BLOCK_ROWS] */
     int32_t *row_sums; /* [M'] */
     int8_t *row_out;   /* [M'] */
@@ -305,6 +305,19 @@ static void run_tile(const nimbus_product *product, size_t m, const uint8_t *cod
     }
 }
 
+/* Whether columns this far apart push each other out of the L1 cache: every tile reads all codes of
+ * a block. A way holds 4096 bytes nearly everywhere, and columns that lie a multiple of 2^n apart
+ * share 4096 / 2^n places in it; a few ways are left to tables and results. */
+static bool columns_collide(size_t stride, size_t n_columns)
+{
+    enum { WAY_BYTES = 4096, WAYS = 6 };
+    size_t apart = stride & (0 - stride);
+    return stride > NIMBUS_BLOCK_ROWS &&
+           n_columns > WAYS * (WAY_BYTES / (apart < WAY_BYTES ? apart : WAY_BYTES));
+}
+
+enum { COMPACT_FROM = 16 }; /* outputs that pay for a copy of the codes */
+
 /* Rows r .. of a block, n of them; n is what kernels want, n_wanted what is there. */
 static void lookup_block(const nimbus_product *product, const uint8_t *codes, size_t stride,
                          size_t n, size_t n_wanted, const results *to, size_t r, const workplace *w)
@@ -313,6 +326,10 @@ static void lookup_block(const nimbus_product *product, const uint8_t *codes, si
     const nimbus_kernels *k = product->program.kernels;
     if (nimbus_step_is_packed(step, k)) {
         k->pack_u8u8(codes, stride, n, step->n_codebooks, NIMBUS_CODES_OF_QUADS, w->packed, n);
+        codes = w->packed;
+        stride = n;
+    } else if (step->n_outputs >= COMPACT_FROM && columns_collide(stride, step->n_codebooks)) {
+        copy_columns(codes, stride, w->packed, n, step->n_codebooks, n);
         codes = w->packed;
         stride = n;
     }

@@ -18,11 +18,20 @@ typedef struct lookup_sums {
     vec all[TILE][2], high[TILE][2];
 } lookup_sums;
 
-HELPER void clear_sums(lookup_sums *sums)
+/* What comes next: tables, and the codes of their codebooks, which are found by `order` if the tile
+ * has one; else `codes` goes from column to column. */
+typedef struct lookup_place {
+    const uint8_t *tables, *codes;
+    const uint32_t *order;
+    size_t stride;
+} lookup_place;
+
+/* Makes all sums of output t this number, modulo 2^16. */
+HELPER void set_sums(lookup_sums *sums, const size_t t, int32_t number)
 {
-    UNROLL
-    for (size_t t = 0; t < TILE; t++)
-        sums->all[t][0] = sums->all[t][1] = sums->high[t][0] = sums->high[t][1] = v_zero();
+    const vec high = v_set16(number), all = v_add16(high, v_to_high_byte16(high));
+    sums->all[t][0] = sums->all[t][1] = all;
+    sums->high[t][0] = sums->high[t][1] = high;
 }
 
 /* The sums of output t and vector v for even rows and for odd ones. */
@@ -44,23 +53,35 @@ HELPER void add_u16_to_i32(int32_t *sums, vec a)
     v_store(sums, v_add32(v_load(sums), wide[0]));
     v_store(sums + LANES / 4, v_add32(v_load(sums + LANES / 4), wide[1]));
 }
+
+/* The codes of the next codebook. */
+HELPER const uint8_t *next_codes(lookup_place *at, const bool ordered)
+{
+    const uint8_t *codes = at->codes;
+    if (ordered)
+        return codes + *at->order++ * at->stride;
+    at->codes += at->stride;
+    return codes;
+}
 #endif
 
-/* Adds n groups of `size` codebooks for R vectors of rows from row r on. */
-HELPER void LOOKUP(add_groups)(lookup_sums *sums, const size_t size, const size_t R, size_t n,
-                               const uint8_t *tables, const uint32_t *order, const uint8_t *codes,
-                               size_t stride)
+/* Adds n groups of `size` codebooks for R vectors of rows. Codes are loaded into registers once:
+ * compilers would have every shuffle load them again, and loads are scarce. */
+HELPER void LOOKUP(add_groups)(lookup_sums *sums, const size_t size, const size_t R,
+                               const bool ordered, size_t n, lookup_place *at)
 {
     lookup_sums s = *sums;
+    lookup_place p = *at;
     for (; n; n--) {
         vec group[TILE][2];
         UNROLL
         for (size_t i = 0; i < size; i++) {
-            const uint8_t *code = codes + order[i] * stride;
-            vec code_of[2] = {v_load(code), R > 1 ? v_load(code + LANES) : v_zero()};
+            const uint8_t *codes = next_codes(&p, ordered);
+            vec code_of[2] = {v_now(v_load(codes)),
+                              R > 1 ? v_now(v_load(codes + LANES)) : v_zero()};
             UNROLL
             for (size_t t = 0; t < TILE; t++) {
-                TABLE table = LOAD_TABLE(tables + (i * TILE + t) * TABLE_BYTES);
+                TABLE table = LOAD_TABLE(p.tables + (i * TILE + t) * TABLE_BYTES);
                 UNROLL
                 for (size_t v = 0; v < R; v++) {
                     vec entry = SHUFFLE(table, code_of[v]);
@@ -72,112 +93,126 @@ HELPER void LOOKUP(add_groups)(lookup_sums *sums, const size_t size, const size_
         for (size_t t = 0; t < TILE; t++) {
             UNROLL
             for (size_t v = 0; v < R; v++) {
-                s.all[t][v] = v_add16(s.all[t][v], group[t][v]);
-                s.high[t][v] = v_add_high_byte16(s.high[t][v], group[t][v]);
+                s.all[t][v] = v_now(v_add16(s.all[t][v], group[t][v]));
+                s.high[t][v] = v_now(v_add_high_byte16(s.high[t][v], group[t][v]));
             }
         }
-        tables += size * TILE * TABLE_BYTES;
-        order += size;
+        p.tables += size * TILE * TABLE_BYTES;
     }
     *sums = s;
+    *at = p;
 }
 
-HELPER void LOOKUP(add_groups_of)(lookup_sums *sums, size_t g, const size_t R, size_t n,
-                                  const uint8_t *tables, const uint32_t *order,
-                                  const uint8_t *codes, size_t stride)
+/* n groups of the size that is number g of NIMBUS_GROUP_SIZES. */
+HELPER void LOOKUP(add_groups_of)(lookup_sums *sums, size_t g, const size_t R, const bool ordered,
+                                  size_t n, lookup_place *at)
 {
     switch (g) {
     case 0:
-        LOOKUP(add_groups)(sums, 8, R, n, tables, order, codes, stride);
+        LOOKUP(add_groups)(sums, 8, R, ordered, n, at);
         break;
     case 1:
-        LOOKUP(add_groups)(sums, 4, R, n, tables, order, codes, stride);
+        LOOKUP(add_groups)(sums, 4, R, ordered, n, at);
         break;
     case 2:
-        LOOKUP(add_groups)(sums, 2, R, n, tables, order, codes, stride);
+        LOOKUP(add_groups)(sums, 2, R, ordered, n, at);
         break;
     default:
-        LOOKUP(add_groups)(sums, 1, R, n, tables, order, codes, stride);
+        LOOKUP(add_groups)(sums, 1, R, ordered, n, at);
     }
 }
 
-HELPER void LOOKUP(lookup_i8)(const nimbus_tile *tile, const size_t R, const uint8_t *codes,
-                              size_t stride, unsigned shift, int8_t *out, size_t out_stride)
+HELPER void LOOKUP(lookup_i8)(const nimbus_tile *tile, const size_t R, const bool ordered,
+                              const uint8_t *codes, size_t stride, unsigned shift, int8_t *out,
+                              size_t out_stride)
 {
-    const uint8_t *tables = tile->tables;
-    const uint32_t *order = tile->order;
+    lookup_place at = {tile->tables, codes, tile->order, stride};
     lookup_sums sums;
-    clear_sums(&sums);
     UNROLL
-    for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++) {
-        size_t n_codebooks = (size_t)tile->n_groups[g] << (NIMBUS_GROUP_SIZES - 1 - g);
-        LOOKUP(add_groups_of)(&sums, g, R, tile->n_groups[g], tables, order, codes, stride);
-        tables += n_codebooks * TILE * TABLE_BYTES;
-        order += n_codebooks;
-    }
+    for (size_t t = 0; t < TILE; t++)
+        set_sums(&sums, t, tile->bias[t]);
+    UNROLL
+    for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++)
+        LOOKUP(add_groups_of)(&sums, g, R, ordered, tile->n_groups[g], &at);
     UNROLL
     for (size_t t = 0; t < TILE; t++) {
-        const vec bias = v_set16(tile->bias[t]);
         UNROLL
         for (size_t v = 0; v < R; v++) {
-            vec even = v_add16(even_sums(&sums, t, v), bias);
-            vec odd = v_add16(odd_sums(&sums, t, v), bias);
-            v_store(out + t * out_stride + v * LANES,
-                    v_pack16_zipped(v_shift_right16(even, shift), v_shift_right16(odd, shift)));
+            vec even = v_shift_right16(even_sums(&sums, t, v), shift);
+            vec odd = v_shift_right16(odd_sums(&sums, t, v), shift);
+            v_store(out + t * out_stride + v * LANES, v_pack16_zipped(even, odd));
         }
     }
+}
+
+HELPER void LOOKUP(lookup_rows_i8)(const nimbus_tile *tile, const bool ordered,
+                                   const uint8_t *codes, size_t stride, size_t n, unsigned shift,
+                                   int8_t *out, size_t out_stride)
+{
+    size_t r = 0;
+    for (; r + 2 * LANES <= n; r += 2 * LANES)
+        LOOKUP(lookup_i8)(tile, 2, ordered, codes + r, stride, shift, out + r, out_stride);
+    for (; r < n; r += LANES)
+        LOOKUP(lookup_i8)(tile, 1, ordered, codes + r, stride, shift, out + r, out_stride);
 }
 
 TARGET void KERNEL(LOOKUP(u8i8))(const nimbus_tile *tile, const uint8_t *codes, size_t stride,
                                  size_t n, unsigned shift, int8_t *out, size_t out_stride)
 {
-    size_t r = 0;
-    for (; r + 2 * LANES <= n; r += 2 * LANES)
-        LOOKUP(lookup_i8)(tile, 2, codes + r, stride, shift, out + r, out_stride);
-    for (; r < n; r += LANES)
-        LOOKUP(lookup_i8)(tile, 1, codes + r, stride, shift, out + r, out_stride);
+    if (tile->order)
+        LOOKUP(lookup_rows_i8)(tile, true, codes, stride, n, shift, out, out_stride);
+    else
+        LOOKUP(lookup_rows_i8)(tile, false, codes, stride, n, shift, out, out_stride);
 }
 
-HELPER void LOOKUP(lookup_i32)(const nimbus_tile *tile, const size_t R, const uint8_t *codes,
-                               size_t stride, int32_t *out, size_t out_stride)
+HELPER void LOOKUP(lookup_i32)(const nimbus_tile *tile, const size_t R, const bool ordered,
+                               const uint8_t *codes, size_t stride, int32_t *out, size_t out_stride)
 {
-    const uint8_t *tables = tile->tables;
-    const uint32_t *order = tile->order;
+    lookup_place at = {tile->tables, codes, tile->order, stride};
     for (size_t t = 0; t < TILE; t++)
         for (size_t i = 0; i < R * LANES; i += LANES / 4)
             v_store(out + t * out_stride + i, v_set32(tile->bias[t]));
     for (size_t g = 0; g < NIMBUS_GROUP_SIZES; g++) {
         for (size_t left = tile->n_groups[g]; left;) {
             size_t n_groups = left < FLUSH_GROUPS ? left : FLUSH_GROUPS;
-            size_t n_codebooks = n_groups << (NIMBUS_GROUP_SIZES - 1 - g);
             lookup_sums sums;
-            clear_sums(&sums);
-            LOOKUP(add_groups_of)(&sums, g, R, n_groups, tables, order, codes, stride);
+            UNROLL
+            for (size_t t = 0; t < TILE; t++)
+                set_sums(&sums, t, 0);
+            LOOKUP(add_groups_of)(&sums, g, R, ordered, n_groups, &at);
             UNROLL
             for (size_t t = 0; t < TILE; t++) {
                 UNROLL
                 for (size_t v = 0; v < R; v++) {
-                    vec ordered[2];
-                    v_zip16(even_sums(&sums, t, v), odd_sums(&sums, t, v), ordered);
-                    add_u16_to_i32(out + t * out_stride + v * LANES, ordered[0]);
-                    add_u16_to_i32(out + t * out_stride + v * LANES + LANES / 2, ordered[1]);
+                    vec in_order[2];
+                    v_zip16(even_sums(&sums, t, v), odd_sums(&sums, t, v), in_order);
+                    add_u16_to_i32(out + t * out_stride + v * LANES, in_order[0]);
+                    add_u16_to_i32(out + t * out_stride + v * LANES + LANES / 2, in_order[1]);
                 }
             }
-            tables += n_codebooks * TILE * TABLE_BYTES;
-            order += n_codebooks;
             left -= n_groups;
         }
     }
 }
 
-TARGET void KERNEL(LOOKUP(u8i32))(const nimbus_tile *tile, const uint8_t *codes, size_t stride,
-                                  size_t n, int32_t *sums, size_t sums_stride)
+HELPER void LOOKUP(lookup_rows_i32)(const nimbus_tile *tile, const bool ordered,
+                                    const uint8_t *codes, size_t stride, size_t n, int32_t *sums,
+                                    size_t sums_stride)
 {
     size_t r = 0;
     for (; r + 2 * LANES <= n; r += 2 * LANES)
-        LOOKUP(lookup_i32)(tile, 2, codes + r, stride, sums + r, sums_stride);
+        LOOKUP(lookup_i32)(tile, 2, ordered, codes + r, stride, sums + r, sums_stride);
     for (; r < n; r += LANES)
-        LOOKUP(lookup_i32)(tile, 1, codes + r, stride, sums + r, sums_stride);
+        LOOKUP(lookup_i32)(tile, 1, ordered, codes + r, stride, sums + r, sums_stride);
+}
+
+TARGET void KERNEL(LOOKUP(u8i32))(const nimbus_tile *tile, const uint8_t *codes, size_t stride,
+                                  size_t n, int32_t *sums, size_t sums_stride)
+{
+    if (tile->order)
+        LOOKUP(lookup_rows_i32)(tile, true, codes, stride, n, sums, sums_stride);
+    else
+        LOOKUP(lookup_rows_i32)(tile, false, codes, stride, n, sums, sums_stride);
 }
 
 #undef LOOKUP

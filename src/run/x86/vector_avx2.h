@@ -248,10 +248,16 @@ HELPER vec v_sub16(vec a, vec b)
     return _mm256_sub_epi16(a, b);
 }
 
-/* sums + the upper bytes of a. */
+/* sums + the upper bytes of a. Left to itself gcc puts the result where the shifted bytes were, and
+ * then copies it back to the register that the loop keeps the sums in. */
 HELPER vec v_add_high_byte16(vec sums, vec a)
 {
-    return _mm256_add_epi16(sums, _mm256_srli_epi16(a, 8));
+    vec high = _mm256_srli_epi16(a, 8);
+    sums = _mm256_add_epi16(sums, high);
+#ifndef __clang__
+    __asm__("" : "+x"(sums) : "x"(high));
+#endif
+    return sums;
 }
 
 HELPER vec v_to_high_byte16(vec a)
