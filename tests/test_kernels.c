@@ -167,7 +167,8 @@ static uint32_t cut_windows(trial *t, const nimbus_gather *g, size_t from, size_
     for (size_t v = 0; v < g->vectors; n++) {
         for (uint32_t half = 0; half < 2; half++) {
             size_t some = v < g->vectors ? v : 0;
-            size_t value = some * g->vector_step + (left[some] ? __builtin_ctzll(left[some]) : 0);
+            size_t first_left = left[some] ? (size_t)__builtin_ctzll(left[some]) : 0;
+            size_t value = some * g->vector_step + first_left;
             uint32_t column = g->columns[from + value];
             uint32_t back = (uint32_t)below(t, (column < 63 ? column : 63) + 1);
             uint32_t first = column - back < most ? column - back : most;

@@ -20,17 +20,17 @@ HELPER vec gather_bytes(const nimbus_gather *g, size_t i, const uint8_t *x)
     return v_xor(v_load(bytes), v_set8((int8_t)g->flip));
 }
 
-/* Values i .. i + LANES - 1 of each of n vectors from vector v on; the first one's group is the one
- * that `group` counts. */
+/* n vectors of values that begin at i, i + step, ...: for sets with windows vectors v, v + 1, ...
+ * of a group. */
 HELPER void gather(const nimbus_gather *g, size_t group, size_t v, const size_t n, size_t i,
-                   const uint8_t *x, vec *values)
+                   size_t step, const uint8_t *x, vec *values)
 {
 #ifdef WINDOWS
     const vec flip = v_set8((int8_t)g->flip);
     const uint32_t end = g->first_window[group + 1];
     UNROLL
     for (size_t j = 0; j < n; j++)
-        values[j] = v_load(g->at + i + j * g->vector_step);
+        values[j] = v_load(g->at + i + j * step);
     for (uint32_t w = g->first_window[group]; w < end; w++) {
         const nimbus_window *window = &g->windows[w];
         const uint64_t *wanted = g->wanted + w * g->vectors + v;
@@ -46,7 +46,7 @@ HELPER void gather(const nimbus_gather *g, size_t group, size_t v, const size_t 
     (void)group, (void)v;
     UNROLL
     for (size_t j = 0; j < n; j++)
-        values[j] = gather_bytes(g, i + j * g->vector_step, x);
+        values[j] = gather_bytes(g, i + j * step, x);
 #endif
 }
 
@@ -74,7 +74,7 @@ HELPER vec walk(const nimbus_walk *trees, size_t c, const uint8_t *x)
     enum { H = 4 };
     const size_t C = trees->n_codebooks;
     vec decisions[H][8], values[H], path[H];
-    gather(&trees->gather, c / LANES, 0, H, c, x, values);
+    gather(&trees->gather, c / LANES, 0, H, c, C, x, values);
     UNROLL
     for (size_t h = 0; h < H; h++) {
         UNROLL
@@ -113,7 +113,7 @@ HELPER vec walk_deep(const nimbus_walk *trees, size_t c, size_t H, const uint8_t
             for (size_t i = 0; i < (size_t)1 << j; i++)
                 candidates[i] = v_select8(decisions[j], candidates[2 * i + 1], candidates[2 * i]);
         vec values;
-        gather(&trees->gather, c / LANES, h, 1, h * C + c, x, &values);
+        gather(&trees->gather, c / LANES, h, 1, h * C + c, C, x, &values);
         decisions[h] = v_greater8(values, candidates[0]);
         code = v_add_where8(decisions[h], v_add8(code, code), v_set8(1));
     }
@@ -148,7 +148,7 @@ HELPER vec walk_nodes(const nimbus_walk *trees, size_t c, const size_t H, const 
     const size_t at = c * NIMBUS_NODES;
     vec values[8];
     decision_bits bits[8];
-    gather(&trees->gather, c / (LANES / 2), 0, 8, at, x, values);
+    gather(&trees->gather, c / (LANES / 2), 0, 8, at, LANES, x, values);
     UNROLL
     for (size_t i = 0; i < 8; i++)
         bits[i] = v_greater_bits8(values[i], v_load(trees->thresholds + at + i * LANES));
