@@ -35,6 +35,19 @@ static inline size_t nimbus_shape_width(nimbus_shape s)
     return s.channels * s.height * s.width;
 }
 
+/* How a convolution or pooling slides over an image, and what stands around the image; index 0 is
+ * vertical, 1 horizontal. kernel {0, 0}: the whole image, for pooling. */
+typedef struct nimbus_slide {
+    size_t kernel[2], stride[2], dilation[2];
+    size_t before[2], after[2]; /* rows and columns of padding */
+} nimbus_slide;
+
+typedef enum nimbus_pad_mode {
+    NIMBUS_PAD_CONSTANT = 0,
+    NIMBUS_PAD_REFLECT, /* mirrored without the edge itself */
+    NIMBUS_PAD_EDGE     /* the edge repeated */
+} nimbus_pad_mode;
+
 /* A named array of a layer. Trained parameters have a gradient of the same size; statistics
  * (batch norm's running mean, say) and index arrays (kept as real, exact below 2^24) do not. */
 typedef struct nimbus_param {
@@ -88,9 +101,32 @@ struct nimbus_layer {
     nimbus_shape shape;
     size_t n_params;
     nimbus_param params[NIMBUS_MAX_LAYER_PARAMS];
-    double number; /* the type's one numeric attribute: dropout rate, batch norm epsilon */
-    size_t units;  /* linear: M */
-    bool bare;     /* linear: no weight, a lookup layer from birth; batch norm: no scale, shift */
+    /* The type's attributes; those of other types are zero.
+     *     dropout        number: rate
+     *     batch_norm     number: epsilon; bare: no scale and shift. A mean, variance, scale and
+     *                    shift per channel
+     *     linear         units: M; bare: no weight, a lookup layer from birth
+     *     conv2d         units: M output channels; slide; groups. weight [M][channels / groups]
+     *                    [kernel 0][kernel 1], bias [M]; pads with zeros
+     *     max_pool       slide; padding never wins
+     *     average_pool   slide; count_padding: zeros of the padding count as elements
+     *     pad            slide.before and .after; pad_mode; number: the constant
+     *     clip           number, number2: least and greatest value (ReLU6 is 0 and 6)
+     *     hard_sigmoid   number, number2: y = clip(number * x + number2, 0, 1)
+     *     hard_swish     x * clip(x / 6 + 0.5, 0, 1)
+     *     softmax        over the channels of every position
+     *     add, concat    2 inputs and more, concat along the channels
+     *     flatten        to a vector
+     *     reshape        new_shape
+     *     transpose      order: axis i of the output is axis order[i] of the input, among
+     *                    channels, height, width */
+    double number, number2;
+    size_t units, groups;
+    bool bare, count_padding;
+    nimbus_slide slide;
+    nimbus_pad_mode pad_mode;
+    nimbus_shape new_shape;
+    uint8_t order[3];
     nimbus_layer_state state; /* DENSE except for linear layers on their way through conversion */
     struct nimbus_lookup *lookup; /* linear layers with trees and tables, else NULL; owned */
     /* RECORD: inputs seen so far, [n_recorded][D]; owned. Set record_limit first: the move to
@@ -111,13 +147,16 @@ struct nimbus_net {
 
 extern const nimbus_layer_type nimbus_layer_input, nimbus_layer_linear, nimbus_layer_batch_norm,
     nimbus_layer_relu, nimbus_layer_gelu, nimbus_layer_tanh, nimbus_layer_sigmoid,
-    nimbus_layer_dropout;
+    nimbus_layer_dropout, nimbus_layer_conv2d, nimbus_layer_max_pool, nimbus_layer_average_pool,
+    nimbus_layer_pad, nimbus_layer_clip, nimbus_layer_hard_sigmoid, nimbus_layer_hard_swish,
+    nimbus_layer_softmax, nimbus_layer_add, nimbus_layer_concat, nimbus_layer_flatten,
+    nimbus_layer_reshape, nimbus_layer_transpose;
 const nimbus_layer_type *nimbus_layer_type_named(const char *name); /* NULL if unknown */
 
 nimbus_net *nimbus_net_new(void); /* empty; NULL: out of memory */
 
 /* Appends a layer reading the given earlier layers; sets it up. `proto` gives type, name (empty:
- * made from the type and a number; else letters, digits, '_', '-'), number, units, bare and, for
+ * made from the type and a number; else letters, digits, '_', '-'), its attributes and, for
  * `input`, in_shape; the rest is ignored. A bare linear layer needs nimbus_lookup_attach next. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_layer *proto,
                                                const size_t *inputs, size_t n_inputs, uint64_t seed,
