@@ -36,7 +36,8 @@ static inline size_t nimbus_shape_width(nimbus_shape s)
 }
 
 /* How a convolution or pooling slides over an image, and what stands around the image; index 0 is
- * vertical, 1 horizontal. kernel {0, 0}: the whole image, for pooling. */
+ * vertical, 1 horizontal. A stride or dilation of 0 is taken as 1; kernel {0, 0}, for pooling, as
+ * the whole image. */
 typedef struct nimbus_slide {
     size_t kernel[2], stride[2], dilation[2];
     size_t before[2], after[2]; /* rows and columns of padding */
@@ -97,7 +98,8 @@ struct nimbus_layer {
     char name[48]; /* unique in the net, "linear1" */
     size_t n_inputs;
     size_t input[NIMBUS_MAX_LAYER_INPUTS]; /* indices of earlier layers */
-    nimbus_shape in_shape;                 /* of input 0 (of the layer itself for `input`) */
+    size_t in_channels[NIMBUS_MAX_LAYER_INPUTS];
+    nimbus_shape in_shape; /* of input 0 (of the layer itself for `input`) */
     nimbus_shape shape;
     size_t n_params;
     nimbus_param params[NIMBUS_MAX_LAYER_PARAMS];
@@ -107,11 +109,13 @@ struct nimbus_layer {
      *                    shift per channel
      *     linear         units: M; bare: no weight, a lookup layer from birth
      *     conv2d         units: M output channels; slide; groups. weight [M][channels / groups]
-     *                    [kernel 0][kernel 1], bias [M]; pads with zeros
+     *                    [kernel 0][kernel 1], bias [M]; pads with zeros; groups of 0 are
+     *                    taken as 1
      *     max_pool       slide; padding never wins
-     *     average_pool   slide; count_padding: zeros of the padding count as elements
+     *     average_pool   slide; count_padding: zeros of the padding count as elements. Windows of
+     *                    both touch the image
      *     pad            slide.before and .after; pad_mode; number: the constant
-     *     clip           number, number2: least and greatest value (ReLU6 is 0 and 6)
+     *     clip           number, number2: least and greatest value, finite (ReLU6: 0 and 6)
      *     hard_sigmoid   number, number2: y = clip(number * x + number2, 0, 1)
      *     hard_swish     x * clip(x / 6 + 0.5, 0, 1)
      *     softmax        over the channels of every position

@@ -450,7 +450,7 @@ static nimbus_status claim_params(struct loading *l, const nimbus_layer *proto,
     if (proto->type == &nimbus_layer_input)
         n_params = 2;
     if (proto->type == &nimbus_layer_batch_norm)
-        n_params = proto->bare ? 2 : 4;
+        return claim(l, proto->name, in.channels, proto->bare ? 2 : 4, error);
     return claim(l, proto->name, width, n_params, error);
 }
 

@@ -1,0 +1,155 @@
+/* layer_pool.c - the maximum or the average of every window of a channel
+ *
+ * Padding never wins a maximum. The backward pass of max_pool looks for the winner again: the
+ * first of equals, in reading order. */
+#include "net/internal.h"
+
+/* Takes a kernel of {0, 0} as the whole image and checks that every window touches the image. */
+static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size_t n_inputs,
+                           uint64_t seed, nimbus_error *error)
+{
+    (void)n_inputs, (void)seed;
+    nimbus_slide *s = &layer->slide;
+    const size_t sides[] = {inputs[0].height, inputs[0].width};
+    for (size_t i = 0; i < 2 && s->kernel[0] == 0 && s->kernel[1] == 0; i++)
+        if (s->before[i] > 0 || s->after[i] > 0)
+            return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                               "layer %s: padding of %zu and %zu, expected none around a pool of "
+                               "the whole image",
+                               layer->name, s->before[i], s->after[i]);
+    if (s->kernel[0] == 0 && s->kernel[1] == 0)
+        for (size_t i = 0; i < 2; i++)
+            s->kernel[i] = sides[i];
+    nimbus_status status = nimbus_slide_setup(layer, inputs[0], inputs[0].channels, error);
+    if (status != NIMBUS_OK)
+        return status;
+    const size_t n[] = {layer->shape.height, layer->shape.width};
+    for (size_t i = 0; i < 2; i++)
+        for (size_t j = 0; j < n[i]; j++) {
+            nimbus_span span = nimbus_slide_elements(s, i, j, sides[i]);
+            if (span.begin == span.end)
+                return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
+                                   "layer %s: window %zu of %zu %s lies in the padding, expected "
+                                   "at least one position of the image in every window",
+                                   layer->name, j, n[i], i == 0 ? "downwards" : "across");
+        }
+    return NIMBUS_OK;
+}
+
+/* A window on the image it belongs to. */
+struct window {
+    nimbus_span rows, columns;
+    size_t step_down, step_across; /* between its elements */
+    size_t first;                  /* element in its image */
+};
+
+static struct window window_at(const nimbus_layer *layer, size_t i, size_t j)
+{
+    const nimbus_slide *s = &layer->slide;
+    nimbus_shape in = layer->in_shape;
+    struct window w = {.rows = nimbus_slide_elements(s, 0, i, in.height),
+                       .columns = nimbus_slide_elements(s, 1, j, in.width),
+                       .step_down = s->dilation[0] * in.width,
+                       .step_across = s->dilation[1]};
+    w.first = w.rows.start * in.width + w.columns.start;
+    return w;
+}
+
+static size_t largest_in(const struct window *w, const real *x)
+{
+    size_t best = w->first;
+    for (size_t i = 0; i < w->rows.end - w->rows.begin; i++)
+        for (size_t j = 0; j < w->columns.end - w->columns.begin; j++) {
+            size_t at = w->first + i * w->step_down + j * w->step_across;
+            best = x[at] > x[best] ? at : best;
+        }
+    return best;
+}
+
+static real sum_of(const struct window *w, const real *x)
+{
+    real sum = 0;
+    for (size_t i = 0; i < w->rows.end - w->rows.begin; i++)
+        for (size_t j = 0; j < w->columns.end - w->columns.begin; j++)
+            sum += x[w->first + i * w->step_down + j * w->step_across];
+    return sum;
+}
+
+static void spread_over(const struct window *w, real value, real *dx)
+{
+    for (size_t i = 0; i < w->rows.end - w->rows.begin; i++)
+        for (size_t j = 0; j < w->columns.end - w->columns.begin; j++)
+            dx[w->first + i * w->step_down + j * w->step_across] += value;
+}
+
+/* What an average is divided by. */
+static real count_of(const nimbus_layer *layer, const struct window *w)
+{
+    if (layer->count_padding)
+        return (real)layer->slide.kernel[0] * (real)layer->slide.kernel[1];
+    return (real)(w->rows.end - w->rows.begin) * (real)(w->columns.end - w->columns.begin);
+}
+
+/* Every window of the images of rows begin..end: y from x, or dx from dy. */
+static void pool_rows(const nimbus_call *call, size_t begin, size_t end, bool back)
+{
+    const nimbus_layer *layer = call->layer;
+    const nimbus_io *io = call->io;
+    bool largest = layer->type == &nimbus_layer_max_pool;
+    nimbus_shape in = layer->in_shape, out = layer->shape;
+    size_t n = in.channels, size = in.height * in.width, n_windows = out.height * out.width;
+    for (size_t i = 0; i < out.height; i++)
+        for (size_t j = 0; j < out.width; j++) {
+            struct window w = window_at(layer, i, j);
+            real count = count_of(layer, &w);
+            for (size_t image = begin * n; image < end * n; image++) {
+                const real *x = io->x[0] + image * size;
+                size_t at = image * n_windows + i * out.width + j;
+                if (!back)
+                    io->y[at] = largest ? x[largest_in(&w, x)] : sum_of(&w, x) / count;
+                else if (largest)
+                    io->dx[0][image * size + largest_in(&w, x)] += io->dy[at];
+                else
+                    spread_over(&w, io->dy[at] / count, io->dx[0] + image * size);
+            }
+        }
+}
+
+static void forward_rows(void *arg, size_t begin, size_t end)
+{
+    pool_rows(arg, begin, end, false);
+}
+
+static void backward_rows(void *arg, size_t begin, size_t end)
+{
+    pool_rows(arg, begin, end, true);
+}
+
+static void forward(nimbus_layer *layer, nimbus_io *io)
+{
+    nimbus_parallel_rows(layer, io, forward_rows);
+}
+
+static void backward(nimbus_layer *layer, nimbus_io *io)
+{
+    if (io->dx[0])
+        nimbus_parallel_rows(layer, io, backward_rows);
+}
+
+const nimbus_layer_type nimbus_layer_max_pool = {
+    .name = "max_pool",
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .setup = setup,
+    .forward = forward,
+    .backward = backward,
+};
+
+const nimbus_layer_type nimbus_layer_average_pool = {
+    .name = "average_pool",
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .setup = setup,
+    .forward = forward,
+    .backward = backward,
+};
