@@ -83,6 +83,12 @@ static inline void assert_same_net(const nimbus_net *a, const nimbus_net *b)
         assert_memory_equal(&x->in_shape, &y->in_shape, sizeof x->in_shape);
         assert_memory_equal(&x->shape, &y->shape, sizeof x->shape);
         assert_true(x->number == y->number && x->units == y->units && x->bare == y->bare);
+        assert_true(x->number2 == y->number2 && x->groups == y->groups);
+        assert_true(x->count_padding == y->count_padding && x->pad_mode == y->pad_mode);
+        assert_memory_equal(&x->slide, &y->slide, sizeof x->slide);
+        assert_memory_equal(&x->new_shape, &y->new_shape, sizeof x->new_shape);
+        assert_memory_equal(x->order, y->order, sizeof x->order);
+        assert_memory_equal(x->in_channels, y->in_channels, sizeof x->in_channels);
         assert_int_equal(x->state, y->state);
         assert_int_equal(x->n_params, y->n_params);
         for (size_t j = 0; j < x->n_params; j++) {

@@ -48,9 +48,12 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_layer_set_shape(nimbus_layer *layer, nimb
 /* Fills the layer's first param from seed: uniform, LeCun's variance 1 / n_summands. */
 void nimbus_layer_start_weight(nimbus_layer *layer, size_t n_summands, uint64_t seed);
 
+/* The sum of n values, in lanes. */
+double nimbus_sum(const real *x, size_t n);
+
 /* ---- layer_slide.c ----------------------------------------------------------------------- */
 
-/* begin..end - 1 of a count; the first stands at position `start` of the image. */
+/* begin..end - 1 of some points; the first of them stands at position `start` of the image. */
 typedef struct nimbus_span {
     size_t begin, end, start;
 } nimbus_span;
@@ -60,11 +63,7 @@ typedef struct nimbus_span {
 NIMBUS_MUST_CHECK nimbus_status nimbus_slide_setup(nimbus_layer *layer, nimbus_shape in,
                                                    size_t channels, nimbus_error *error);
 
-/* Of n output positions along an axis those whose k-th element lies on the image of `side`; the
- * element of the next one lies a stride further. */
-nimbus_span nimbus_slide_outputs(const nimbus_slide *s, size_t axis, size_t k, size_t side,
-                                 size_t n);
-/* Of a window's elements along an axis those on the image; the next lies a dilation further. */
-nimbus_span nimbus_slide_elements(const nimbus_slide *s, size_t axis, size_t position, size_t side);
+/* Of the n points at + i * step - before of an axis those on the image, 0..side - 1. */
+nimbus_span nimbus_span_on(size_t at, size_t step, size_t before, size_t side, size_t n);
 
 #endif

@@ -163,11 +163,9 @@ NIMBUS_SIMD_CLONES static void backward_columns(void *arg, size_t begin, size_t 
 
 /* ---- images ------------------------------------------------------------------------------ */
 
-/* Sums over the n values of one channel of one row, in lanes: of x, or of the squares of x - mean;
- * of dy, and of dy * (x - mean). */
-#define LANES 16
+#define LANES 16 /* sums side by side, in registers */
 
-NIMBUS_SIMD_CLONES static double channel_sum(const real *x, size_t n)
+NIMBUS_SIMD_CLONES double nimbus_sum(const real *x, size_t n)
 {
     real lanes[LANES] = {0};
     double sum = 0;
@@ -182,6 +180,7 @@ NIMBUS_SIMD_CLONES static double channel_sum(const real *x, size_t n)
     return sum;
 }
 
+/* The sum of (x - x_mean) * (y - y_mean). */
 NIMBUS_SIMD_CLONES static double channel_product(const real *x, real x_mean, const real *y,
                                                  real y_mean, size_t n)
 {
@@ -205,7 +204,7 @@ static void channel_statistics(const struct norm_args *a, size_t c)
     size_t n = a->positions, step = a->w * n, count = a->io->n_rows * n;
     const real *x = a->io->x[0] + c * n;
     for (size_t r = 0; r < a->io->n_rows; r++)
-        sum += channel_sum(x + r * step, n);
+        sum += nimbus_sum(x + r * step, n);
     real mean = (real)(sum / (double)count);
     for (size_t r = 0; r < a->io->n_rows; r++)
         square += channel_product(x + r * step, mean, x + r * step, mean, n);
@@ -244,7 +243,7 @@ NIMBUS_SIMD_CLONES static void backward_channel(void *arg, size_t c)
     real mean = a->mean[c], inverse = a->inverse[c];
     for (size_t r = 0; r < n_rows; r++) {
         const real *dy = a->io->dy + (r * a->w + c) * n;
-        sum += channel_sum(dy, n);
+        sum += nimbus_sum(dy, n);
         product += channel_product(dy, 0, a->io->x[0] + (r * a->w + c) * n, mean, n);
     }
     product *= (double)inverse;

@@ -4,6 +4,13 @@
  * first of equals, in reading order. */
 #include "net/internal.h"
 
+/* The elements of a window along an axis that lie on the image. */
+static nimbus_span elements_on(const nimbus_slide *s, size_t axis, size_t position, size_t side)
+{
+    return nimbus_span_on(position * s->stride[axis], s->dilation[axis], s->before[axis], side,
+                          s->kernel[axis]);
+}
+
 /* Takes a kernel of {0, 0} as the whole image and checks that every window touches the image. */
 static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size_t n_inputs,
                            uint64_t seed, nimbus_error *error)
@@ -26,7 +33,7 @@ static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size
     const size_t n[] = {layer->shape.height, layer->shape.width};
     for (size_t i = 0; i < 2; i++)
         for (size_t j = 0; j < n[i]; j++) {
-            nimbus_span span = nimbus_slide_elements(s, i, j, sides[i]);
+            nimbus_span span = elements_on(s, i, j, sides[i]);
             if (span.begin == span.end)
                 return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
                                    "layer %s: window %zu of %zu %s lies in the padding, expected "
@@ -47,8 +54,8 @@ static struct window window_at(const nimbus_layer *layer, size_t i, size_t j)
 {
     const nimbus_slide *s = &layer->slide;
     nimbus_shape in = layer->in_shape;
-    struct window w = {.rows = nimbus_slide_elements(s, 0, i, in.height),
-                       .columns = nimbus_slide_elements(s, 1, j, in.width),
+    struct window w = {.rows = elements_on(s, 0, i, in.height),
+                       .columns = elements_on(s, 1, j, in.width),
                        .step_down = s->dilation[0] * in.width,
                        .step_across = s->dilation[1]};
     w.first = w.rows.start * in.width + w.columns.start;

@@ -3,9 +3,9 @@
 
 /* Output positions along an axis, or 0: the window is larger than the padded image, or the sum
  * cannot be counted. */
-static size_t count_positions(const nimbus_slide *s, size_t axis, size_t side)
+static size_t count_positions(const nimbus_slide *s, size_t axis, size_t padded)
 {
-    size_t reach, padded = side + s->before[axis] + s->after[axis];
+    size_t reach;
     if (nimbus_mul_overflows(s->kernel[axis] - 1, s->dilation[axis], &reach) || reach >= padded)
         return 0;
     return (padded - reach - 1) / s->stride[axis] + 1;
@@ -17,7 +17,7 @@ nimbus_status nimbus_slide_setup(nimbus_layer *layer, nimbus_shape in, size_t ch
     static const char *const axes[] = {"high", "wide"};
     nimbus_slide *s = &layer->slide;
     const size_t sides[] = {in.height, in.width};
-    size_t n[2];
+    size_t n[2], padded[2], size;
     for (size_t i = 0; i < 2; i++) {
         s->stride[i] = s->stride[i] ? s->stride[i] : 1;
         s->dilation[i] = s->dilation[i] ? s->dilation[i] : 1;
@@ -29,7 +29,8 @@ nimbus_status nimbus_slide_setup(nimbus_layer *layer, nimbus_shape in, size_t ch
                                "%zu and %zu, expected a kernel of 1 and more, and all at most %u",
                                layer->name, s->kernel[i], axes[i], s->stride[i], s->dilation[i],
                                s->before[i], s->after[i], NIMBUS_MAX_WIDTH);
-        n[i] = count_positions(s, i, sides[i]);
+        padded[i] = sides[i] + s->before[i] + s->after[i];
+        n[i] = count_positions(s, i, padded[i]);
         if (n[i] == 0)
             return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
                                "layer %s: a kernel %zu %s, spread by dilation %zu, does not fit an "
@@ -37,6 +38,12 @@ nimbus_status nimbus_slide_setup(nimbus_layer *layer, nimbus_shape in, size_t ch
                                layer->name, s->kernel[i], axes[i], s->dilation[i], sides[i],
                                axes[i], s->before[i], s->after[i]);
     }
+    if (nimbus_mul_overflows(padded[0], padded[1], &size) ||
+        nimbus_mul_overflows(size, in.channels, &size) || size > NIMBUS_MAX_WIDTH)
+        return nimbus_fail(error, NIMBUS_ERR_LIMIT,
+                           "layer %s: with its padding the image is %zu x %zu x %zu, expected at "
+                           "most %u values",
+                           layer->name, in.channels, padded[0], padded[1], NIMBUS_MAX_WIDTH);
     return nimbus_layer_set_shape(layer, (nimbus_shape){channels, n[0], n[1]}, error);
 }
 
@@ -45,26 +52,12 @@ static size_t smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-nimbus_span nimbus_slide_outputs(const nimbus_slide *s, size_t axis, size_t k, size_t side,
-                                 size_t n)
+nimbus_span nimbus_span_on(size_t at, size_t step, size_t before, size_t side, size_t n)
 {
-    size_t at = k * s->dilation[axis], stride = s->stride[axis], before = s->before[axis];
     nimbus_span span;
-    span.begin = smaller(at >= before ? 0 : (before - at + stride - 1) / stride, n);
-    span.end = at >= side + before ? 0 : smaller((side + before - at - 1) / stride + 1, n);
+    span.begin = smaller(at >= before ? 0 : (before - at + step - 1) / step, n);
+    span.end = at >= side + before ? 0 : smaller((side + before - at - 1) / step + 1, n);
     span.end = span.end > span.begin ? span.end : span.begin;
-    span.start = span.begin * stride + at - before;
-    return span;
-}
-
-nimbus_span nimbus_slide_elements(const nimbus_slide *s, size_t axis, size_t position, size_t side)
-{
-    size_t at = position * s->stride[axis], spread = s->dilation[axis], before = s->before[axis];
-    size_t n = s->kernel[axis];
-    nimbus_span span;
-    span.begin = smaller(at >= before ? 0 : (before - at + spread - 1) / spread, n);
-    span.end = at >= side + before ? 0 : smaller((side + before - at - 1) / spread + 1, n);
-    span.end = span.end > span.begin ? span.end : span.begin;
-    span.start = span.begin * spread + at - before;
+    span.start = span.begin * step + at - before;
     return span;
 }

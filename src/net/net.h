@@ -75,6 +75,7 @@ typedef struct nimbus_io {
     const real *dy;                         /* backward: gradient of y */
     real *dx[NIMBUS_MAX_LAYER_INPUTS];      /* backward ADDS here; NULL where nobody needs it */
     void *saved;                            /* saved_size bytes kept from forward to backward */
+    void *scratch;                          /* scratch_size bytes of anything */
     bool training;                          /* dropout acts, batch norm uses the batch */
     uint64_t seed, step;                    /* counter for dropout and margin noise */
     unsigned n_threads;
@@ -89,6 +90,8 @@ typedef struct nimbus_layer_type {
                            uint64_t seed, nimbus_error *error);
     /* NULL: nothing saved; SIZE_MAX: more than can be counted */
     size_t (*saved_size)(const nimbus_layer *layer, size_t n_rows);
+    /* The same for what a call needs and leaves behind: layers share it. */
+    size_t (*scratch_size)(const nimbus_layer *layer, size_t n_rows);
     void (*forward)(nimbus_layer *layer, nimbus_io *io);
     void (*backward)(nimbus_layer *layer, nimbus_io *io); /* adds to grads of trained params */
 } nimbus_layer_type;
@@ -200,6 +203,7 @@ typedef struct nimbus_pass {
     real **out;   /* [n_layers] -> [max_rows][width]; NULL before `first - 1` */
     real **dout;  /* the same for gradients; allocated on the first backward */
     void **saved; /* [n_layers] */
+    void *scratch;
 } nimbus_pass;
 
 NIMBUS_MUST_CHECK nimbus_status nimbus_pass_new(nimbus_net *net, size_t first, size_t max_rows,
