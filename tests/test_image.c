@@ -433,6 +433,42 @@ static nimbus_net *small_conv_net(void)
     return net;
 }
 
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    nimbus_error error;
+    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN, 3);
+    nimbus_net_options options = NIMBUS_NET_OPTIONS_INIT;
+    options.spec = "resnet8";
+    for (long k = 1;; k++) {
+        real dy[3 * 10] = {0};
+        nimbus_net *net;
+        nimbus_pass *pass = NULL;
+        nimbus_fail_alloc_after = k;
+        nimbus_status status = nimbus_net_build(&options, data, &net, &error);
+        if (status == NIMBUS_OK)
+            status = nimbus_net_grads(net, &error);
+        if (status == NIMBUS_OK)
+            status = nimbus_pass_new(net, 0, 3, 2, &pass, &error);
+        if (status == NIMBUS_OK) {
+            pass->training = true;
+            nimbus_pass_forward(pass, 3, net->n_layers - 1);
+            status = nimbus_pass_backward(pass, dy, &error);
+        }
+        bool reached = nimbus_fail_alloc_after == 0;
+        nimbus_fail_alloc_after = 0;
+        nimbus_pass_free(pass);
+        nimbus_net_free(net);
+        if (!reached) {
+            ok(status, &error);
+            assert_true(k > 100);
+            break;
+        }
+        assert_int_equal(status, NIMBUS_ERR_MEMORY);
+    }
+    nimbus_data_free(data);
+}
+
 static void test_learns_digits(void **state)
 {
     (void)state;
@@ -462,7 +498,7 @@ int main(void)
         cmocka_unit_test(test_pool_attributes), cmocka_unit_test(test_other_attributes),
         cmocka_unit_test(test_joins),           cmocka_unit_test(test_pool_values),
         cmocka_unit_test(test_threads),         cmocka_unit_test(test_resnets),
-        cmocka_unit_test(test_learns_digits),
+        cmocka_unit_test(test_out_of_memory),   cmocka_unit_test(test_learns_digits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,8 +31,10 @@ static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size
     if (status != NIMBUS_OK)
         return status;
     const size_t n[] = {layer->shape.height, layer->shape.width};
-    for (size_t i = 0; i < 2; i++)
-        for (size_t j = 0; j < n[i]; j++) {
+    for (size_t i = 0; i < 2; i++) {
+        /* Only windows whose elements lie further apart than the image is long step over it. */
+        size_t step = s->dilation[i] <= sides[i] && n[i] > 1 ? n[i] - 1 : 1;
+        for (size_t j = 0; j < n[i]; j += step) {
             nimbus_span span = elements_on(s, i, j, sides[i]);
             if (span.begin == span.end)
                 return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
@@ -40,6 +42,7 @@ static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size
                                    "at least one position of the image in every window",
                                    layer->name, j, n[i], i == 0 ? "downwards" : "across");
         }
+    }
     return NIMBUS_OK;
 }
 
