@@ -45,23 +45,26 @@ static void check_sums(const struct nimbus_conv_kernels *kernels, size_t n_sums)
 
 static void check_products(const struct nimbus_conv_kernels *kernels, size_t n_vectors)
 {
-    enum { HEIGHT = 4, WIDTH = 5, PITCH = 9, MOST = 48 };
-    real src[PLANES * SIZE], dy[HEIGHT * WIDTH * MOST], out[PLANES * TAPS * MOST];
+    enum { HEIGHT = 4, WIDTH = 5, PITCH = 9, MOST = 48, IMAGES = 3 };
+    enum { POSITIONS = HEIGHT * WIDTH, IMAGE = PLANES * SIZE + 7 };
+    real src[IMAGES * IMAGE], dy[IMAGES * POSITIONS * MOST], out[PLANES * TAPS * MOST];
     size_t m_padded = n_vectors * kernels->lanes;
     fill(src, sizeof src / sizeof *src, 1);
     fill(dy, sizeof dy / sizeof *dy, 2);
     for (size_t i = 0; i < PLANES * TAPS * MOST; i++)
         out[i] = 1; /* is added to */
-    struct nimbus_conv_product a = {src,      SIZE,   PLANES, TAPS,  offsets, dy,
-                                    m_padded, HEIGHT, WIDTH,  PITCH, out};
+    struct nimbus_conv_product a = {src,    SIZE,  PLANES, TAPS,   offsets, dy, m_padded,
+                                    HEIGHT, WIDTH, PITCH,  IMAGES, IMAGE,   out};
     kernels->product(&a);
     for (size_t i = 0; i < PLANES * TAPS; i++)
         for (size_t m = 0; m < m_padded; m++) {
             double sum = 1;
-            for (size_t p = 0; p < HEIGHT * WIDTH; p++)
+            for (size_t p = 0; p < IMAGES * POSITIONS; p++) {
+                size_t in_image = p % POSITIONS;
                 sum += (double)dy[p * m_padded + m] *
-                       (double)
-                           src[i / TAPS * SIZE + offsets[i % TAPS] + p / WIDTH * PITCH + p % WIDTH];
+                       (double)src[p / POSITIONS * IMAGE + i / TAPS * SIZE + offsets[i % TAPS] +
+                                   in_image / WIDTH * PITCH + in_image % WIDTH];
+            }
             assert_near(out[i * m_padded + m], sum);
         }
 }

@@ -30,14 +30,16 @@ struct nimbus_conv_sum {
     size_t out_plane, n_positions, n_sums;
 };
 
-/* out[c][t][m] += sum over positions (i, j) of dy[i * width + j][m] *
- * src[c * plane + offset[t] + i * pitch + j]; m runs to m_padded, a multiple of `lanes`. */
+/* out[c][t][m] += sum over images and positions (i, j) of dy[image][i * width + j][m] *
+ * src[image * size + c * plane + offset[t] + i * pitch + j]; m runs to m_padded, a multiple of
+ * `lanes`. */
 struct nimbus_conv_product {
     const real *src;
     size_t plane, n, n_taps;
     const size_t *offset;
     const real *dy;
     size_t m_padded, height, width, pitch;
+    size_t n_images, size;
     real *out;
 };
 

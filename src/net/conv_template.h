@@ -56,15 +56,17 @@ NAME(product_block)(const struct nimbus_conv_product *a, const real *const *src,
     for (size_t b = 0; b < ROWS; b++)
         for (size_t v = 0; v < n_vectors; v++)
             sum[b][v] = (NAME(vector)){0};
-    for (size_t i = 0; i < a->height; i++)
+    for (size_t i = 0; i < a->n_images * a->height; i++) {
+        size_t at = i / a->height * a->size + i % a->height * a->pitch;
         for (size_t j = 0; j < a->width; j++, dy += a->m_padded) {
             NAME(vector) d[2];
             for (size_t v = 0; v < n_vectors; v++)
                 d[v] = *(const NAME(unaligned) *)(dy + v * LANES);
             for (size_t b = 0; b < ROWS; b++)
                 for (size_t v = 0; v < n_vectors; v++)
-                    sum[b][v] += src[b][i * a->pitch + j] * d[v];
+                    sum[b][v] += src[b][at + j] * d[v];
         }
+    }
     for (size_t b = 0; b < ROWS && b < n_pairs; b++)
         for (size_t v = 0; v < n_vectors; v++)
             *(NAME(unaligned) *)(out + b * a->m_padded + v * LANES) += sum[b][v];

@@ -12,8 +12,10 @@
 
 #include "net/conv.h"
 
-#define MAX_LANES  16
-#define LANE_REALS ((size_t)1 << 24) /* of all lanes together; one lane may take more */
+#define MAX_LANES        16
+#define MAX_IMAGES       8
+#define ENOUGH_POSITIONS 256 /* for a product, to outweigh adding it to the weights' gradients */
+#define LANE_REALS       ((size_t)1 << 24) /* of all lanes together; one lane may take more */
 
 /* Sizes of one group; those of planes in reals. */
 struct geometry {
@@ -23,6 +25,7 @@ struct geometry {
     size_t n_positions;              /* of the output, in a plane */
     size_t margin, dy_plane;         /* zeros before dy, and its plane with them */
     size_t out_plane, m_padded, n_blocks, m_blocks;
+    size_t n_images; /* whose products for the weights are summed at a time */
 };
 
 /* The scratch memory: tables of taps, packed weights, then lanes of buffers. */
@@ -72,6 +75,8 @@ static struct geometry geometry_of(const nimbus_layer *layer, size_t lanes)
     g.m_padded = rounded(g.m, lanes);
     g.n_blocks = rounded(g.n, NIMBUS_CONV_BLOCK) / NIMBUS_CONV_BLOCK;
     g.m_blocks = rounded(g.m, NIMBUS_CONV_BLOCK) / NIMBUS_CONV_BLOCK;
+    g.n_images = ENOUGH_POSITIONS / (layer->shape.height * layer->shape.width) + 1;
+    g.n_images = g.m == 1 ? 1 : g.n_images < MAX_IMAGES ? g.n_images : MAX_IMAGES;
     return g;
 }
 
@@ -87,15 +92,17 @@ static size_t measure(const nimbus_layer *layer, size_t n_rows, struct buffers *
     b->packed =
         g->groups * (forward > backward ? forward : backward) * g->n_taps * NIMBUS_CONV_BLOCK;
     b->src = 0;
-    b->out = b->src + rounded(g->n * g->plane + NIMBUS_CONV_SLACK, 16);
+    b->out = b->src + rounded(g->n_images * g->n * g->plane + NIMBUS_CONV_SLACK, 16);
     b->dy = b->out + NIMBUS_CONV_BLOCK * g->out_plane;
     b->dy_columns = b->dy + rounded(g->m * g->dy_plane + NIMBUS_CONV_SLACK, 16);
-    b->weight = b->dy_columns + rounded(layer->shape.height * layer->shape.width * g->m_padded, 16);
+    size_t n_positions = layer->shape.height * layer->shape.width;
+    b->weight = b->dy_columns + rounded(g->n_images * n_positions * g->m_padded, 16);
     b->bias = b->weight + rounded(g->groups * g->n * g->n_taps * g->m_padded, 16);
     b->lane = b->bias + rounded(layer->units, 16);
     size_t n_lanes = LANE_REALS / b->lane + 1;
     n_lanes = n_lanes < MAX_LANES ? n_lanes : MAX_LANES;
-    b->n_lanes = n_lanes < n_rows ? n_lanes : n_rows;
+    size_t most = n_rows / g->n_images > 4 ? n_rows / g->n_images : n_rows < 4 ? n_rows : 4;
+    b->n_lanes = n_lanes < most ? n_lanes : most;
     return b->tables + (b->packed + b->n_lanes * b->lane) * sizeof(real);
 }
 
@@ -149,7 +156,7 @@ static void spans_of_phase(const struct job *job, size_t f, nimbus_span *rows, n
 }
 
 /* Copies the channels of a group into planes, whose margins are zero already. */
-static void fill_planes(const struct job *job, const real *x, real *planes)
+NIMBUS_SIMD_CLONES static void fill_planes(const struct job *job, const real *x, real *planes)
 {
     const struct geometry *g = &job->b.g;
     const size_t *stride = job->layer->slide.stride;
@@ -165,6 +172,9 @@ static void fill_planes(const struct job *job, const real *x, real *planes)
                 size_t n = columns.end - columns.begin;
                 if (stride[1] == 1)
                     memcpy(to, from, n * sizeof(real));
+                else if (stride[1] == 2)
+                    for (size_t j = 0; j < n; j++)
+                        to[j] = from[j * 2];
                 else
                     for (size_t j = 0; j < n; j++)
                         to[j] = from[j * stride[1]];
@@ -233,11 +243,21 @@ static void pack_forward(void *arg, size_t begin, size_t end)
     }
 }
 
+/* One channel of the output from a plane of sums. */
+NIMBUS_SIMD_CLONES static void take_positions(const struct job *job, const real *plane, real bias,
+                                              real *y)
+{
+    size_t height = job->layer->shape.height, width = job->layer->shape.width;
+    for (size_t i = 0; i < height; i++)
+        for (size_t j = 0; j < width; j++)
+            y[i * width + j] = plane[i * job->b.g.pitch + j] + bias;
+}
+
 /* One group of one row; src holds the planes. */
 static void convolve(const struct job *job, size_t group, const real *src, real *out, real *y)
 {
     const struct geometry *g = &job->b.g;
-    size_t height = job->layer->shape.height, width = job->layer->shape.width;
+    size_t n_positions = job->layer->shape.height * job->layer->shape.width;
     for (size_t block = 0; block < g->m_blocks; block++) {
         size_t first = block * NIMBUS_CONV_BLOCK, n_weights = g->n * g->n_taps;
         size_t n = g->m - first < NIMBUS_CONV_BLOCK ? g->m - first : NIMBUS_CONV_BLOCK;
@@ -253,15 +273,10 @@ static void convolve(const struct job *job, size_t group, const real *src, real 
                                       .n_positions = g->n_positions,
                                       .n_sums = n};
         job->b.kernels->sum(&sum);
-        for (size_t k = 0; k < n; k++) {
-            real bias = job->layer->params[1].value[group * g->m + first + k];
-            for (size_t i = 0; i < height; i++) {
-                const real *from = out + k * g->out_plane + i * g->pitch;
-                real *to = y + ((first + k) * height + i) * width;
-                for (size_t j = 0; j < width; j++)
-                    to[j] = from[j] + bias;
-            }
-        }
+        for (size_t k = 0; k < n; k++)
+            take_positions(job, out + k * g->out_plane,
+                           job->layer->params[1].value[group * g->m + first + k],
+                           y + (first + k) * n_positions);
     }
 }
 
@@ -344,24 +359,37 @@ static void convolve_back(const struct job *job, size_t group, const real *dy, r
     }
 }
 
-/* Adds one group of one row to the lane's sums. */
-static void add_weights(const struct job *job, size_t group, const real *dy, real *own)
+/* Adds one group of n_images rows to the lane's sums; x and dy begin at the group. */
+static void add_weights(const struct job *job, size_t group, size_t n_images, const real *x,
+                        const real *dy, real *own)
 {
     const struct buffers *b = &job->b;
     const struct geometry *g = &b->g;
     size_t height = job->layer->shape.height, width = job->layer->shape.width;
+    size_t x_row = nimbus_shape_width(job->layer->in_shape), n_positions = height * width;
+    size_t y_row = nimbus_shape_width(job->layer->shape);
     real *sums = own + b->weight + group * g->n * g->n_taps * g->m_padded;
-    for (size_t m = 0; m < g->m; m++)
-        own[b->bias + group * g->m + m] +=
-            (real)nimbus_sum(dy + m * height * width, height * width);
+    for (size_t i = 0; i < n_images; i++) {
+        fill_planes(job, x + i * x_row, own + b->src + i * g->n * g->plane);
+        for (size_t m = 0; m < g->m; m++)
+            own[b->bias + group * g->m + m] +=
+                (real)nimbus_sum(dy + i * y_row + m * n_positions, n_positions);
+        if (g->m > 1)
+            fill_dy_columns(job, dy + i * y_row,
+                            own + b->dy_columns + i * n_positions * g->m_padded);
+    }
     if (g->m == 1) {
-        struct nimbus_conv_dot dot = {own + b->src,   g->plane,    g->n,
-                                      g->n_taps,      job->offset, own + b->dy + g->margin,
-                                      g->n_positions, sums};
+        struct nimbus_conv_dot dot = {.src = own + b->src,
+                                      .plane = g->plane,
+                                      .n = g->n,
+                                      .n_taps = g->n_taps,
+                                      .offset = job->offset,
+                                      .dy = own + b->dy + g->margin,
+                                      .n_positions = g->n_positions,
+                                      .out = sums};
         b->kernels->dot(&dot);
         return;
     }
-    fill_dy_columns(job, dy, own + b->dy_columns);
     struct nimbus_conv_product product = {.src = own + b->src,
                                           .plane = g->plane,
                                           .n = g->n,
@@ -372,6 +400,8 @@ static void add_weights(const struct job *job, size_t group, const real *dy, rea
                                           .height = height,
                                           .width = width,
                                           .pitch = g->pitch,
+                                          .n_images = n_images,
+                                          .size = g->n * g->plane,
                                           .out = sums};
     b->kernels->product(&product);
 }
@@ -380,22 +410,28 @@ static void backward_lane(void *arg, size_t lane)
 {
     const struct job *job = arg;
     const struct buffers *b = &job->b;
-    size_t begin = job->io->n_rows * lane / b->n_lanes;
+    const struct geometry *g = &b->g;
+    size_t begin = job->io->n_rows * lane / b->n_lanes, n;
     size_t end = job->io->n_rows * (lane + 1) / b->n_lanes;
     nimbus_shape in = job->layer->in_shape, out = job->layer->shape;
-    size_t x_group = b->g.n * in.height * in.width, y_group = b->g.m * out.height * out.width;
+    size_t x_group = g->n * in.height * in.width, y_group = g->m * out.height * out.width;
     real *own = job->lanes + lane * b->lane, *dx = job->io->dx[0];
     memset(own, 0, b->lane * sizeof(real));
-    for (size_t i = begin * b->g.groups; i < end * b->g.groups; i++) {
-        const real *dy = job->io->dy + i * y_group;
-        if (dx || b->g.m == 1)
-            fill_dy(job, dy, own + b->dy);
-        if (job->layer->params[0].trained) {
-            fill_planes(job, job->io->x[0] + i * x_group, own + b->src);
-            add_weights(job, i % b->g.groups, dy, own);
+    for (size_t r = begin; r < end; r += n) {
+        n = end - r < g->n_images ? end - r : g->n_images;
+        for (size_t group = 0; group < g->groups; group++) {
+            const real *x = job->io->x[0] + (r * g->groups + group) * x_group;
+            const real *dy = job->io->dy + (r * g->groups + group) * y_group;
+            for (size_t i = 0; (dx || g->m == 1) && i < n; i++) {
+                size_t row = i * g->groups;
+                fill_dy(job, dy + row * y_group, own + b->dy);
+                if (dx)
+                    convolve_back(job, group, own + b->dy, own + b->out,
+                                  dx + ((r * g->groups + group) + row) * x_group);
+            }
+            if (job->layer->params[0].trained)
+                add_weights(job, group, n, x, dy, own);
         }
-        if (dx)
-            convolve_back(job, i % b->g.groups, own + b->dy, own + b->out, dx + i * x_group);
     }
 }
 

@@ -46,30 +46,46 @@ static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size
     return NIMBUS_OK;
 }
 
-/* A window on the image it belongs to. */
-struct window {
-    nimbus_span rows, columns;
-    size_t step_down, step_across; /* between its elements */
-    size_t first;                  /* element in its image */
-};
-
-static struct window window_at(const nimbus_layer *layer, size_t i, size_t j)
+/* Where the windows of every row and column of the output lie. */
+static size_t scratch_size(const nimbus_layer *layer, size_t n_rows)
 {
-    const nimbus_slide *s = &layer->slide;
-    nimbus_shape in = layer->in_shape;
-    struct window w = {.rows = elements_on(s, 0, i, in.height),
-                       .columns = elements_on(s, 1, j, in.width),
-                       .step_down = s->dilation[0] * in.width,
-                       .step_across = s->dilation[1]};
-    w.first = w.rows.start * in.width + w.columns.start;
-    return w;
+    (void)n_rows;
+    return (layer->shape.height + layer->shape.width) * sizeof(nimbus_span);
 }
 
-static size_t largest_in(const struct window *w, const real *x)
+static void find_spans(const nimbus_layer *layer, const nimbus_io *io)
+{
+    const size_t sides[] = {layer->in_shape.height, layer->in_shape.width};
+    const size_t n[] = {layer->shape.height, layer->shape.width};
+    nimbus_span *spans = io->scratch;
+    for (size_t i = 0; i < 2; i++)
+        for (size_t j = 0; j < n[i]; j++)
+            *spans++ = elements_on(&layer->slide, i, j, sides[i]);
+}
+
+/* A window: `down` rows of `across` elements. */
+struct window {
+    size_t first, down, across; /* first: element in its image */
+    size_t step_down, step_across;
+};
+
+static real maximum_of(const struct window *w, const real *x)
+{
+    real most = x[w->first];
+    for (size_t i = 0; i < w->down; i++)
+        for (size_t j = 0; j < w->across; j++) {
+            real value = x[w->first + i * w->step_down + j * w->step_across];
+            most = value > most ? value : most;
+        }
+    return most;
+}
+
+/* Which element is the maximum. */
+static size_t winner_of(const struct window *w, const real *x)
 {
     size_t best = w->first;
-    for (size_t i = 0; i < w->rows.end - w->rows.begin; i++)
-        for (size_t j = 0; j < w->columns.end - w->columns.begin; j++) {
+    for (size_t i = 0; i < w->down; i++)
+        for (size_t j = 0; j < w->across; j++) {
             size_t at = w->first + i * w->step_down + j * w->step_across;
             best = x[at] > x[best] ? at : best;
         }
@@ -79,16 +95,16 @@ static size_t largest_in(const struct window *w, const real *x)
 static real sum_of(const struct window *w, const real *x)
 {
     real sum = 0;
-    for (size_t i = 0; i < w->rows.end - w->rows.begin; i++)
-        for (size_t j = 0; j < w->columns.end - w->columns.begin; j++)
+    for (size_t i = 0; i < w->down; i++)
+        for (size_t j = 0; j < w->across; j++)
             sum += x[w->first + i * w->step_down + j * w->step_across];
     return sum;
 }
 
 static void spread_over(const struct window *w, real value, real *dx)
 {
-    for (size_t i = 0; i < w->rows.end - w->rows.begin; i++)
-        for (size_t j = 0; j < w->columns.end - w->columns.begin; j++)
+    for (size_t i = 0; i < w->down; i++)
+        for (size_t j = 0; j < w->across; j++)
             dx[w->first + i * w->step_down + j * w->step_across] += value;
 }
 
@@ -97,32 +113,44 @@ static real count_of(const nimbus_layer *layer, const struct window *w)
 {
     if (layer->count_padding)
         return (real)layer->slide.kernel[0] * (real)layer->slide.kernel[1];
-    return (real)(w->rows.end - w->rows.begin) * (real)(w->columns.end - w->columns.begin);
+    return (real)w->down * (real)w->across;
 }
 
-/* Every window of the images of rows begin..end: y from x, or dx from dy. */
+/* One window of one image: y from x, or dx from dy. */
+static inline void pool(const nimbus_layer *layer, const struct window *w, const real *x, real *y,
+                        const real *dy, real *dx)
+{
+    if (layer->type == &nimbus_layer_max_pool) {
+        if (y)
+            *y = maximum_of(w, x);
+        else
+            dx[winner_of(w, x)] += *dy;
+    } else if (y) {
+        *y = sum_of(w, x) / count_of(layer, w);
+    } else {
+        spread_over(w, *dy / count_of(layer, w), dx);
+    }
+}
+
+/* Every window of the images of rows begin..end. */
 static void pool_rows(const nimbus_call *call, size_t begin, size_t end, bool back)
 {
     const nimbus_layer *layer = call->layer;
     const nimbus_io *io = call->io;
-    bool largest = layer->type == &nimbus_layer_max_pool;
     nimbus_shape in = layer->in_shape, out = layer->shape;
-    size_t n = in.channels, size = in.height * in.width, n_windows = out.height * out.width;
-    for (size_t i = 0; i < out.height; i++)
-        for (size_t j = 0; j < out.width; j++) {
-            struct window w = window_at(layer, i, j);
-            real count = count_of(layer, &w);
-            for (size_t image = begin * n; image < end * n; image++) {
-                const real *x = io->x[0] + image * size;
-                size_t at = image * n_windows + i * out.width + j;
-                if (!back)
-                    io->y[at] = largest ? x[largest_in(&w, x)] : sum_of(&w, x) / count;
-                else if (largest)
-                    io->dx[0][image * size + largest_in(&w, x)] += io->dy[at];
-                else
-                    spread_over(&w, io->dy[at] / count, io->dx[0] + image * size);
+    const nimbus_span *rows = io->scratch, *columns = rows + out.height;
+    size_t size = in.height * in.width, at = begin * in.channels * out.height * out.width;
+    struct window w = {.step_down = layer->slide.dilation[0] * in.width,
+                       .step_across = layer->slide.dilation[1]};
+    for (size_t image = begin * in.channels; image < end * in.channels; image++)
+        for (size_t i = 0; i < out.height; i++)
+            for (size_t j = 0; j < out.width; j++, at++) {
+                w.first = rows[i].start * in.width + columns[j].start;
+                w.down = rows[i].end - rows[i].begin;
+                w.across = columns[j].end - columns[j].begin;
+                pool(layer, &w, io->x[0] + image * size, back ? NULL : io->y + at,
+                     back ? io->dy + at : NULL, back ? io->dx[0] + image * size : NULL);
             }
-        }
 }
 
 static void forward_rows(void *arg, size_t begin, size_t end)
@@ -137,13 +165,16 @@ static void backward_rows(void *arg, size_t begin, size_t end)
 
 static void forward(nimbus_layer *layer, nimbus_io *io)
 {
+    find_spans(layer, io);
     nimbus_parallel_rows(layer, io, forward_rows);
 }
 
 static void backward(nimbus_layer *layer, nimbus_io *io)
 {
-    if (io->dx[0])
-        nimbus_parallel_rows(layer, io, backward_rows);
+    if (!io->dx[0])
+        return;
+    find_spans(layer, io);
+    nimbus_parallel_rows(layer, io, backward_rows);
 }
 
 const nimbus_layer_type nimbus_layer_max_pool = {
@@ -151,6 +182,7 @@ const nimbus_layer_type nimbus_layer_max_pool = {
     .min_inputs = 1,
     .max_inputs = 1,
     .setup = setup,
+    .scratch_size = scratch_size,
     .forward = forward,
     .backward = backward,
 };
@@ -160,6 +192,7 @@ const nimbus_layer_type nimbus_layer_average_pool = {
     .min_inputs = 1,
     .max_inputs = 1,
     .setup = setup,
+    .scratch_size = scratch_size,
     .forward = forward,
     .backward = backward,
 };
