@@ -180,7 +180,12 @@ typedef struct nimbus_net_options {
      *   "mlp:512,512"              hidden layers, ReLU between; also "784-512-512-10"
      *   "mlp:512,512;bn;gelu;dropout=0.1"   batch norm, activation relu|gelu|tanh|sigmoid
      *   "lut:392x16,256x10"        lookup layers from the start: trees x outputs
-     *   "lut:392x16,256x10;levels=4;window=7"    levels per tree, side of the pixel window */
+     *   "lut:392x16,256x10;levels=4;window=7"    levels per tree, side of the pixel window
+     *   "resnet8"                  images: 16 channels, residual blocks of 16, 32 and 64, the mean
+     *                              of every channel (MLPerf Tiny's); 2 x 2 pixels and more
+     *   "resnet9"                  images: 64, 128, 128 + 128 residual, 256, 256, 256 + 256
+     *                              residual, the maximum of every channel; 8 x 8 pixels and more
+     * Batch norm follows every convolution of the residual nets. */
     const char *spec;
     uint64_t seed;
 } nimbus_net_options;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes fixtures/*.safetensors: two small nets with outputs, losses and gradients by PyTorch.
+"""Writes fixtures/*.safetensors: small nets with outputs, losses and gradients by PyTorch.
 
     python3 tests/make_torch_fixtures.py        (PyTorch 1.13; needs no other package)
 
@@ -17,6 +17,9 @@ import torch.nn.functional as F
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures")
 
 
+NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+
+
 def save(name, tensors):
     header, data = {}, b""
     for key, value in tensors.items():
@@ -31,18 +34,18 @@ def save(name, tensors):
         f.write(struct.pack("<Q", len(text)) + text + data)
 
 
-def run(name, modules, n, d, m, loss_of, target):
-    """modules: (our layer name, torch module) in order; all arithmetic in double."""
+def run(name, modules, n, d, m, loss_of, target, shape=None):
+    """modules: (our layer name, torch module) in order; all arithmetic in double. shape: of a row,
+    if it is an image."""
     net = torch.nn.Sequential(*[module for _, module in modules]).double().train()
     mean, inverse_std = torch.randn(d).float().double(), (0.5 + torch.rand(d)).float().double()
     x = (3 * torch.randn(n, d)).float().double()
     out = {"mean": mean, "inverse_std": inverse_std, "x": x, "target": target}
     parameters = []
-    names = {"weight": "weight", "bias": "bias"}
     for layer, module in modules:
-        if isinstance(module, torch.nn.BatchNorm1d):
+        if isinstance(module, NORMS):
             names = {"weight": "scale", "bias": "shift"}
-        elif isinstance(module, torch.nn.Linear):
+        else:
             names = {"weight": "weight", "bias": "bias"}
         for key, value in module.named_parameters():
             with torch.no_grad():
@@ -50,14 +53,14 @@ def run(name, modules, n, d, m, loss_of, target):
                             (1 if names[key] == "scale" else 0))
             out["%s.%s" % (layer, names[key])] = value.detach().clone()
             parameters.append(("%s.%s" % (layer, names[key]), value))
-    y = net((x - mean) * inverse_std)
+    y = net(((x - mean) * inverse_std).view(n, *(shape or (d,))))
     loss = loss_of(y, target)
     loss.backward()
     out["y"], out["loss"] = y, loss.reshape(1)
     for key, value in parameters:
         out["grad." + key] = value.grad
     for layer, module in modules:
-        if isinstance(module, torch.nn.BatchNorm1d):
+        if isinstance(module, NORMS):
             out["running.%s.mean" % layer] = module.running_mean
             out["running.%s.variance" % layer] = module.running_var
     logits = y.detach().clone().requires_grad_(True)
@@ -88,6 +91,20 @@ def main():
          ("linear3", torch.nn.Linear(13, 8)), ("sigmoid1", torch.nn.Sigmoid()),
          ("linear4", torch.nn.Linear(8, m))],
         n, d, m, F.mse_loss, torch.randn(n, m).float().double())
+    n, m, shape = 6, 4, (3, 11, 10)
+    run("torch_image",
+        [("conv2d1", torch.nn.Conv2d(3, 8, 3, stride=(2, 1), padding=(1, 2))),
+         ("batch_norm1", torch.nn.BatchNorm2d(8)), ("hard_swish1", torch.nn.Hardswish()),
+         ("conv2d2", torch.nn.Conv2d(8, 12, (3, 2), groups=4, dilation=(1, 2), padding=(1, 0))),
+         ("clip1", torch.nn.ReLU6()), ("max_pool1", torch.nn.MaxPool2d(3, 2, 1)),
+         ("conv2d3", torch.nn.Conv2d(12, 12, 3, groups=12, padding=1)),
+         ("hard_sigmoid1", torch.nn.Hardsigmoid()),
+         ("average_pool1", torch.nn.AvgPool2d(2, (1, 2), (1, 0))),
+         ("conv2d4", torch.nn.Conv2d(12, 6, 1)), ("softmax1", torch.nn.Softmax(1)),
+         ("average_pool2", torch.nn.AvgPool2d(2, 2, 1, count_include_pad=False)),
+         ("flatten1", torch.nn.Flatten()), ("linear1", torch.nn.Linear(36, m))],
+        n, 330, m, lambda y, t: F.cross_entropy(y, t, label_smoothing=0.1),
+        F.one_hot(torch.arange(n) % m, m).double(), shape)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-/* test_net_torch.c - two nets against PyTorch: outputs, losses, gradients, running statistics
+/* test_net_torch.c - nets against PyTorch: outputs, losses, gradients, running statistics
  *
  * The fixtures are made by make_torch_fixtures.py; relative error (norm-wise) at most 1e-5. */
 #include <math.h>
@@ -178,11 +178,56 @@ static void test_torch_regressor(void **state)
     nimbus_net_free(net);
 }
 
+static void test_torch_image(void **state)
+{
+    (void)state;
+    nimbus_net *net = nimbus_net_new();
+    append(net, (nimbus_layer){.type = &nimbus_layer_input, .in_shape = {3, 11, 10}});
+    append(net,
+           (nimbus_layer){
+               .type = &nimbus_layer_conv2d,
+               .units = 8,
+               .slide = {.kernel = {3, 3}, .stride = {2, 1}, .before = {1, 2}, .after = {1, 2}}});
+    append(net, (nimbus_layer){.type = &nimbus_layer_batch_norm});
+    append(net, (nimbus_layer){.type = &nimbus_layer_hard_swish});
+    append(net,
+           (nimbus_layer){
+               .type = &nimbus_layer_conv2d,
+               .units = 12,
+               .groups = 4,
+               .slide = {.kernel = {3, 2}, .dilation = {1, 2}, .before = {1, 0}, .after = {1, 0}}});
+    append(net, (nimbus_layer){.type = &nimbus_layer_clip, .number2 = 6});
+    nimbus_slide three = {.kernel = {3, 3}, .stride = {2, 2}, .before = {1, 1}, .after = {1, 1}};
+    append(net, (nimbus_layer){.type = &nimbus_layer_max_pool, .slide = three});
+    three.stride[0] = three.stride[1] = 1;
+    append(net,
+           (nimbus_layer){.type = &nimbus_layer_conv2d, .units = 12, .groups = 12, .slide = three});
+    append(net,
+           (nimbus_layer){.type = &nimbus_layer_hard_sigmoid, .number = 1.0 / 6, .number2 = 0.5});
+    append(net,
+           (nimbus_layer){
+               .type = &nimbus_layer_average_pool,
+               .count_padding = true,
+               .slide = {.kernel = {2, 2}, .stride = {1, 2}, .before = {1, 0}, .after = {1, 0}}});
+    append(net,
+           (nimbus_layer){.type = &nimbus_layer_conv2d, .units = 6, .slide = {.kernel = {1, 1}}});
+    append(net, (nimbus_layer){.type = &nimbus_layer_softmax});
+    append(net,
+           (nimbus_layer){
+               .type = &nimbus_layer_average_pool,
+               .slide = {.kernel = {2, 2}, .stride = {2, 2}, .before = {1, 1}, .after = {1, 1}}});
+    append(net, (nimbus_layer){.type = &nimbus_layer_flatten});
+    append(net, (nimbus_layer){.type = &nimbus_layer_linear, .units = 4});
+    check_against_torch("torch_image", net, (nimbus_loss_options){.label_smoothing = (real)0.1}, 6);
+    nimbus_net_free(net);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_torch_classifier),
         cmocka_unit_test(test_torch_regressor),
+        cmocka_unit_test(test_torch_image),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     print_message("largest relative error %.3g\n", largest_error);

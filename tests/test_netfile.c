@@ -55,6 +55,23 @@ static void test_round_trip(void **state)
     nimbus_net_free(again);
 }
 
+static void test_image_round_trip(void **state)
+{
+    (void)state;
+    nimbus_error error;
+    nimbus_net *net = image_net(), *again;
+    nimbus_buffer first = bytes_of(net), second;
+    ok(nimbus_net_read(first.bytes, first.size, &again, &error), &error);
+    assert_same_net(net, again);
+    second = bytes_of(again);
+    assert_int_equal(first.size, second.size);
+    assert_memory_equal(first.bytes, second.bytes, first.size);
+    nimbus_buffer_free(&first);
+    nimbus_buffer_free(&second);
+    nimbus_net_free(net);
+    nimbus_net_free(again);
+}
+
 static void test_save_and_load(void **state)
 {
     (void)state;
@@ -108,11 +125,9 @@ static void refuse(const uint8_t *bytes, size_t size, const char *what)
     assert_true(strlen(error.message) > 10);
 }
 
-static void test_every_prefix_and_bit(void **state)
+static void check_every_prefix_and_bit(nimbus_net *net)
 {
-    (void)state;
     char what[64];
-    nimbus_net *net = small_net();
     nimbus_buffer b = bytes_of(net);
     assert_true(b.size < 8192);
     for (size_t n = 0; n < b.size; n++) {
@@ -132,6 +147,13 @@ static void test_every_prefix_and_bit(void **state)
     refuse(b.bytes, b.size, "a byte more");
     nimbus_buffer_free(&b);
     nimbus_net_free(net);
+}
+
+static void test_every_prefix_and_bit(void **state)
+{
+    (void)state;
+    check_every_prefix_and_bit(small_net());
+    check_every_prefix_and_bit(image_net());
 }
 
 static void expect(const uint8_t *bytes, size_t size, nimbus_status expected, const char *what)
@@ -159,9 +181,13 @@ static void test_envelope(void **state)
     expect(b.bytes, b.size, NIMBUS_ERR_VERSION, "major version");
     version[0] = '0';
     expect(b.bytes, b.size, NIMBUS_ERR_FORMAT, "version 0");
-    version[0] = '1', version[2] = '1';
+    version[0] = '1', version[2] = '2';
     expect(b.bytes, b.size, NIMBUS_ERR_VERSION, "minor version");
     version[2] = '0';
+    net_seal(b.bytes, b.size);
+    expect(b.bytes, b.size, NIMBUS_OK, "an older minor version");
+    version[2] = '1';
+    net_seal(b.bytes, b.size);
     b.bytes[b.size - 1] ^= 1;
     expect(b.bytes, b.size, NIMBUS_ERR_CHECKSUM, "damaged data");
     b.bytes[b.size - 1] ^= 1;
@@ -318,6 +344,59 @@ static const struct edit edits[] = {
      NIMBUS_ERR_FORMAT},
 };
 
+static const struct edit image_edits[] = {
+    {'g', "layers/1/groups", "3", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/groups", "1", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/groups", "[2]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/groups", "-2", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/groups", "16777217", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/units", "16777216", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/kernel", NULL, NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/kernel", "2", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/kernel", "[2]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/kernel", "[2,2,2]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/kernel", "[2,1]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/kernel", "[2,-2]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/kernel", "[2,2.0]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/kernel", "[16777216,16777216]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/stride/0", "16777217", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/stride", "\"2\"", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/dilation/1", "9", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/before/0", "16777216", NIMBUS_ERR_LIMIT},
+    {'g', "layers/1/after/0", "9223372036854775807", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/after", "null", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/bare", "true", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/bare", "0", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/padding", "[1,1]", NIMBUS_ERR_UNSUPPORTED},
+    {'g', "layers/1/type", "\"max_pool\"", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/state", "\"locked\"", NIMBUS_ERR_FORMAT},
+    {'g', "layers/2/type", "\"relu\"", NIMBUS_ERR_FORMAT},
+    {'g', "layers/3/number2", "-2", NIMBUS_ERR_FORMAT},
+    {'g', "layers/3/number2", "\"6\"", NIMBUS_ERR_FORMAT},
+    {'g', "layers/3/number2", "1e99", NIMBUS_ERR_FORMAT},
+    {'g', "layers/5/inputs", "[3,0]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/5/inputs", "[3]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/8/stride", "[3,4]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/8/before/0", "3", NIMBUS_ERR_FORMAT},
+    {'g', "layers/9/count_padding", "1", NIMBUS_ERR_FORMAT},
+    {'g', "layers/9/count_padding", "false", NIMBUS_OK},
+    {'g', "layers/10/before/0", "9", NIMBUS_ERR_FORMAT},
+    {'g', "layers/10/before/0", "16777216", NIMBUS_ERR_LIMIT},
+    {'g', "layers/11/before/1", "5", NIMBUS_ERR_FORMAT},
+    {'g', "layers/11/pad_mode", "\"wrap\"", NIMBUS_ERR_UNSUPPORTED},
+    {'g', "layers/11/pad_mode", "1", NIMBUS_ERR_FORMAT},
+    {'g', "layers/11/pad_mode", "\"edge\"", NIMBUS_OK},
+    {'g', "layers/13/order", "[1,2,1]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/13/order", "[1,2,3]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/13/order", "[1,2,256]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/13/order", "[1,2]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/15/new_shape", "[8,12,4]", NIMBUS_ERR_FORMAT},
+    {'g', "layers/15/new_shape", "[0,12,3]", NIMBUS_ERR_LIMIT},
+    {'g', "layers/15/new_shape", "[16777216,16777216,16777216]", NIMBUS_ERR_LIMIT},
+    {'h', "conv2d1.weight/shape", "[4,1,4]", NIMBUS_ERR_FORMAT},
+    {'h', "batch_norm1.mean/shape/0", "60", NIMBUS_ERR_FORMAT},
+};
+
 /* The object or array that holds the last step of the path; *last is that step. */
 static json_t *walk(json_t *root, const char *path, char *last, size_t size)
 {
@@ -348,32 +427,30 @@ static void apply(json_t *root, const struct edit *e)
     assert_int_equal(failed, 0);
 }
 
-static void test_wrong_graphs(void **state)
+static void check_edits(nimbus_net *net, const struct edit *changes, size_t n)
 {
-    (void)state;
-    nimbus_net *net = small_net();
     nimbus_buffer b = bytes_of(net);
     nimbus_reader r = nimbus_reader_of(b.bytes, b.size);
     size_t length = (size_t)nimbus_read_u64le(&r);
     const char *text = (const char *)nimbus_read_bytes(&r, length);
-    for (size_t i = 0; i <= sizeof edits / sizeof edits[0]; i++) {
-        bool last = i == sizeof edits / sizeof edits[0]; /* without any edit: accepted */
+    for (size_t i = 0; i <= n; i++) {
+        bool last = i == n; /* without any edit: accepted */
         json_t *header = json_loadb(text, length, 0, NULL);
         json_t *metadata = json_object_get(header, "__metadata__");
         json_t *graph =
             json_loads(json_string_value(json_object_get(metadata, "nimbus_graph")), 0, NULL);
         assert_non_null(graph);
-        if (!last && edits[i].where == 'g')
-            apply(graph, &edits[i]);
+        if (!last && changes[i].where == 'g')
+            apply(graph, &changes[i]);
         char *graph_text = json_dumps(graph, 0);
         json_object_set_new(metadata, "nimbus_graph", json_string(graph_text));
-        if (!last && edits[i].where == 'h')
-            apply(header, &edits[i]);
+        if (!last && changes[i].where == 'h')
+            apply(header, &changes[i]);
         char *header_text = json_dumps(header, JSON_COMPACT), what[256];
         nimbus_buffer file = file_of(header_text, r.bytes + r.at, b.size - r.at);
-        (void)snprintf(what, sizeof what, "%s = %s", last ? "" : edits[i].path,
-                       last || !edits[i].value ? "nothing" : edits[i].value);
-        expect(file.bytes, file.size, last ? NIMBUS_OK : edits[i].expected, what);
+        (void)snprintf(what, sizeof what, "%s = %s", last ? "" : changes[i].path,
+                       last || !changes[i].value ? "nothing" : changes[i].value);
+        expect(file.bytes, file.size, last ? NIMBUS_OK : changes[i].expected, what);
         nimbus_buffer_free(&file);
         free(header_text);
         free(graph_text);
@@ -382,6 +459,13 @@ static void test_wrong_graphs(void **state)
     }
     nimbus_buffer_free(&b);
     nimbus_net_free(net);
+}
+
+static void test_wrong_graphs(void **state)
+{
+    (void)state;
+    check_edits(small_net(), edits, sizeof edits / sizeof edits[0]);
+    check_edits(image_net(), image_edits, sizeof image_edits / sizeof image_edits[0]);
 }
 
 /* Values that no layer can run with, though the graph is right. */
@@ -456,10 +540,15 @@ static void test_failing_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),           cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_every_prefix_and_bit), cmocka_unit_test(test_envelope),
-        cmocka_unit_test(test_deep_nesting),         cmocka_unit_test(test_wrong_graphs),
-        cmocka_unit_test(test_wrong_values),         cmocka_unit_test(test_failing_allocations),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_image_round_trip),
+        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_every_prefix_and_bit),
+        cmocka_unit_test(test_envelope),
+        cmocka_unit_test(test_deep_nesting),
+        cmocka_unit_test(test_wrong_graphs),
+        cmocka_unit_test(test_wrong_values),
+        cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,12 +42,14 @@ nimbus_status nimbus_frontier_advance(nimbus_frontier *f, size_t i, nimbus_error
     nimbus_layer *layer = &f->net->layers[i];
     size_t width = nimbus_shape_width(layer->shape), size;
     size_t saved_size = layer->type->saved_size ? layer->type->saved_size(layer, CHUNK) : 0;
-    void *saved = nimbus_alloc(saved_size, 1);
+    size_t scratch_size = layer->type->scratch_size ? layer->type->scratch_size(layer, CHUNK) : 0;
+    void *saved = nimbus_alloc(saved_size, 1), *scratch = nimbus_alloc(scratch_size, 1);
 
     if (!nimbus_mul_overflows(f->n_rows, width, &size))
         f->out[i] = nimbus_alloc(size, sizeof **f->out);
-    if (!saved || !f->out[i]) {
+    if (!saved || !scratch || !f->out[i]) {
         nimbus_free(saved);
+        nimbus_free(scratch);
         return nimbus_fail(error, NIMBUS_ERR_MEMORY,
                            "no memory for the outputs of layer %s on %zu rows", layer->name,
                            f->n_rows);
@@ -57,6 +59,7 @@ nimbus_status nimbus_frontier_advance(nimbus_frontier *f, size_t i, nimbus_error
                         .n_inputs = layer->n_inputs,
                         .y = f->out[i] + first * width,
                         .saved = saved,
+                        .scratch = scratch,
                         .n_threads = f->n_threads};
         for (size_t j = 0; j < layer->n_inputs; j++) {
             size_t from = layer->input[j];
@@ -67,6 +70,7 @@ nimbus_status nimbus_frontier_advance(nimbus_frontier *f, size_t i, nimbus_error
         layer->type->forward(layer, &io);
     }
     nimbus_free(saved);
+    nimbus_free(scratch);
     for (size_t j = 0; j < i; j++)
         if (f->last_use[j] <= i) {
             nimbus_free(f->out[j]);

@@ -41,9 +41,11 @@ static nimbus_status add_input(nimbus_net *net, const nimbus_data *data, nimbus_
 /* Linear layers with what stands between them. Matrix products: batch norm if asked for, the
  * activation, dropout. Lookup layers: batch norm without scale and shift, which a compiled program
  * folds into thresholds. */
-static nimbus_status add_layers(nimbus_net *net, const nimbus_spec *spec, uint64_t seed,
-                                nimbus_error *error)
+static nimbus_status add_layers(nimbus_net *net, const nimbus_spec *spec, size_t n_outputs,
+                                uint64_t seed, nimbus_error *error)
 {
+    if (spec->kind != NIMBUS_SPEC_LAYERS)
+        return nimbus_resnet_add(net, spec->kind, n_outputs, seed, error);
     for (size_t i = 0; i < spec->n_layers; i++) {
         const nimbus_layer protos[] = {
             {.type = &nimbus_layer_linear, .units = spec->units[i], .bare = spec->lookup},
@@ -109,7 +111,7 @@ nimbus_status nimbus_net_build(const nimbus_net_options *options, const nimbus_d
     if (!net)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for a net");
     if ((status = add_input(net, data, error)) ||
-        (status = add_layers(net, &spec, options->seed, error)) ||
+        (status = add_layers(net, &spec, n_outputs, options->seed, error)) ||
         (status = add_metadata(net, data, options->spec, error)) ||
         (spec.lookup && (status = nimbus_lut_start(net, &spec, data, options->seed, error)))) {
         nimbus_net_free(net);

@@ -1,9 +1,12 @@
-/* layer_batch_norm.c - normalises every column over the batch, then scales and shifts it
+/* layer_batch_norm.c - normalises every channel over the batch, then scales and shifts it
  *
  * y = scale * (x - mean) / sqrt(variance + epsilon) + shift (Ioffe & Szegedy 2015). In training
  * mean and variance are the batch's, and the running ones move a tenth of the way towards them (the
  * variance unbiased, as in PyTorch); else, and for a batch of one row, the running ones are used.
- * `number` is epsilon (0: 1e-5); a bare layer has no scale and shift. */
+ * `number` is epsilon (0: 1e-5); a bare layer has no scale and shift.
+ *
+ * Vectors, whose channels are columns, are worked on some columns at a time, row after row; images
+ * channel after channel. */
 #include "net/internal.h"
 
 #define MOMENTUM ((real)0.1)
@@ -11,8 +14,9 @@
 
 struct norm_args {
     const nimbus_io *io;
-    size_t w;
-    bool batch; /* batch statistics, not running ones */
+    size_t w;         /* channels */
+    size_t positions; /* of an image; 1 for vectors */
+    bool batch;       /* batch statistics, not running ones */
     real epsilon;
     real *mean, *inverse; /* [w] each, in `saved`: what this pass used */
     nimbus_param *running_mean, *running_variance, *scale, *shift;
@@ -35,7 +39,7 @@ static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size
                            "layer %s: epsilon %g, expected 0 < epsilon < 1", layer->name,
                            layer->number);
     layer->shape = inputs[0];
-    size_t w = nimbus_shape_width(layer->shape);
+    size_t w = layer->shape.channels;
     for (size_t i = 0; i < (layer->bare ? 2u : 4u); i++) {
         nimbus_status status =
             nimbus_layer_add_param(layer, params[i].name, 1, &w, params[i].statistic, false, error);
@@ -50,16 +54,17 @@ static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size
 static size_t saved_size(const nimbus_layer *layer, size_t n_rows)
 {
     (void)n_rows;
-    return 2 * nimbus_shape_width(layer->shape) * sizeof(real);
+    return 2 * layer->shape.channels * sizeof(real);
 }
 
 static struct norm_args args_of(nimbus_layer *layer, nimbus_io *io)
 {
-    size_t w = nimbus_shape_width(layer->shape);
+    size_t w = layer->shape.channels, positions = layer->shape.height * layer->shape.width;
     real *saved = io->saved;
     return (struct norm_args){io,
                               w,
-                              io->training && io->n_rows > 1,
+                              positions,
+                              io->training && io->n_rows * positions > 1,
                               (real)layer->number,
                               saved,
                               saved + w,
@@ -68,6 +73,8 @@ static struct norm_args args_of(nimbus_layer *layer, nimbus_io *io)
                               nimbus_layer_param(layer, "scale"),
                               nimbus_layer_param(layer, "shift")};
 }
+
+/* ---- vectors ----------------------------------------------------------------------------- */
 
 /* Mean and variance of columns begin..end of the batch; moves the running ones. */
 NIMBUS_SIMD_CLONES static void batch_statistics(const struct norm_args *a, size_t begin, size_t n)
@@ -120,12 +127,6 @@ NIMBUS_SIMD_CLONES static void forward_columns(void *arg, size_t begin, size_t e
     }
 }
 
-static void forward(nimbus_layer *layer, nimbus_io *io)
-{
-    struct norm_args a = args_of(layer, io);
-    nimbus_parallel_ranges(io->n_threads, a.w, COLUMNS, forward_columns, &a);
-}
-
 /* With z = (x - mean) * inverse: dshift = sum dy, dscale = sum dy z, and through the batch's mean
  * and variance dx = scale * inverse * (dy - dshift / N - z * dscale / N). */
 NIMBUS_SIMD_CLONES static void backward_columns(void *arg, size_t begin, size_t end)
@@ -160,10 +161,124 @@ NIMBUS_SIMD_CLONES static void backward_columns(void *arg, size_t begin, size_t 
     }
 }
 
+/* ---- images ------------------------------------------------------------------------------ */
+
+#define LANES 16 /* sums side by side, in registers */
+
+NIMBUS_SIMD_CLONES double nimbus_sum(const real *x, size_t n)
+{
+    real lanes[LANES] = {0};
+    double sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            lanes[j] += x[i + j];
+    for (; i < n; i++)
+        sum += (double)x[i];
+    for (size_t j = 0; j < LANES; j++)
+        sum += (double)lanes[j];
+    return sum;
+}
+
+/* The sum of (x - x_mean) * (y - y_mean). */
+NIMBUS_SIMD_CLONES static double channel_product(const real *x, real x_mean, const real *y,
+                                                 real y_mean, size_t n)
+{
+    real lanes[LANES] = {0};
+    double sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            lanes[j] += (x[i + j] - x_mean) * (y[i + j] - y_mean);
+    for (; i < n; i++)
+        sum += (double)((x[i] - x_mean) * (y[i] - y_mean));
+    for (size_t j = 0; j < LANES; j++)
+        sum += (double)lanes[j];
+    return sum;
+}
+
+/* Mean and variance of a channel of the batch; moves the running ones. */
+static void channel_statistics(const struct norm_args *a, size_t c)
+{
+    double sum = 0, square = 0;
+    size_t n = a->positions, step = a->w * n, count = a->io->n_rows * n;
+    const real *x = a->io->x[0] + c * n;
+    for (size_t r = 0; r < a->io->n_rows; r++)
+        sum += nimbus_sum(x + r * step, n);
+    real mean = (real)(sum / (double)count);
+    for (size_t r = 0; r < a->io->n_rows; r++)
+        square += channel_product(x + r * step, mean, x + r * step, mean, n);
+    real *running_mean = a->running_mean->value + c, *running = a->running_variance->value + c;
+    a->mean[c] = mean;
+    a->inverse[c] = 1 / real_sqrt((real)(square / (double)count) + a->epsilon);
+    *running_mean += MOMENTUM * (mean - *running_mean);
+    *running += MOMENTUM * ((real)(square / (double)(count - 1)) - *running);
+}
+
+NIMBUS_SIMD_CLONES static void forward_channel(void *arg, size_t c)
+{
+    const struct norm_args *a = arg;
+    size_t n = a->positions;
+    if (a->batch) {
+        channel_statistics(a, c);
+    } else {
+        a->mean[c] = a->running_mean->value[c];
+        a->inverse[c] = 1 / real_sqrt(a->running_variance->value[c] + a->epsilon);
+    }
+    real mean = a->mean[c], factor = a->inverse[c] * (a->scale ? a->scale->value[c] : 1);
+    real offset = a->shift ? a->shift->value[c] : 0;
+    for (size_t r = 0; r < a->io->n_rows; r++) {
+        const real *x = a->io->x[0] + (r * a->w + c) * n;
+        real *y = a->io->y + (r * a->w + c) * n;
+        for (size_t i = 0; i < n; i++)
+            y[i] = (x[i] - mean) * factor + offset;
+    }
+}
+
+NIMBUS_SIMD_CLONES static void backward_channel(void *arg, size_t c)
+{
+    const struct norm_args *a = arg;
+    size_t n = a->positions, n_rows = a->io->n_rows;
+    double sum = 0, product = 0, count = (double)(n_rows * n);
+    real mean = a->mean[c], inverse = a->inverse[c];
+    for (size_t r = 0; r < n_rows; r++) {
+        const real *dy = a->io->dy + (r * a->w + c) * n;
+        sum += nimbus_sum(dy, n);
+        product += channel_product(dy, 0, a->io->x[0] + (r * a->w + c) * n, mean, n);
+    }
+    product *= (double)inverse;
+    if (a->scale && a->scale->trained)
+        a->scale->grad[c] += (real)product;
+    if (a->shift && a->shift->trained)
+        a->shift->grad[c] += (real)sum;
+    real factor = inverse * (a->scale ? a->scale->value[c] : 1);
+    real of_mean = a->batch ? (real)(sum / count) : 0;
+    real of_variance = a->batch ? (real)(product / count) * inverse : 0;
+    for (size_t r = 0; a->io->dx[0] && r < n_rows; r++) {
+        size_t at = (r * a->w + c) * n;
+        const real *dy = a->io->dy + at, *x = a->io->x[0] + at;
+        real *dx = a->io->dx[0] + at;
+        for (size_t i = 0; i < n; i++)
+            dx[i] += factor * (dy[i] - of_mean - (x[i] - mean) * of_variance);
+    }
+}
+
+static void forward(nimbus_layer *layer, nimbus_io *io)
+{
+    struct norm_args a = args_of(layer, io);
+    if (a.positions == 1)
+        nimbus_parallel_ranges(io->n_threads, a.w, COLUMNS, forward_columns, &a);
+    else
+        nimbus_parallel(io->n_threads, a.w, forward_channel, &a);
+}
+
 static void backward(nimbus_layer *layer, nimbus_io *io)
 {
     struct norm_args a = args_of(layer, io);
-    nimbus_parallel_ranges(io->n_threads, a.w, COLUMNS, backward_columns, &a);
+    if (a.positions == 1)
+        nimbus_parallel_ranges(io->n_threads, a.w, COLUMNS, backward_columns, &a);
+    else
+        nimbus_parallel(io->n_threads, a.w, backward_channel, &a);
 }
 
 const nimbus_layer_type nimbus_layer_batch_norm = {

@@ -19,6 +19,17 @@ static bool is_lookup(const nimbus_layer *layer)
     return layer->state == NIMBUS_STATE_SOFT || layer->state == NIMBUS_STATE_LOOKUP;
 }
 
+/* LeCun's uniform start, variance 1 / D. Measured on Fashion-MNIST (512-512, 5 epochs, 2 seeds):
+ * test loss 0.429 and 0.428, with He's variance 2 / D 0.442 and 0.434. */
+void nimbus_layer_start_weight(nimbus_layer *layer, size_t n_summands, uint64_t seed)
+{
+    nimbus_param *weight = &layer->params[0];
+    double bound = sqrt(3.0 / (double)n_summands);
+    uint64_t stream = nimbus_crc32c(0, layer->name, strlen(layer->name));
+    for (size_t i = 0; i < weight->n; i++)
+        weight->value[i] = (real)(bound * (2 * nimbus_random_uniform(seed, stream, i) - 1));
+}
+
 static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size_t n_inputs,
                            uint64_t seed, nimbus_error *error)
 {
@@ -37,13 +48,7 @@ static nimbus_status setup(nimbus_layer *layer, const nimbus_shape *inputs, size
         layer->state = layer->bare ? NIMBUS_STATE_SOFT : NIMBUS_STATE_DENSE;
         return status;
     }
-    /* LeCun's uniform start, variance 1 / D. Measured on Fashion-MNIST (512-512, 5 epochs, 2
-     * seeds): test loss 0.429 and 0.428, with He's variance 2 / D 0.442 and 0.434. */
-    real *weight = layer->params[0].value;
-    double bound = sqrt(3.0 / (double)d);
-    uint64_t stream = nimbus_crc32c(0, layer->name, strlen(layer->name));
-    for (size_t i = 0; i < m * d; i++)
-        weight[i] = (real)(bound * (2 * nimbus_random_uniform(seed, stream, i) - 1));
+    nimbus_layer_start_weight(layer, d, seed);
     return NIMBUS_OK;
 }
 

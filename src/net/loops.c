@@ -25,3 +25,10 @@ void nimbus_parallel_ranges(unsigned n_threads, size_t n, size_t grain, nimbus_r
     else
         nimbus_parallel(n_threads, n_chunks, run_range, &r);
 }
+
+void nimbus_parallel_rows(nimbus_layer *layer, nimbus_io *io, nimbus_range_fn body)
+{
+    nimbus_call call = {layer, io};
+    size_t width = nimbus_shape_width(layer->in_shape) + nimbus_shape_width(layer->shape);
+    nimbus_parallel_ranges(io->n_threads, io->n_rows, NIMBUS_GRAIN / width + 1, body, &call);
+}

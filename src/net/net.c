@@ -5,8 +5,13 @@
 #include "net/lookup.h"
 
 static const nimbus_layer_type *const layer_types[] = {
-    &nimbus_layer_input, &nimbus_layer_linear, &nimbus_layer_batch_norm, &nimbus_layer_relu,
-    &nimbus_layer_gelu,  &nimbus_layer_tanh,   &nimbus_layer_sigmoid,    &nimbus_layer_dropout,
+    &nimbus_layer_input,    &nimbus_layer_linear,       &nimbus_layer_batch_norm,
+    &nimbus_layer_relu,     &nimbus_layer_gelu,         &nimbus_layer_tanh,
+    &nimbus_layer_sigmoid,  &nimbus_layer_dropout,      &nimbus_layer_conv2d,
+    &nimbus_layer_max_pool, &nimbus_layer_average_pool, &nimbus_layer_pad,
+    &nimbus_layer_clip,     &nimbus_layer_hard_sigmoid, &nimbus_layer_hard_swish,
+    &nimbus_layer_softmax,  &nimbus_layer_add,          &nimbus_layer_concat,
+    &nimbus_layer_flatten,  &nimbus_layer_reshape,      &nimbus_layer_transpose,
 };
 
 static const char *const state_names[] = {"dense", "locked", "record", "soft", "lookup", "integer"};
@@ -189,6 +194,23 @@ static nimbus_status name_layer(const nimbus_net *net, const char *wanted, nimbu
     return NIMBUS_OK;
 }
 
+static nimbus_status check_width(const nimbus_layer *layer, nimbus_shape shape, nimbus_error *error)
+{
+    size_t width = shape.channels;
+    if (nimbus_mul_overflows(width, shape.height, &width) ||
+        nimbus_mul_overflows(width, shape.width, &width) || width < 1 || width > NIMBUS_MAX_WIDTH)
+        return nimbus_fail(
+            error, NIMBUS_ERR_LIMIT, "layer %s: rows of %zu x %zu x %zu, expected 1 to %u values",
+            layer->name, shape.channels, shape.height, shape.width, NIMBUS_MAX_WIDTH);
+    return NIMBUS_OK;
+}
+
+nimbus_status nimbus_layer_set_shape(nimbus_layer *layer, nimbus_shape shape, nimbus_error *error)
+{
+    layer->shape = shape;
+    return check_width(layer, shape, error);
+}
+
 /* Checks how the layer is wired and collects the shapes it reads. */
 static nimbus_status wire_layer(const nimbus_net *net, nimbus_layer *layer, const size_t *inputs,
                                 size_t n_inputs, nimbus_shape *shapes, nimbus_error *error)
@@ -211,30 +233,36 @@ static nimbus_status wire_layer(const nimbus_net *net, nimbus_layer *layer, cons
                                layer->name, inputs[i], net->n_layers);
         layer->input[i] = inputs[i];
         shapes[i] = net->layers[inputs[i]].shape;
+        layer->in_channels[i] = shapes[i].channels;
     }
     if (n_inputs > 0)
         layer->in_shape = shapes[0];
-    const size_t sides[] = {layer->in_shape.channels, layer->in_shape.height,
-                            layer->in_shape.width};
-    size_t width = 1;
-    for (size_t i = 0; i < 3; i++)
-        if (sides[i] == 0 || nimbus_mul_overflows(width, sides[i], &width) ||
-            width > NIMBUS_MAX_WIDTH)
-            return nimbus_fail(error, NIMBUS_ERR_LIMIT,
-                               "layer %s: rows of %zu x %zu x %zu, expected 1 to %u values",
-                               layer->name, sides[0], sides[1], sides[2], NIMBUS_MAX_WIDTH);
-    return NIMBUS_OK;
+    return check_width(layer, layer->in_shape, error);
+}
+
+/* A layer with nothing but the attributes of proto. */
+static nimbus_layer attributes_of(const nimbus_layer *proto)
+{
+    nimbus_layer layer = {.type = proto->type,
+                          .in_shape = proto->in_shape,
+                          .number = proto->number,
+                          .number2 = proto->number2,
+                          .units = proto->units,
+                          .groups = proto->groups,
+                          .bare = proto->bare,
+                          .count_padding = proto->count_padding,
+                          .slide = proto->slide,
+                          .pad_mode = proto->pad_mode,
+                          .new_shape = proto->new_shape};
+    memcpy(layer.order, proto->order, sizeof layer.order);
+    return layer;
 }
 
 nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_layer *proto, const size_t *inputs,
                              size_t n_inputs, uint64_t seed, nimbus_error *error)
 {
     nimbus_shape shapes[NIMBUS_MAX_LAYER_INPUTS];
-    nimbus_layer layer = {.type = proto->type,
-                          .in_shape = proto->in_shape,
-                          .number = proto->number,
-                          .units = proto->units,
-                          .bare = proto->bare};
+    nimbus_layer layer = attributes_of(proto);
     nimbus_status status = name_layer(net, proto->name, &layer, error);
     if (status == NIMBUS_OK)
         status = wire_layer(net, &layer, inputs, n_inputs, shapes, error);

@@ -35,6 +35,20 @@ static inline size_t nimbus_shape_width(nimbus_shape s)
     return s.channels * s.height * s.width;
 }
 
+/* How a convolution or pooling slides over an image, and what stands around the image; index 0 is
+ * vertical, 1 horizontal. A stride or dilation of 0 is taken as 1; kernel {0, 0}, for pooling, as
+ * the whole image. */
+typedef struct nimbus_slide {
+    size_t kernel[2], stride[2], dilation[2];
+    size_t before[2], after[2]; /* rows and columns of padding */
+} nimbus_slide;
+
+typedef enum nimbus_pad_mode {
+    NIMBUS_PAD_CONSTANT = 0,
+    NIMBUS_PAD_REFLECT, /* mirrored without the edge itself */
+    NIMBUS_PAD_EDGE     /* the edge repeated */
+} nimbus_pad_mode;
+
 /* A named array of a layer. Trained parameters have a gradient of the same size; statistics
  * (batch norm's running mean, say) and index arrays (kept as real, exact below 2^24) do not. */
 typedef struct nimbus_param {
@@ -61,6 +75,7 @@ typedef struct nimbus_io {
     const real *dy;                         /* backward: gradient of y */
     real *dx[NIMBUS_MAX_LAYER_INPUTS];      /* backward ADDS here; NULL where nobody needs it */
     void *saved;                            /* saved_size bytes kept from forward to backward */
+    void *scratch;                          /* scratch_size bytes of anything */
     bool training;                          /* dropout acts, batch norm uses the batch */
     uint64_t seed, step;                    /* counter for dropout and margin noise */
     unsigned n_threads;
@@ -75,6 +90,8 @@ typedef struct nimbus_layer_type {
                            uint64_t seed, nimbus_error *error);
     /* NULL: nothing saved; SIZE_MAX: more than can be counted */
     size_t (*saved_size)(const nimbus_layer *layer, size_t n_rows);
+    /* The same for what a call needs and leaves behind: layers share it. */
+    size_t (*scratch_size)(const nimbus_layer *layer, size_t n_rows);
     void (*forward)(nimbus_layer *layer, nimbus_io *io);
     void (*backward)(nimbus_layer *layer, nimbus_io *io); /* adds to grads of trained params */
 } nimbus_layer_type;
@@ -84,13 +101,39 @@ struct nimbus_layer {
     char name[48]; /* unique in the net, "linear1" */
     size_t n_inputs;
     size_t input[NIMBUS_MAX_LAYER_INPUTS]; /* indices of earlier layers */
-    nimbus_shape in_shape;                 /* of input 0 (of the layer itself for `input`) */
+    size_t in_channels[NIMBUS_MAX_LAYER_INPUTS];
+    nimbus_shape in_shape; /* of input 0 (of the layer itself for `input`) */
     nimbus_shape shape;
     size_t n_params;
     nimbus_param params[NIMBUS_MAX_LAYER_PARAMS];
-    double number; /* the type's one numeric attribute: dropout rate, batch norm epsilon */
-    size_t units;  /* linear: M */
-    bool bare;     /* linear: no weight, a lookup layer from birth; batch norm: no scale, shift */
+    /* The type's attributes; those of other types are zero.
+     *     dropout        number: rate
+     *     batch_norm     number: epsilon; bare: no scale and shift. A mean, variance, scale and
+     *                    shift per channel
+     *     linear         units: M; bare: no weight, a lookup layer from birth
+     *     conv2d         units: M output channels; slide; groups. weight [M][channels / groups]
+     *                    [kernel 0][kernel 1], bias [M]; pads with zeros; groups of 0 are
+     *                    taken as 1
+     *     max_pool       slide; padding never wins
+     *     average_pool   slide; count_padding: zeros of the padding count as elements. Windows of
+     *                    both touch the image
+     *     pad            slide.before and .after; pad_mode; number: the constant
+     *     clip           number, number2: least and greatest value, finite (ReLU6: 0 and 6)
+     *     hard_sigmoid   number, number2: y = clip(number * x + number2, 0, 1)
+     *     hard_swish     x * clip(x / 6 + 0.5, 0, 1)
+     *     softmax        over the channels of every position
+     *     add, concat    2 inputs and more, concat along the channels
+     *     flatten        to a vector
+     *     reshape        new_shape
+     *     transpose      order: axis i of the output is axis order[i] of the input, among
+     *                    channels, height, width */
+    double number, number2;
+    size_t units, groups;
+    bool bare, count_padding;
+    nimbus_slide slide;
+    nimbus_pad_mode pad_mode;
+    nimbus_shape new_shape;
+    uint8_t order[3];
     nimbus_layer_state state; /* DENSE except for linear layers on their way through conversion */
     struct nimbus_lookup *lookup; /* linear layers with trees and tables, else NULL; owned */
     /* RECORD: inputs seen so far, [n_recorded][D]; owned. Set record_limit first: the move to
@@ -111,13 +154,16 @@ struct nimbus_net {
 
 extern const nimbus_layer_type nimbus_layer_input, nimbus_layer_linear, nimbus_layer_batch_norm,
     nimbus_layer_relu, nimbus_layer_gelu, nimbus_layer_tanh, nimbus_layer_sigmoid,
-    nimbus_layer_dropout;
+    nimbus_layer_dropout, nimbus_layer_conv2d, nimbus_layer_max_pool, nimbus_layer_average_pool,
+    nimbus_layer_pad, nimbus_layer_clip, nimbus_layer_hard_sigmoid, nimbus_layer_hard_swish,
+    nimbus_layer_softmax, nimbus_layer_add, nimbus_layer_concat, nimbus_layer_flatten,
+    nimbus_layer_reshape, nimbus_layer_transpose;
 const nimbus_layer_type *nimbus_layer_type_named(const char *name); /* NULL if unknown */
 
 nimbus_net *nimbus_net_new(void); /* empty; NULL: out of memory */
 
 /* Appends a layer reading the given earlier layers; sets it up. `proto` gives type, name (empty:
- * made from the type and a number; else letters, digits, '_', '-'), number, units, bare and, for
+ * made from the type and a number; else letters, digits, '_', '-'), its attributes and, for
  * `input`, in_shape; the rest is ignored. A bare linear layer needs nimbus_lookup_attach next. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_layer *proto,
                                                const size_t *inputs, size_t n_inputs, uint64_t seed,
@@ -157,6 +203,7 @@ typedef struct nimbus_pass {
     real **out;   /* [n_layers] -> [max_rows][width]; NULL before `first - 1` */
     real **dout;  /* the same for gradients; allocated on the first backward */
     void **saved; /* [n_layers] */
+    void *scratch;
 } nimbus_pass;
 
 NIMBUS_MUST_CHECK nimbus_status nimbus_pass_new(nimbus_net *net, size_t first, size_t max_rows,

@@ -2,7 +2,7 @@
  *
  *     u64 LE   length of the header
  *     header   JSON, padded with spaces to a multiple of 8:
- *                {"__metadata__":{"nimbus_format":"1.0","nimbus_crc32c":"xxxxxxxx",
+ *                {"__metadata__":{"nimbus_format":"1.1","nimbus_crc32c":"xxxxxxxx",
  *                 "nimbus_bytes":"dddddddddddddddd","nimbus_graph":"{...}","nimbus_metadata":"..."},
  *                 "linear1.weight":{"dtype":"F32","shape":[M,D],"data_offsets":[from,to]},...}
  *     data     float32 LE, tensor after tensor without gaps
@@ -16,7 +16,10 @@
  *      "inputs":[0],"units":512,"number":0,"bare":false,"state":"soft","lookup":{"codebooks":98,
  *      "levels":4,"tree":"shared","estimator":"flip","bits":8,"temperature":0.5}},...]}
  *
- * The first layer has "shape":[channels,height,width] instead of units. */
+ * The first layer has "shape":[channels,height,width]. Version 1.1 added the attributes of image
+ * layers, which stand there where they are not zero: "number2", "groups", "count_padding", lists
+ * of two "kernel", "stride", "dilation", "before", "after", "pad_mode" ("constant", "reflect",
+ * "edge"), "new_shape":[channels,height,width] and "order":[0,1,2]. */
 #ifndef NIMBUS_NETFILE_H
 #define NIMBUS_NETFILE_H
 
@@ -24,7 +27,7 @@
 #include "net/lookup.h"
 
 #define NETFILE_FORMAT_MAJOR 1
-#define NETFILE_FORMAT_MINOR 0
+#define NETFILE_FORMAT_MINOR 1
 #define NETFILE_START        "{\"__metadata__\":{\"nimbus_format\":\""
 #define NETFILE_MIDDLE       "\",\"nimbus_crc32c\":\""
 #define NETFILE_BYTES_KEY    "\",\"nimbus_bytes\":\""
@@ -50,5 +53,25 @@ extern const char *const nimbus_netfile_dtype_names[NETFILE_DTYPES];
 extern const char *const nimbus_netfile_tree_names[NETFILE_TREES];
 extern const char *const nimbus_netfile_estimator_names[NETFILE_ESTIMATORS];
 extern const char *const nimbus_netfile_state_names[NETFILE_STATES];
+
+/* ---- netfile_attributes.c ---------------------------------------------------------------- */
+
+/* Adds a layer's attributes to its object; false if memory ran out. */
+bool nimbus_netfile_put_attributes(const nimbus_layer *layer, json_t *o);
+
+/* Reads them back; messages begin with `where`. Errors: FORMAT, UNSUPPORTED (an unknown one). */
+NIMBUS_MUST_CHECK nimbus_status nimbus_netfile_get_attributes(const json_t *o, const char *where,
+                                                              nimbus_layer *layer,
+                                                              nimbus_error *error);
+
+/* The value of a key that must hold an integer 0..limit. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_netfile_get_count(const json_t *o, const char *key,
+                                                         size_t limit, const char *where,
+                                                         size_t *out, nimbus_error *error);
+/* The position of a key's string among the names; unknown ones are UNSUPPORTED. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_netfile_get_choice(const json_t *o, const char *key,
+                                                          const char *const *names, size_t n,
+                                                          const char *where, unsigned *out,
+                                                          nimbus_error *error);
 
 #endif

@@ -148,34 +148,6 @@ static nimbus_status parse_json(const char *text, size_t size, const char *what,
     return NIMBUS_OK;
 }
 
-/* The value of a key that must hold an integer 0..limit. */
-static nimbus_status get_count(const json_t *object, const char *key, size_t limit,
-                               const char *where, size_t *out, nimbus_error *error)
-{
-    const json_t *v = json_object_get(object, key);
-    if (!json_is_integer(v) || json_integer_value(v) < 0 ||
-        (unsigned long long)json_integer_value(v) > limit)
-        return nimbus_fail(error, NIMBUS_ERR_FORMAT, "%s: \"%s\" is not an integer of 0 to %zu",
-                           where, key, limit);
-    *out = (size_t)json_integer_value(v);
-    return NIMBUS_OK;
-}
-
-/* The position of a key's string among the names; unknown ones are UNSUPPORTED. */
-static nimbus_status get_choice(const json_t *object, const char *key, const char *const *names,
-                                size_t n, const char *where, unsigned *out, nimbus_error *error)
-{
-    const char *s = json_string_value(json_object_get(object, key));
-    if (!s)
-        return nimbus_fail(error, NIMBUS_ERR_FORMAT, "%s: \"%s\" is not a string", where, key);
-    for (size_t i = 0; i < n; i++)
-        if (names[i][0] != 0 && strcmp(names[i], s) == 0) {
-            *out = (unsigned)i;
-            return NIMBUS_OK;
-        }
-    return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED, "%s: unknown %s '%.40s'", where, key, s);
-}
-
 /* ====================================================================================== tensors */
 
 static nimbus_status tensor_of(const char *name, const json_t *entry, size_t data_size,
@@ -353,17 +325,19 @@ static nimbus_status load_lookup(struct loading *l, nimbus_layer *layer, const j
     size_t codebooks, levels, bits, m = nimbus_shape_width(layer->shape);
     unsigned tree, estimator;
     double temperature = json_number_value(json_object_get(o, "temperature"));
-    nimbus_status status = get_count(o, "codebooks", 1u << 24, layer->name, &codebooks, error);
+    nimbus_status status =
+        nimbus_netfile_get_count(o, "codebooks", 1u << 24, layer->name, &codebooks, error);
     if (status == NIMBUS_OK)
-        status = get_count(o, "levels", NIMBUS_MAX_LEVELS, layer->name, &levels, error);
+        status =
+            nimbus_netfile_get_count(o, "levels", NIMBUS_MAX_LEVELS, layer->name, &levels, error);
     if (status == NIMBUS_OK)
-        status = get_count(o, "bits", 8, layer->name, &bits, error);
+        status = nimbus_netfile_get_count(o, "bits", 8, layer->name, &bits, error);
     if (status == NIMBUS_OK)
-        status = get_choice(o, "tree", nimbus_netfile_tree_names, NETFILE_TREES, layer->name, &tree,
-                            error);
+        status = nimbus_netfile_get_choice(o, "tree", nimbus_netfile_tree_names, NETFILE_TREES,
+                                           layer->name, &tree, error);
     if (status == NIMBUS_OK)
-        status = get_choice(o, "estimator", nimbus_netfile_estimator_names, NETFILE_ESTIMATORS,
-                            layer->name, &estimator, error);
+        status = nimbus_netfile_get_choice(o, "estimator", nimbus_netfile_estimator_names,
+                                           NETFILE_ESTIMATORS, layer->name, &estimator, error);
     if (status != NIMBUS_OK)
         return status;
     if (layer->type != &nimbus_layer_linear || codebooks < 1 || levels < 1 || bits == 1 ||
@@ -403,17 +377,17 @@ static nimbus_status load_proto(struct loading *l, const json_t *o, nimbus_layer
                            sizeof proto->name - 1);
     *proto = (nimbus_layer){.type = nimbus_layer_type_named(type)};
     memcpy(proto->name, name, strlen(name));
+    (void)snprintf(where, sizeof where, "layer %s", name);
     if (!proto->type)
         return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED, "layer %s: unknown type '%.40s'", name,
                            type);
-    nimbus_status status = get_count(o, "units", NIMBUS_MAX_WIDTH, name, &proto->units, error);
+    nimbus_status status = nimbus_netfile_get_attributes(o, where, proto, error);
     if (status != NIMBUS_OK)
         return status;
     *n_inputs = json_array_size(list);
-    if (*n_inputs > NIMBUS_MAX_LAYER_INPUTS || !json_is_number(json_object_get(o, "number")))
-        return nimbus_fail(error, NIMBUS_ERR_FORMAT,
-                           "layer %s: more than %d inputs, or no \"number\"", name,
-                           NIMBUS_MAX_LAYER_INPUTS);
+    if (*n_inputs > NIMBUS_MAX_LAYER_INPUTS)
+        return nimbus_fail(error, NIMBUS_ERR_FORMAT, "layer %s: %zu inputs, at most %d are allowed",
+                           name, *n_inputs, NIMBUS_MAX_LAYER_INPUTS);
     for (size_t i = 0; i < *n_inputs; i++) {
         const json_t *v = json_array_get(list, i);
         if (!json_is_integer(v) || json_integer_value(v) < 0)
@@ -421,8 +395,6 @@ static nimbus_status load_proto(struct loading *l, const json_t *o, nimbus_layer
                                name, i);
         inputs[i] = (size_t)json_integer_value(v);
     }
-    proto->number = json_number_value(json_object_get(o, "number"));
-    proto->bare = json_is_true(json_object_get(o, "bare"));
     size_t *parts[] = {&proto->in_shape.channels, &proto->in_shape.height, &proto->in_shape.width};
     for (size_t i = 0; proto->type == &nimbus_layer_input && i < 3; i++) {
         json_int_t v = json_integer_value(json_array_get(shape, i));
@@ -450,7 +422,14 @@ static nimbus_status claim_params(struct loading *l, const nimbus_layer *proto,
     if (proto->type == &nimbus_layer_input)
         n_params = 2;
     if (proto->type == &nimbus_layer_batch_norm)
-        n_params = proto->bare ? 2 : 4;
+        return claim(l, proto->name, in.channels, proto->bare ? 2 : 4, error);
+    if (proto->type == &nimbus_layer_conv2d) {
+        size_t n = in.channels / (proto->groups ? proto->groups : 1);
+        if (nimbus_mul_overflows(n, proto->slide.kernel[0], &n) ||
+            nimbus_mul_overflows(n, proto->slide.kernel[1], &n))
+            n = SIZE_MAX / 2;
+        return claim(l, proto->name, proto->units, n + 1, error);
+    }
     return claim(l, proto->name, width, n_params, error);
 }
 
@@ -472,8 +451,8 @@ static nimbus_status load_values(struct loading *l, size_t index, const json_t *
         status =
             check_statistic(layer, "scales", !layer->lookup || layer->lookup->bits == 0, error);
     if (status == NIMBUS_OK)
-        status = get_choice(o, "state", nimbus_netfile_state_names, NETFILE_STATES, layer->name,
-                            &state, error);
+        status = nimbus_netfile_get_choice(o, "state", nimbus_netfile_state_names, NETFILE_STATES,
+                                           layer->name, &state, error);
     if (status != NIMBUS_OK)
         return status;
     if (layer->bare && layer->type == &nimbus_layer_linear && !layer->lookup)
@@ -497,7 +476,7 @@ static nimbus_status load_layer(struct loading *l, const json_t *o, nimbus_error
     if (status != NIMBUS_OK)
         return status;
     status = nimbus_net_add(l->net, &proto, inputs, n_inputs, 0, error);
-    if (status == NIMBUS_ERR_ARGUMENT)
+    if (status == NIMBUS_ERR_ARGUMENT || status == NIMBUS_ERR_MISMATCH)
         return nimbus_fail_prefix(error, NIMBUS_ERR_FORMAT, "the graph");
     const json_t *lookup = json_object_get(o, "lookup");
     if (status == NIMBUS_OK && lookup)
@@ -509,11 +488,11 @@ static nimbus_status load_graph(struct loading *l, const json_t *graph, nimbus_e
 {
     const json_t *layers = json_object_get(graph, "layers");
     unsigned loss, dtype;
-    nimbus_status status =
-        get_choice(graph, "loss", nimbus_netfile_loss_names, NETFILE_LOSSES, "graph", &loss, error);
+    nimbus_status status = nimbus_netfile_get_choice(graph, "loss", nimbus_netfile_loss_names,
+                                                     NETFILE_LOSSES, "graph", &loss, error);
     if (status == NIMBUS_OK)
-        status = get_choice(graph, "input", nimbus_netfile_dtype_names, NETFILE_DTYPES, "graph",
-                            &dtype, error);
+        status = nimbus_netfile_get_choice(graph, "input", nimbus_netfile_dtype_names,
+                                           NETFILE_DTYPES, "graph", &dtype, error);
     if (status != NIMBUS_OK)
         return status;
     l->net->loss = (nimbus_loss)loss;

@@ -22,10 +22,9 @@ static json_t *layer_to_json(const nimbus_layer *layer)
     int failed = 0;
     for (size_t i = 0; i < layer->n_inputs; i++)
         failed |= json_array_append_new(inputs, json_integer((json_int_t)layer->input[i]));
-    json_t *o = json_pack("{s:s, s:s, s:o, s:I, s:f, s:b, s:s}", "name", layer->name, "type",
-                          layer->type->name, "inputs", inputs, "units", (json_int_t)layer->units,
-                          "number", layer->number, "bare", (int)layer->bare, "state",
-                          nimbus_layer_state_name(layer->state));
+    json_t *o = json_pack("{s:s, s:s, s:o, s:s}", "name", layer->name, "type", layer->type->name,
+                          "inputs", inputs, "state", nimbus_layer_state_name(layer->state));
+    failed |= !o || !nimbus_netfile_put_attributes(layer, o);
     if (layer->type == &nimbus_layer_input)
         failed |= json_object_set_new(o, "shape",
                                       json_pack("[I, I, I]", (json_int_t)layer->shape.channels,

@@ -11,6 +11,7 @@ nimbus_status nimbus_pass_new(nimbus_net *net, size_t first, size_t max_rows, un
                               nimbus_pass **out, nimbus_error *error)
 {
     nimbus_pass *pass = NULL;
+    size_t scratch = 0;
     *out = NULL;
     if (first >= net->n_layers || max_rows == 0)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
@@ -37,7 +38,14 @@ nimbus_status nimbus_pass_new(nimbus_net *net, size_t first, size_t max_rows, un
             i >= first && layer->type->saved_size ? layer->type->saved_size(layer, max_rows) : 0;
         if (saved > 0 && !(pass->saved[i] = nimbus_alloc(saved, 1)))
             goto failed;
+        size_t size = i >= first && layer->type->scratch_size
+                          ? layer->type->scratch_size(layer, max_rows)
+                          : 0;
+        scratch = size > scratch ? size : scratch;
     }
+    pass->scratch = nimbus_alloc(scratch, 1);
+    if (!pass->scratch)
+        goto failed;
     *out = pass;
     return NIMBUS_OK;
 failed:
@@ -60,6 +68,7 @@ void nimbus_pass_free(nimbus_pass *pass)
     nimbus_free(pass->out);
     nimbus_free(pass->dout);
     nimbus_free(pass->saved);
+    nimbus_free(pass->scratch);
     nimbus_free(pass);
 }
 
@@ -75,6 +84,7 @@ static nimbus_io io_of_layer(const nimbus_pass *pass, size_t i)
                     .n_inputs = layer->n_inputs,
                     .y = pass->out[i],
                     .saved = pass->saved[i],
+                    .scratch = pass->scratch,
                     .training = pass->training,
                     .seed = pass->seed,
                     .step = pass->step,

@@ -96,6 +96,10 @@ static nimbus_status take_widths(struct cursor *c, size_t n_inputs, size_t n_out
         spec->units[spec->n_layers++] = n_outputs;
         return status;
     }
+    if (take(c, "resnet8") || take(c, "resnet9")) {
+        spec->kind = c->at[-1] == '8' ? NIMBUS_SPEC_RESNET8 : NIMBUS_SPEC_RESNET9;
+        return NIMBUS_OK;
+    }
     if (take(c, "lut:")) {
         spec->lookup = true;
         status = take_layers(c, spec, ',', &last);
@@ -105,7 +109,8 @@ static nimbus_status take_widths(struct cursor *c, size_t n_inputs, size_t n_out
                              "the classes or targets of the data");
     }
     if (*c->at < '0' || *c->at > '9')
-        return wrong(c, NIMBUS_ERR_ARGUMENT, "expected mlp:, lut: or widths like 784-512-10");
+        return wrong(c, NIMBUS_ERR_ARGUMENT,
+                     "expected mlp:, lut:, resnet8, resnet9 or widths like 784-512-10");
     status = take_number(c, NIMBUS_MAX_WIDTH, &spec->units[0]);
     if (status == NIMBUS_OK)
         status = require_equal(c, begin, spec->units[0], n_inputs, "the columns of the data");
@@ -155,9 +160,11 @@ nimbus_status nimbus_spec_parse(const char *text, size_t n_inputs, size_t n_outp
     struct cursor c = {text, text, error};
     *out = (nimbus_spec){.activation = &nimbus_layer_relu, .levels = 4, .window = 7};
     nimbus_status status = take_widths(&c, n_inputs, n_outputs, out);
-    while (status == NIMBUS_OK && take(&c, ";"))
+    bool options = out->kind == NIMBUS_SPEC_LAYERS;
+    while (status == NIMBUS_OK && options && take(&c, ";"))
         status = take_option(&c, out);
     if (status == NIMBUS_OK && *c.at != 0)
-        status = wrong(&c, NIMBUS_ERR_ARGUMENT, "expected ';' and an option, or the end");
+        status = wrong(&c, NIMBUS_ERR_ARGUMENT,
+                       options ? "expected ';' and an option, or the end" : "expected the end");
     return status;
 }

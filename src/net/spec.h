@@ -1,4 +1,5 @@
-/* spec.h - the few words that describe a net to build, "mlp:512,512;bn" or "lut:392x16,256x10" */
+/* spec.h - the few words that describe a net to build, "mlp:512,512;bn", "lut:392x16,256x10" or
+ * "resnet8" */
 #ifndef NIMBUS_SPEC_H
 #define NIMBUS_SPEC_H
 
@@ -7,7 +8,14 @@
 #define NIMBUS_SPEC_MAX_LAYERS 64
 #define NIMBUS_SPEC_MAX_UNITS  65536
 
+typedef enum nimbus_spec_kind {
+    NIMBUS_SPEC_LAYERS = 0, /* linear layers as below */
+    NIMBUS_SPEC_RESNET8,
+    NIMBUS_SPEC_RESNET9
+} nimbus_spec_kind;
+
 typedef struct nimbus_spec {
+    nimbus_spec_kind kind;                /* but for LAYERS the rest is unused */
     bool lookup;                          /* lookup layers from the start, not matrix products */
     size_t n_layers;                      /* linear layers, the last one included */
     size_t units[NIMBUS_SPEC_MAX_LAYERS]; /* M of each */
@@ -23,6 +31,7 @@ typedef struct nimbus_spec {
  *     spec   = "mlp:" units {"," units} {";" option}           hidden layers
  *            | width "-" {units "-"} classes {";" option}      all widths
  *            | "lut:" trees "x" units {"," trees "x" units} {";" setting}
+ *            | "resnet8" | "resnet9"                           for images
  *     option = "bn" | "relu" | "gelu" | "tanh" | "sigmoid" | "dropout=" fraction
  *     setting = "levels=" 1..8 | "window=" 1..255
  *
@@ -37,5 +46,11 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_spec_parse(const char *text, size_t n_inp
 NIMBUS_MUST_CHECK nimbus_status nimbus_lut_start(nimbus_net *net, const nimbus_spec *spec,
                                                  const nimbus_data *data, uint64_t seed,
                                                  nimbus_error *error);
+
+/* Appends the layers of a residual net to one that has an input layer. Errors: MISMATCH (no image,
+ * or too small a one), MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_resnet_add(nimbus_net *net, nimbus_spec_kind kind,
+                                                  size_t n_outputs, uint64_t seed,
+                                                  nimbus_error *error);
 
 #endif
