@@ -346,6 +346,8 @@ typedef struct nimbus_convert_options {
     nimbus_preset preset; /* gives V where v is 0 (less for narrow layers), and the epochs */
     size_t v;             /* columns per codebook */
     size_t levels;        /* H, 1..8; 0: 4 (K = 16) */
+    size_t trees;         /* per group of V columns, each learned on what those before it leave;
+                             0: by preset for convolutions (1 SPEED, 2, 4 ACCURACY), else 1 */
     unsigned bits;        /* table entries, 2..8; 0: 8, or 7 with SPEED; 32: float tables */
     /* of all layers; with SHARED the trees of the first layer are still per node, since which input
      * columns are read costs no other layer anything; except with the preset SPEED, where they
@@ -354,11 +356,15 @@ typedef struct nimbus_convert_options {
     nimbus_split_method split_method;
     nimbus_table_method table_method;
     nimbus_estimator estimator;
-    /* Per layer, "NAME:key=value,...;..." with keys v, levels, bits, tree (shared|node|fern),
-     * columns (block|patch|window); "NAME:exact" leaves the layer a matrix product.
+    /* Per layer, "NAME:key=value,...;..." with keys v, levels, trees, bits, tree
+     * (shared|node|fern), columns (block|patch|window); "NAME:exact" leaves the layer a product.
+     * A convolution's columns are those of its patch, [channel][row][column]: unless V is given
+     * every input channel has a codebook. In nets with convolutions the last product, and those of
+     * less than 64 values a patch, are exact unless they have settings of their own.
      * e.g. "linear1:v=16,columns=window;linear3:exact". NULL: none. */
     const char *layers;
-    size_t fit_rows;     /* rows that trees and tables are fitted on, 0: 30,000 */
+    size_t fit_rows;     /* rows that trees and tables are fitted on, 0: 30,000, fewer for large
+                            images; of a convolution 200,000 positions of theirs at most */
     double lambda;       /* ridge, in rows per leaf; 0: chosen on held-out rows */
     double layer_epochs; /* training of each layer after its fit, rounded up; 0: by depth;
                             < 0: none */
@@ -398,12 +404,11 @@ typedef struct nimbus_convert_report {
     nimbus_train_report tune;
 } nimbus_convert_report;
 
-/* Replaces the linear layers of a copy of `teacher` by lookup layers, fitted and fine-tuned on
- * data. The result's layers are in state LOOKUP (or DENSE where exact). Fine-tuning trains all
- * parameters: also those of exact layers, and of layers that were lookup layers before, whose trees
- * are kept. report may be NULL.
- * Errors: ARGUMENT (V larger than a layer, K larger than the rows, bad layer string), MISMATCH,
- * CANCELLED, IO of the checkpoint, MEMORY. */
+/* Replaces the linear layers and convolutions of a copy of `teacher` by lookup layers, fitted and
+ * fine-tuned on data. The result's layers are in state LOOKUP (or DENSE where exact). Fine-tuning
+ * trains all parameters: also those of exact layers, and of layers that were lookup layers before,
+ * whose trees are kept. report may be NULL. Errors: ARGUMENT (V larger than a layer, K larger than
+ * the rows, bad layer string), MISMATCH, CANCELLED, IO of the checkpoint, MEMORY. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_convert(
     const nimbus_net *teacher, const nimbus_data *data, const nimbus_convert_options *options,
     nimbus_net **out, nimbus_convert_report *report, nimbus_error *error);

@@ -31,7 +31,7 @@ static inline void grow_trees(nimbus_net *net, size_t i, size_t n_codebooks, siz
 {
     nimbus_error error;
     nimbus_layer *layer = &net->layers[i];
-    size_t nodes = ((size_t)1 << levels) - 1, d = nimbus_shape_width(layer->in_shape);
+    size_t nodes = ((size_t)1 << levels) - 1, d = nimbus_lookup_inputs(layer);
     ok(nimbus_lookup_attach(layer, n_codebooks, levels, NIMBUS_TREE_PER_NODE, &error), &error);
     for (size_t j = 0; j < n_codebooks * nodes; j++) {
         nimbus_layer_param(layer, "columns")->value[j] = (real)nimbus_random_below(1, i, j, d);

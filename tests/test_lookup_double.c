@@ -31,7 +31,7 @@ typedef struct subject {
     real x[N * D], dy[N * M], dx[N * D], y[N * M];
     uint8_t codes[N * C];
     nimbus_io io;
-    void *saved;
+    void *saved, *scratch;
 } subject;
 
 static void ok(nimbus_status status, const nimbus_error *error)
@@ -92,8 +92,10 @@ static void make(subject *s, setting t)
     ok(nimbus_net_grads(s->net, &error), &error);
     fill(s->x, N * D, 7);
     fill(s->dy, N * M, 8);
-    s->saved = nimbus_alloc(nimbus_lookup_saved_size(s->layer, N), 1);
+    s->saved = nimbus_alloc(s->layer->type->saved_size(s->layer, N), 1);
+    s->scratch = nimbus_alloc(s->layer->type->scratch_size(s->layer, N), 1);
     assert_non_null(s->saved);
+    assert_non_null(s->scratch);
     s->io = (nimbus_io){.n_rows = N,
                         .n_inputs = 1,
                         .x = {s->x},
@@ -101,18 +103,20 @@ static void make(subject *s, setting t)
                         .dy = s->dy,
                         .dx = {s->dx},
                         .saved = s->saved,
+                        .scratch = s->scratch,
                         .training = t.training,
                         .seed = 3,
                         .step = 5,
                         .n_threads = 1};
     s->layer->type->forward(s->layer, &s->io);
-    memcpy(s->codes, s->saved, sizeof s->codes); /* codes come first in the saved bytes */
+    memcpy(s->codes, s->saved, sizeof s->codes); /* codes are what is saved */
     s->layer->type->backward(s->layer, &s->io);
 }
 
 static void destroy(subject *s)
 {
     nimbus_free(s->saved);
+    nimbus_free(s->scratch);
     nimbus_net_free(s->net);
 }
 
@@ -336,11 +340,12 @@ static void work_space_does_not_wrap(void **state)
     (void)state;
     subject s;
     make(&s, (setting){.levels = 4});
-    assert_true(nimbus_lookup_saved_size(s.layer, N) < 1 << 16);
+    assert_true(nimbus_lookup_work_size(s.layer, N) < 1 << 16);
     /* N * C * K * sizeof(real) would be 2^64 + a little */
     size_t rows = SIZE_MAX / (C * s.k * sizeof(real)) + 1;
-    assert_true(nimbus_lookup_saved_size(s.layer, rows) == SIZE_MAX);
-    assert_true(nimbus_lookup_saved_size(s.layer, SIZE_MAX / 2) == SIZE_MAX);
+    assert_true(nimbus_lookup_work_size(s.layer, rows) == SIZE_MAX);
+    assert_true(nimbus_lookup_work_size(s.layer, SIZE_MAX / 2) == SIZE_MAX);
+    assert_true(s.layer->type->saved_size(s.layer, SIZE_MAX / 2) == SIZE_MAX);
     destroy(&s);
 }
 

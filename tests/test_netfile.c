@@ -369,7 +369,7 @@ static const struct edit image_edits[] = {
     {'g', "layers/1/bare", "0", NIMBUS_ERR_FORMAT},
     {'g', "layers/1/padding", "[1,1]", NIMBUS_ERR_UNSUPPORTED},
     {'g', "layers/1/type", "\"max_pool\"", NIMBUS_ERR_FORMAT},
-    {'g', "layers/1/state", "\"locked\"", NIMBUS_ERR_FORMAT},
+    {'g', "layers/2/state", "\"locked\"", NIMBUS_ERR_FORMAT},
     {'g', "layers/2/type", "\"relu\"", NIMBUS_ERR_FORMAT},
     {'g', "layers/3/number2", "-2", NIMBUS_ERR_FORMAT},
     {'g', "layers/3/number2", "\"6\"", NIMBUS_ERR_FORMAT},

@@ -9,7 +9,7 @@ typedef struct convert_arguments {
     common_arguments common;
     const char *output, *layers, *checkpoint;
     int speed, accuracy, tree, splits, tables, estimator, no_fine_tune;
-    size_t v, levels, bits, epochs, fit_rows;
+    size_t v, levels, trees, bits, epochs, fit_rows;
     double lambda, layer_epochs, rate, distill, temperature, tau, margin_noise, valid;
     size_t batch, shift;
     double smoothing, weight_decay;
@@ -33,13 +33,16 @@ static const option_entry entries[] = {
      "input columns per codebook, V (8)"},
     {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
      "levels of a tree; it has 2^H leaves (4)"},
+    {"trees", 0, OPTION_COUNT, "T", AT(trees), 1, 16, NULL,
+     "trees for each group of V columns (convolutions 2, --speed 1, --accuracy 4; else 1)"},
     {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
      "of a table entry, 2 to 8, or 32 for float tables (8; --speed 7)"},
     {"tree", 0, OPTION_CHOICE, "KIND", AT(tree), 0, 0, trees,
      "shared: a column per level; node: a column per node; fern: a column and threshold per level "
      "(shared)"},
     {"layers", 0, OPTION_TEXT, "LIST", AT(layers), 0, 0, NULL,
-     "per layer: NAME:key=value,... with v, levels, bits, tree, columns=block|patch|window, or "
+     "per layer: NAME:key=value,... with v, levels, trees, bits, tree, columns=block|patch|window, "
+     "or "
      "NAME:exact, separated by ';' (none)"},
     {"splits", 0, OPTION_CHOICE, "METHOD", AT(splits), 0, 0, split_methods,
      "trees lower the error of the outputs (joined) or of the inputs (plain) (joined)"},
@@ -108,6 +111,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.preset = args->speed ? NIMBUS_SPEED : args->accuracy ? NIMBUS_ACCURACY : NIMBUS_BALANCED;
     o.v = args->v;
     o.levels = args->levels;
+    o.trees = args->trees;
     o.bits = (unsigned)args->bits;
     o.tree = (nimbus_tree_kind)args->tree;
     o.split_method = (nimbus_split_method)args->splits;

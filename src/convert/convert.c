@@ -14,8 +14,11 @@
 
 enum {
     DEFAULT_FIT_ROWS = 30000,
-    ENOUGH_STEPS = 5000, /* of fine-tuning, what the presets' epochs give 60,000 rows */
-    MOST_REPEATS = 4,    /* small data sets get up to so many times the preset's epochs */
+    ENOUGH_STEPS = 5000,      /* of fine-tuning, what the presets' epochs give 60,000 rows */
+    MOST_REPEATS = 4,         /* small data sets get up to so many times the preset's epochs */
+    FIT_POSITIONS = 200000,   /* of the images, for a convolution, ... */
+    FIT_REALS = 1 << 27,      /* ... and values of their patches */
+    FRONTIER_REALS = 1 << 25, /* of the widest layer's outputs on the rows that are fitted on */
     SHALLOW = 4 /* nets of up to so many linear layers gain nothing from training layer by layer */
 };
 
@@ -31,8 +34,20 @@ static size_t default_epochs(nimbus_preset preset, size_t n_rows, size_t batch)
     return wanted < least ? least : wanted > MOST_REPEATS * least ? MOST_REPEATS * least : wanted;
 }
 
+static size_t default_fit_rows(const nimbus_net *teacher)
+{
+    size_t widest = 1;
+    for (size_t i = 0; i < teacher->n_layers; i++) {
+        size_t width = nimbus_shape_width(teacher->layers[i].shape);
+        widest = width > widest ? width : widest;
+    }
+    size_t n = FRONTIER_REALS / widest + 1;
+    return n < DEFAULT_FIT_ROWS ? n : DEFAULT_FIT_ROWS;
+}
+
 static nimbus_status resolve(const nimbus_convert_options *options, nimbus_convert_options *out,
-                             const nimbus_data *data, nimbus_error *error)
+                             const nimbus_net *teacher, const nimbus_data *data,
+                             nimbus_error *error)
 {
     nimbus_convert_options defaults = NIMBUS_CONVERT_OPTIONS_INIT;
     size_t n_rows = nimbus_data_get_info(data)->n_rows;
@@ -53,7 +68,7 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "%g epochs for each layer",
                            out->layer_epochs);
     if (out->fit_rows == 0)
-        out->fit_rows = DEFAULT_FIT_ROWS;
+        out->fit_rows = default_fit_rows(teacher);
     if (out->fit_rows > n_rows)
         out->fit_rows = n_rows;
     if (out->epochs == 0 && (unsigned)out->preset <= NIMBUS_ACCURACY) /* else refused by the plan */
@@ -80,8 +95,79 @@ static nimbus_status make_groups(const conversion *c, size_t i, nimbus_groups *o
 {
     const nimbus_layer *layer = &c->net->layers[i];
     const nimbus_layer_plan *plan = &c->plans[i];
-    nimbus_status status = nimbus_groups_new(layer->in_shape, plan->v, plan->columns, out, error);
+    const nimbus_shape patch = {nimbus_lookup_inputs(layer), 1, 1};
+    const bool image = layer->type == &nimbus_layer_conv2d;
+    nimbus_status status =
+        nimbus_groups_new(image ? patch : layer->in_shape, plan->v, plan->columns, out, error);
     return status ? nimbus_fail_prefix(error, status, "layer %s", layer->name) : NIMBUS_OK;
+}
+
+/* What a layer is fitted on: inputs [n][D], as the layers before it now compute them, and the float
+ * net's outputs [n][M]; owned only where they are a convolution's patches. */
+typedef struct samples {
+    size_t n;
+    const real *x, *y;
+    real *own_x, *own_y;
+} samples;
+
+static void samples_free(samples *s)
+{
+    nimbus_free(s->own_x);
+    nimbus_free(s->own_y);
+}
+
+/* Positions of all images, mixed; as many as are fitted on. */
+static nimbus_status choose_positions(const conversion *c, const nimbus_layer *layer, size_t *n,
+                                      uint32_t **out, nimbus_error *error)
+{
+    size_t per_image = layer->shape.height * layer->shape.width, total;
+    if (nimbus_mul_overflows(c->converted.n_rows, per_image, &total) || total > UINT32_MAX)
+        return nimbus_fail(error, NIMBUS_ERR_LIMIT,
+                           "layer %s: %zu rows of %zu positions are too many; fewer rows to fit on "
+                           "help",
+                           layer->name, c->converted.n_rows, per_image);
+    uint32_t *positions = *out = nimbus_alloc(total, sizeof *positions);
+    if (!positions)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for %zu positions",
+                           layer->name, total);
+    for (size_t i = 0; i < total; i++)
+        positions[i] = (uint32_t)i;
+    nimbus_random_shuffle(c->options.seed, NIMBUS_TAG('p', 'o', 's', 0), positions, total);
+    size_t most = FIT_REALS / nimbus_lookup_inputs(layer) + 1;
+    most = most < FIT_POSITIONS ? most : FIT_POSITIONS;
+    *n = total < most ? total : most;
+    return NIMBUS_OK;
+}
+
+static nimbus_status sample_patches(const conversion *c, size_t i, samples *out,
+                                    nimbus_error *error)
+{
+    const nimbus_layer *layer = &c->net->layers[i];
+    size_t per_image = layer->shape.height * layer->shape.width, m = nimbus_lookup_outputs(layer);
+    uint32_t *positions = NULL;
+    nimbus_status status = choose_positions(c, layer, &out->n, &positions, error);
+    if (status)
+        goto done;
+    out->own_x = nimbus_alloc(out->n, nimbus_lookup_inputs(layer) * sizeof *out->own_x);
+    out->own_y = nimbus_alloc(out->n, m * sizeof *out->own_y);
+    if (!out->own_x || !out->own_y) {
+        status = nimbus_fail(error, NIMBUS_ERR_MEMORY,
+                             "layer %s: no memory for the patches of %zu positions", layer->name,
+                             out->n);
+        goto done;
+    }
+    status = nimbus_lookup_conv_patches(layer, c->converted.out[layer->input[0]], positions, out->n,
+                                        out->own_x, c->options.n_threads, error);
+    for (size_t n = 0; status == NIMBUS_OK && n < out->n; n++) {
+        const real *image = c->clean.out[i] + positions[n] / per_image * per_image * m;
+        for (size_t j = 0; j < m; j++)
+            out->own_y[n * m + j] = image[j * per_image + positions[n] % per_image];
+    }
+    out->x = out->own_x;
+    out->y = out->own_y;
+done:
+    nimbus_free(positions);
+    return status;
 }
 
 static nimbus_status fit_layer(conversion *c, size_t i, double *error_fit, nimbus_error *error)
@@ -90,25 +176,29 @@ static nimbus_status fit_layer(conversion *c, size_t i, double *error_fit, nimbu
     const nimbus_layer_plan *plan = &c->plans[i];
     const nimbus_layer *source = &c->teacher->layers[i];
     const real *weight = nimbus_layer_param((nimbus_layer *)source, "weight")->value;
-    const real *x = c->converted.out[layer->input[0]];
     nimbus_groups groups = {0};
-    nimbus_status status;
+    samples s = {c->converted.n_rows, c->converted.out[layer->input[0]], c->clean.out[i], NULL,
+                 NULL};
+    nimbus_status status = NIMBUS_OK;
 
-    if ((status = make_groups(c, i, &groups, error)) ||
-        (status = nimbus_lookup_attach(layer, groups.n_codebooks, plan->levels, plan->tree, error)))
+    if (layer->type == &nimbus_layer_conv2d)
+        status = sample_patches(c, i, &s, error);
+    if (status || (status = make_groups(c, i, &groups, error)) ||
+        (status = nimbus_lookup_attach(layer, groups.n_codebooks * plan->trees, plan->levels,
+                                       plan->tree, error)))
         goto done;
     layer->lookup->estimator = c->options.estimator;
-    nimbus_tree_job trees = {.x = x,
-                             .n_rows = c->converted.n_rows,
-                             .n_columns = nimbus_shape_width(layer->in_shape),
+    nimbus_tree_job trees = {.x = s.x,
+                             .n_rows = s.n,
+                             .n_columns = nimbus_lookup_inputs(layer),
                              .weight = weight,
-                             .n_outputs = nimbus_shape_width(layer->shape),
+                             .n_outputs = nimbus_lookup_outputs(layer),
                              .method = c->options.split_method,
                              .groups = &groups,
                              .n_threads = c->options.n_threads};
-    nimbus_table_job tables = {.x = x,
-                               .y = c->clean.out[i],
-                               .n_rows = c->converted.n_rows,
+    nimbus_table_job tables = {.x = s.x,
+                               .y = s.y,
+                               .n_rows = s.n,
                                .weight = weight,
                                .groups = &groups,
                                .method = c->options.table_method,
@@ -119,15 +209,16 @@ static nimbus_status fit_layer(conversion *c, size_t i, double *error_fit, nimbu
         (status = nimbus_net_set_state(c->net, i, NIMBUS_STATE_LOOKUP, error)))
         goto done;
 done:
+    samples_free(&s);
     nimbus_groups_free(&groups);
     return status;
 }
 
 /* The last layer with parameters of its own kind is the one whose scores are compared. */
-static bool is_last_linear(const nimbus_net *net, size_t i)
+static bool is_last_product(const nimbus_net *net, size_t i)
 {
     for (size_t j = i + 1; j < net->n_layers; j++)
-        if (net->layers[j].type == &nimbus_layer_linear)
+        if (nimbus_layer_is_product(&net->layers[j]))
             return false;
     return true;
 }
@@ -139,7 +230,7 @@ static nimbus_status quantise_layers(conversion *c, nimbus_error *error)
         if (!layer->lookup || c->plans[i].exact || c->plans[i].bits == 0 || layer->lookup->bits)
             continue;
         nimbus_status status = nimbus_layer_quantise(
-            layer, c->plans[i].bits, is_last_linear(c->net, i), c->options.n_threads, error);
+            layer, c->plans[i].bits, is_last_product(c->net, i), c->options.n_threads, error);
         if (status)
             return status;
     }
@@ -151,7 +242,7 @@ static nimbus_status set_states(nimbus_net *net, nimbus_layer_state from, nimbus
 {
     nimbus_status status = NIMBUS_OK;
     for (size_t i = 0; i < net->n_layers && status == NIMBUS_OK; i++)
-        if (net->layers[i].type == &nimbus_layer_linear && net->layers[i].state == from)
+        if (nimbus_layer_is_product(&net->layers[i]) && net->layers[i].state == from)
             status = nimbus_net_set_state(net, i, to, error);
     return status;
 }
@@ -172,6 +263,16 @@ static void hook_progress(conversion *c, nimbus_train_options *train, const char
     snprintf(c->stage, sizeof c->stage, "%s", stage);
     train->progress = c->options.progress ? forward_progress : NULL;
     train->progress_user = c;
+}
+
+/* Whether all that layer i and those after it read passes through the layer before it. */
+static bool is_cut(const nimbus_net *net, size_t i)
+{
+    for (size_t j = i; j < net->n_layers; j++)
+        for (size_t k = 0; k < net->layers[j].n_inputs; k++)
+            if (net->layers[j].input[k] + 1 < i)
+                return false;
+    return true;
 }
 
 /* Trains layer i (in SOFT) on its recorded inputs; the layers after it pass gradients only. */
@@ -254,7 +355,7 @@ static nimbus_status report_fit(conversion *c, const nimbus_layer *layer, size_t
 static bool wants_fit(const conversion *c, size_t i)
 {
     const nimbus_layer *layer = &c->net->layers[i];
-    return layer->type == &nimbus_layer_linear && !c->plans[i].exact &&
+    return nimbus_layer_is_convertible(layer) && !c->plans[i].exact &&
            c->teacher->layers[i].lookup == NULL;
 }
 
@@ -315,7 +416,7 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
                 if ((status = report_fit(c, &c->net->layers[i], done, n_fits, error)) ||
                     (status = fit_layer(c, i, &error_fit, error)))
                     break;
-                if (c->layer_epochs > 0 && (status = train_layer(c, i, error)))
+                if (c->layer_epochs > 0 && is_cut(c->net, i) && (status = train_layer(c, i, error)))
                     break;
                 c->layers_done = i + 1;
             }
@@ -385,7 +486,7 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
     if (!c)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to convert");
     c->began = nimbus_seconds();
-    if ((status = resolve(options, &c->options, data, error)) ||
+    if ((status = resolve(options, &c->options, teacher, data, error)) ||
         (status = nimbus_net_copy(teacher, &c->teacher, error)) ||
         (status = nimbus_net_copy(teacher, &c->net, error)) ||
         (status = nimbus_plan_layers(teacher, &c->options, &c->plans, error)) ||

@@ -40,8 +40,10 @@ typedef struct nimbus_tree_job {
     unsigned n_threads;
 } nimbus_tree_job;
 
-/* Fills "columns", "thresholds" and "margin" of a layer with attached lookup (its kind, H and C;
- * C == groups->n_codebooks). Errors: MEMORY; ARGUMENT if K exceeds the rows. */
+/* Fills "columns", "thresholds" and "margin" of a layer with attached lookup (its kind, H and C, a
+ * multiple of the groups: codebooks g * T .. g * T + T - 1 read group g). Of several trees of a
+ * group each is learned on what the leaf means of those before it leave ("boosted"). Errors:
+ * MEMORY; ARGUMENT if K exceeds the rows. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_trees_learn(nimbus_layer *layer, const nimbus_tree_job *job,
                                                    nimbus_error *error);
 
@@ -51,8 +53,8 @@ typedef struct nimbus_table_job {
     const real *x; /* [n_rows][D] inputs of the layer, from the already converted prefix */
     const real *y; /* [n_rows][M] what the layer should give: the float net's outputs */
     size_t n_rows;
-    const real *weight; /* [M][D] of the float layer */
-    const nimbus_groups *groups;
+    const real *weight;          /* [M][D] of the float layer */
+    const nimbus_groups *groups; /* as for the trees */
     nimbus_table_method method;
     double lambda; /* ridge in rows per leaf (n_rows / K); 0: chosen on held-out rows */
     unsigned n_threads;
@@ -68,13 +70,13 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nim
 
 typedef struct nimbus_layer_plan {
     bool exact;
-    size_t v, levels;
-    unsigned bits; /* 0: float tables */
+    size_t v, levels, trees; /* trees: per group of V columns */
+    unsigned bits;           /* 0: float tables */
     nimbus_tree_kind tree;
     nimbus_columns columns;
 } nimbus_layer_plan;
 
-/* One plan per layer of the net (only those of linear layers mean anything); freed with
+/* One plan per layer of the net (only those of convertible layers mean anything); freed with
  * nimbus_free. Error: ARGUMENT; the message points at the place in options->layers. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_plan_layers(const nimbus_net *net,
                                                    const nimbus_convert_options *options,

@@ -5,7 +5,11 @@
 
 #include "convert/convert.h"
 
-enum { LEAST_CODEBOOKS = 16 }; /* unless V is given */
+enum {
+    LEAST_CODEBOOKS = 16, /* unless V is given */
+    LEAST_PATCH = 64, /* values of a patch: smaller layers of convolutional nets stay products */
+    MOST_TREES = 16
+};
 
 /* A cursor over options->layers, "NAME:key=value,...;...". */
 typedef struct cursor {
@@ -75,17 +79,18 @@ static nimbus_status read_bits(cursor *c, unsigned *bits, nimbus_error *error)
 
 static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_error *error)
 {
-    static const char *const keys[] = {"exact", "v", "levels", "bits", "tree", "columns"};
+    static const char *const keys[] = {"exact", "v", "levels", "bits", "tree", "columns", "trees"};
     static const char *const trees[] = {"shared", "node", "fern"};
     static const char *const columns[] = {"auto", "block", "patch", "window"};
     size_t key = 0, value = 0;
     nimbus_status status =
         read_word(c, keys, sizeof keys / sizeof keys[0],
-                  "one of exact, v=, levels=, bits=, tree=, columns=", &key, error);
-    if (status || key == 0) {
-        plan->exact |= !status;
+                  "one of exact, v=, levels=, bits=, tree=, columns=, trees=", &key, error);
+    if (status)
         return status;
-    }
+    plan->exact = key == 0; /* a layer that has settings of its own is converted */
+    if (plan->exact)
+        return NIMBUS_OK;
     if (*c->at != '=')
         return bad_text(c, "\"=\"", error);
     c->at++;
@@ -100,6 +105,8 @@ static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_err
         if ((status = read_word(c, trees, 3, "shared, node or fern", &value, error)) == NIMBUS_OK)
             plan->tree = (nimbus_tree_kind)value;
         return status;
+    case 6:
+        return read_number(c, 1, MOST_TREES, &plan->trees, error);
     default:
         if ((status = read_word(c, columns, 4, "auto, block, patch or window", &value, error)) ==
             NIMBUS_OK)
@@ -113,10 +120,10 @@ static nimbus_status read_layer(cursor *c, const nimbus_net *net, nimbus_layer_p
 {
     size_t layer = net->n_layers;
     for (size_t i = 0; i < net->n_layers; i++)
-        if (net->layers[i].type == &nimbus_layer_linear && word_is(c, net->layers[i].name))
+        if (nimbus_layer_is_convertible(&net->layers[i]) && word_is(c, net->layers[i].name))
             layer = i;
     if (layer == net->n_layers)
-        return bad_text(c, "the name of a linear layer of the net", error);
+        return bad_text(c, "the name of a linear layer or convolution of the net", error);
     c->at += word_length(c);
     if (*c->at != ':')
         return bad_text(c, "\":\"", error);
@@ -131,47 +138,85 @@ static nimbus_status read_layer(cursor *c, const nimbus_net *net, nimbus_layer_p
     return NIMBUS_OK;
 }
 
-nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_options *options,
-                                 nimbus_layer_plan **out, nimbus_error *error)
+/* Layers of a net with convolutions: one codebook per input channel, or as a linear layer over the
+ * channels where the kernel is a single pixel. As in all previous work the first convolution and
+ * the classifier stay products: they are a small part of the work, and cost much accuracy. */
+static void plan_of_image_net(const nimbus_net *net, size_t i,
+                              const nimbus_convert_options *options, nimbus_layer_plan *plan)
+{
+    static const size_t trees_of_preset[] = {
+        [NIMBUS_BALANCED] = 2, [NIMBUS_SPEED] = 1, [NIMBUS_ACCURACY] = 4};
+    const nimbus_layer *layer = &net->layers[i];
+    const size_t n_taps = layer->slide.kernel[0] * layer->slide.kernel[1];
+    bool last = true;
+    for (size_t j = i + 1; j < net->n_layers; j++)
+        last = last && !nimbus_layer_is_product(&net->layers[j]);
+    plan->columns = NIMBUS_COLUMNS_BLOCK;
+    plan->exact = last || nimbus_lookup_inputs(layer) < LEAST_PATCH;
+    if (layer->type == &nimbus_layer_conv2d && n_taps > 1 && !options->v)
+        plan->v = n_taps;
+    if (layer->type == &nimbus_layer_conv2d && !options->trees)
+        plan->trees = trees_of_preset[options->preset];
+}
+
+static nimbus_layer_plan default_plan(const nimbus_net *net, size_t i,
+                                      const nimbus_convert_options *options)
 {
     static const size_t v_of_preset[] = {
         [NIMBUS_BALANCED] = 8, [NIMBUS_SPEED] = 16, [NIMBUS_ACCURACY] = 4};
-    nimbus_status status = NIMBUS_OK;
+    const nimbus_layer *layer = &net->layers[i];
     const bool speed = options->preset == NIMBUS_SPEED;
     /* 7 bits lose nothing, and two entries add up to a byte */
     unsigned bits = options->bits ? options->bits : speed ? 7 : 8;
+    size_t d = nimbus_lookup_inputs(layer), v = v_of_preset[options->preset];
+    /* narrow layers keep enough trees: few leaves would hold all that they let through */
+    if (v > d / LEAST_CODEBOOKS)
+        v = d > LEAST_CODEBOOKS ? d / LEAST_CODEBOOKS : 1;
+    nimbus_layer_plan plan = {.v = options->v ? options->v : v,
+                              .levels = options->levels ? options->levels : 4,
+                              .trees = options->trees ? options->trees : 1,
+                              .bits = bits == 32 ? 0 : bits,
+                              .tree = options->tree};
+    bool images = false;
+    for (size_t j = 0; j < net->n_layers; j++)
+        images |= net->layers[j].type == &nimbus_layer_conv2d;
+    /* Columns of the input cost nothing by being read: no layer computes them. But few and regular
+     * ones are read faster. */
+    bool first = layer->n_inputs == 1 && layer->input[0] == 0;
+    if (images)
+        plan_of_image_net(net, i, options, &plan);
+    else if (first && speed)
+        plan.columns = NIMBUS_COLUMNS_BLOCK;
+    else if (first && options->tree == NIMBUS_TREE_SHARED)
+        plan.tree = NIMBUS_TREE_PER_NODE;
+    return plan;
+}
+
+nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_options *options,
+                                 nimbus_layer_plan **out, nimbus_error *error)
+{
+    nimbus_status status = NIMBUS_OK;
 
     *out = NULL;
     if (options->levels > NIMBUS_MAX_LEVELS)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "%zu tree levels, expected 1 to %d",
                            options->levels, NIMBUS_MAX_LEVELS);
-    if (bits < 2 || (bits > 8 && bits != 32))
+    if (options->bits == 1 || (options->bits > 8 && options->bits != 32))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                           "tables of %u bits, expected 2 to 8, or 32 for float tables", bits);
+                           "tables of %u bits, expected 2 to 8, or 32 for float tables",
+                           options->bits);
+    if (options->trees > MOST_TREES)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "%zu trees per group, expected 1 to %d",
+                           options->trees, MOST_TREES);
     if ((unsigned)options->preset > NIMBUS_ACCURACY || (unsigned)options->tree > NIMBUS_TREE_FERN)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "unknown preset %d or tree kind %d",
                            (int)options->preset, (int)options->tree);
     nimbus_layer_plan *plans = nimbus_alloc(net->n_layers, sizeof *plans);
     if (!plans)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for the conversion's plan");
-    for (size_t i = 0; i < net->n_layers; i++) {
-        size_t d = nimbus_shape_width(net->layers[i].in_shape);
-        size_t v = v_of_preset[options->preset];
-        /* narrow layers keep enough trees: few leaves would hold all that they let through */
-        if (v > d / LEAST_CODEBOOKS)
-            v = d > LEAST_CODEBOOKS ? d / LEAST_CODEBOOKS : 1;
-        plans[i] = (nimbus_layer_plan){.v = options->v ? options->v : v,
-                                       .levels = options->levels ? options->levels : 4,
-                                       .bits = bits == 32 ? 0 : bits,
-                                       .tree = options->tree};
-        /* Columns of the input cost nothing by being read: no layer computes them. But few and
-         * regular ones are read faster. */
-        bool first = net->layers[i].n_inputs == 1 && net->layers[i].input[0] == 0;
-        if (first && speed)
-            plans[i].columns = NIMBUS_COLUMNS_BLOCK;
-        else if (first && options->tree == NIMBUS_TREE_SHARED)
-            plans[i].tree = NIMBUS_TREE_PER_NODE;
-    }
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (nimbus_layer_is_convertible(&net->layers[i]))
+            plans[i] = default_plan(net, i, options);
     cursor c = {.text = options->layers, .at = options->layers};
     while (options->layers && *c.at && status == NIMBUS_OK) {
         status = read_layer(&c, net, plans, error);

@@ -71,6 +71,7 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
     if (status == NIMBUS_OK) {
         const uint64_t numbers[] = {o->v,
                                     o->levels,
+                                    o->trees,
                                     o->bits,
                                     o->fit_rows,
                                     o->epochs,
@@ -163,7 +164,7 @@ static nimbus_status check_net(const conversion *c, nimbus_error *error)
             return nimbus_fail(error, NIMBUS_ERR_FORMAT,
                                "layer %zu of its net is not that of the float net", i);
         bool due = a->lookup ? has_trees(a)
-                             : a->type == &nimbus_layer_linear && !c->plans[i].exact &&
+                             : nimbus_layer_is_convertible(a) && !c->plans[i].exact &&
                                    (i < c->layers_done || c->rounded);
         if (has_trees(b) != due)
             return nimbus_fail(error, NIMBUS_ERR_FORMAT,

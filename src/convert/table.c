@@ -41,12 +41,21 @@ typedef struct fit {
 
 /* ---- mean tables ---------------------------------------------------------------------------- */
 
+/* The columns of codebook c, and how many they are. */
+static const uint32_t *group_of(const fit *f, size_t c, size_t *v)
+{
+    const nimbus_groups *groups = f->job->groups;
+    size_t g = c / (f->c / groups->n_codebooks);
+    *v = groups->first[g + 1] - groups->first[g];
+    return groups->column + groups->first[g];
+}
+
 /* Means of the piece over the rows of every leaf; an empty leaf takes its nearest ancestor's. */
 static void leaf_means(const fit *f, size_t c, double *sums, const double *share)
 {
-    const nimbus_groups *groups = f->job->groups;
-    const uint32_t *group = groups->column + groups->first[c];
-    size_t v = groups->first[c + 1] - groups->first[c], width = v + 1, nodes = f->k - 1;
+    size_t v;
+    const uint32_t *group = group_of(f, c, &v);
+    size_t width = v + 1, nodes = f->k - 1;
 
     memset(sums, 0, 2 * f->k * width * sizeof *sums);
     for (size_t n = 0; n < f->n; n++) {
@@ -82,9 +91,9 @@ static void prior_item(void *arg, size_t c)
 {
     const prior_job *p = arg;
     const fit *f = p->f;
-    const nimbus_groups *groups = f->job->groups;
-    const uint32_t *group = groups->column + groups->first[c];
-    size_t v = groups->first[c + 1] - groups->first[c], width = v + 1;
+    size_t v;
+    const uint32_t *group = group_of(f, c, &v);
+    size_t width = v + 1;
     double *sums = nimbus_alloc(2 * f->k * width, sizeof *sums);
 
     p->failed[c] = !sums;
@@ -107,13 +116,14 @@ static void prior_item(void *arg, size_t c)
 static nimbus_status fill_prior(fit *f, nimbus_error *error)
 {
     const nimbus_groups *groups = f->job->groups;
+    const double n_trees = (double)(f->c / groups->n_codebooks);
     double *share = nimbus_alloc(f->d, sizeof *share);
     bool *failed = nimbus_alloc(f->c, sizeof *failed);
     bool any = !share || !failed;
 
     if (!any) {
-        for (size_t i = 0; i < groups->first[f->c]; i++)
-            share[groups->column[i]] += 1;
+        for (size_t i = 0; i < groups->first[groups->n_codebooks]; i++)
+            share[groups->column[i]] += n_trees;
         for (size_t j = 0; j < f->d; j++)
             share[j] = share[j] > 0 ? 1 / share[j] : 0;
         prior_job p = {.f = f, .share = share, .failed = failed};
@@ -367,8 +377,8 @@ nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job
              .n = job->n_rows - held_out,
              .c = lookup->n_codebooks,
              .k = lookup->n_leaves,
-             .m = nimbus_shape_width(layer->shape),
-             .d = nimbus_shape_width(layer->in_shape),
+             .m = nimbus_lookup_outputs(layer),
+             .d = nimbus_lookup_inputs(layer),
              .lambda = job->lambda > 0 ? job->lambda : DEFAULT_LAMBDA,
              .tables = nimbus_layer_param(layer, "tables")->value,
              .bias = nimbus_layer_param(layer, "bias")->value};

@@ -17,7 +17,7 @@
 
 enum { N_BINS = 64, MAX_TREE_ROWS = 10000 };
 
-/* Work space of one codebook. v: candidate columns; a row of z has v values as well. */
+/* Work space of one group. v: candidate columns; a row of z has v values as well. */
 typedef struct workspace {
     size_t n, v, k;
     real *z;         /* [n][v] */
@@ -25,7 +25,7 @@ typedef struct workspace {
     size_t *n_edges; /* [v] */
     uint8_t *bin;    /* [v][n] */
     uint8_t *bucket; /* [n] path so far: the node's place in its level */
-    double *sums;    /* [K/2][N_BINS][v + 1] per bin: sum of z, count */
+    double *sums;    /* [K/2][N_BINS][v + 1] per bin: sum of z, count; or [K][v + 1] per leaf */
     real *sorted;    /* [n] */
     double *gram;    /* [v][v] */
 } workspace;
@@ -238,38 +238,70 @@ typedef struct learn_job {
     const nimbus_tree_job *job;
     const nimbus_lookup *lookup;
     real *columns, *thresholds; /* [C][K-1] */
-    bool *failed;               /* [C] out of memory */
+    bool *failed;               /* [groups] out of memory */
     size_t n_rows;
 } learn_job;
 
-static void learn_codebook(void *arg, size_t c)
+/* Takes the mean of every leaf off the rows in it: what a further tree is learned on. */
+static void subtract_leaf_means(workspace *w)
+{
+    size_t width = w->v + 1;
+    memset(w->sums, 0, w->k * width * sizeof *w->sums);
+    for (size_t n = 0; n < w->n; n++) {
+        double *sum = w->sums + w->bucket[n] * width;
+        for (size_t i = 0; i < w->v; i++)
+            sum[i] += (double)w->z[n * w->v + i];
+        sum[w->v] += 1;
+    }
+    for (size_t n = 0; n < w->n; n++) {
+        const double *sum = w->sums + w->bucket[n] * width;
+        for (size_t i = 0; i < w->v; i++)
+            w->z[n * w->v + i] -= (real)(sum[i] / sum[w->v]);
+    }
+}
+
+/* One tree of the group in w. */
+static void learn_tree(const learn_job *l, size_t c, const uint32_t *group, workspace *w,
+                       split *best, double *gain)
+{
+    size_t k = l->lookup->n_leaves;
+    memset(w->bucket, 0, w->n);
+    for (size_t h = 0; h < l->lookup->n_levels; h++) {
+        size_t first = c * (k - 1) + ((size_t)1 << h) - 1;
+        split_level(w, l->lookup->kind, h, best, best + k / 2, gain);
+        for (size_t b = 0; b < (size_t)1 << h; b++) {
+            l->columns[first + b] = (real)group[best[b].candidate];
+            l->thresholds[first + b] = w->edges[best[b].candidate * (N_BINS - 1) + best[b].edge];
+        }
+        for (size_t n = 0; n < w->n; n++) {
+            split s = best[w->bucket[n]];
+            bool right = w->n_edges[s.candidate] && w->bin[s.candidate * w->n + n] > s.edge;
+            w->bucket[n] = (uint8_t)(2 * w->bucket[n] + right);
+        }
+    }
+}
+
+static void learn_group(void *arg, size_t g)
 {
     const learn_job *l = arg;
     const nimbus_groups *groups = l->job->groups;
-    const uint32_t *group = groups->column + groups->first[c];
-    size_t v = groups->first[c + 1] - groups->first[c], k = l->lookup->n_leaves;
+    const uint32_t *group = groups->column + groups->first[g];
+    size_t v = groups->first[g + 1] - groups->first[g], k = l->lookup->n_leaves;
+    size_t n_trees = l->lookup->n_codebooks / groups->n_codebooks;
     split *best = nimbus_alloc(k, sizeof *best);
     double *gain = nimbus_alloc(N_BINS + 2 * (v + 1), sizeof *gain);
     workspace w = {0};
 
-    l->failed[c] = !workspace_new(&w, l->n_rows, v, k) || !best || !gain;
-    if (l->failed[c])
+    l->failed[g] = !workspace_new(&w, l->n_rows, v, k) || !best || !gain;
+    if (l->failed[g])
         goto done;
     fill_errors_space(&w, l->job, group);
     for (size_t j = 0; j < v; j++)
         bin_column(&w, l->job, j, group[j]);
-    for (size_t h = 0; h < l->lookup->n_levels; h++) {
-        size_t first = c * (k - 1) + ((size_t)1 << h) - 1;
-        split_level(&w, l->lookup->kind, h, best, best + k / 2, gain);
-        for (size_t b = 0; b < (size_t)1 << h; b++) {
-            l->columns[first + b] = (real)group[best[b].candidate];
-            l->thresholds[first + b] = w.edges[best[b].candidate * (N_BINS - 1) + best[b].edge];
-        }
-        for (size_t n = 0; n < w.n; n++) {
-            split s = best[w.bucket[n]];
-            bool right = w.n_edges[s.candidate] && w.bin[s.candidate * w.n + n] > s.edge;
-            w.bucket[n] = (uint8_t)(2 * w.bucket[n] + right);
-        }
+    for (size_t t = 0; t < n_trees; t++) {
+        if (t > 0)
+            subtract_leaf_means(&w);
+        learn_tree(l, g * n_trees + t, group, &w, best, gain);
     }
 done:
     workspace_free(&w);
@@ -320,7 +352,7 @@ nimbus_status nimbus_trees_learn(nimbus_layer *layer, const nimbus_tree_job *job
 {
     nimbus_status status = NIMBUS_OK;
     nimbus_lookup *lookup = layer->lookup;
-    size_t c = lookup->n_codebooks;
+    size_t n_groups = job->groups->n_codebooks;
     learn_job learn = {.job = job,
                        .lookup = lookup,
                        .columns = nimbus_layer_param(layer, "columns")->value,
@@ -331,15 +363,15 @@ nimbus_status nimbus_trees_learn(nimbus_layer *layer, const nimbus_tree_job *job
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "layer %s: %zu leaves per tree but only %zu rows to learn them on",
                            layer->name, lookup->n_leaves, job->n_rows);
-    learn.failed = nimbus_alloc(c, sizeof *learn.failed);
+    learn.failed = nimbus_alloc(n_groups, sizeof *learn.failed);
     if (!learn.failed)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for trees", layer->name);
-    nimbus_parallel(job->n_threads, c, learn_codebook, &learn);
-    for (size_t i = 0; i < c && status == NIMBUS_OK; i++)
+    nimbus_parallel(job->n_threads, n_groups, learn_group, &learn);
+    for (size_t i = 0; i < n_groups && status == NIMBUS_OK; i++)
         if (learn.failed[i])
             status = nimbus_fail(error, NIMBUS_ERR_MEMORY,
                                  "layer %s: no memory to learn %zu trees on %zu rows", layer->name,
-                                 c, learn.n_rows);
+                                 lookup->n_codebooks, learn.n_rows);
     nimbus_free(learn.failed);
     return status ? status : fill_margins(layer, job, error);
 }

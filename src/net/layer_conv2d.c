@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "net/conv.h"
+#include "net/lookup.h"
 
 #define MAX_LANES        16
 #define MAX_IMAGES       8
@@ -106,10 +107,18 @@ static size_t measure(const nimbus_layer *layer, size_t n_rows, struct buffers *
     return b->tables + (b->packed + b->n_lanes * b->lane) * sizeof(real);
 }
 
+static size_t saved_size(const nimbus_layer *layer, size_t n_rows)
+{
+    return layer->lookup ? nimbus_lookup_conv_saved_size(layer, n_rows) : 0;
+}
+
+/* Of a layer with trees, whichever of its states needs more. */
 static size_t scratch_size(const nimbus_layer *layer, size_t n_rows)
 {
     struct buffers b;
-    return measure(layer, n_rows, &b);
+    size_t product = measure(layer, n_rows, &b);
+    size_t lookup = layer->lookup ? nimbus_lookup_conv_scratch_size(layer, n_rows) : 0;
+    return lookup > product ? lookup : product;
 }
 
 /* Finds the buffers and fills the tables of taps. */
@@ -298,6 +307,10 @@ static void forward_lane(void *arg, size_t lane)
 
 static void forward(nimbus_layer *layer, nimbus_io *io)
 {
+    if (nimbus_layer_uses_lookup(layer)) {
+        nimbus_lookup_conv_forward(layer, io);
+        return;
+    }
     struct job job = job_of(layer, io);
     nimbus_parallel_ranges(io->n_threads, job.b.g.groups * job.b.g.m_blocks, 8, pack_forward, &job);
     nimbus_parallel(io->n_threads, job.b.n_lanes, forward_lane, &job);
@@ -456,6 +469,10 @@ static void add_lanes(void *arg, size_t begin, size_t end)
 
 static void backward(nimbus_layer *layer, nimbus_io *io)
 {
+    if (nimbus_layer_uses_lookup(layer)) {
+        nimbus_lookup_conv_backward(layer, io);
+        return;
+    }
     struct job job = job_of(layer, io);
     if (io->dx[0])
         nimbus_parallel_ranges(io->n_threads, job.b.g.groups, 1, pack_backward, &job);
@@ -499,6 +516,7 @@ const nimbus_layer_type nimbus_layer_conv2d = {
     .min_inputs = 1,
     .max_inputs = 1,
     .setup = setup,
+    .saved_size = saved_size,
     .scratch_size = scratch_size,
     .forward = forward,
     .backward = backward,

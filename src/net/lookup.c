@@ -17,7 +17,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "net/simd.h"
+#include "net/internal.h"
 
 enum {
     ROW_CHUNK = 32, /* rows of one parallel item; fixed, so that threads change nothing */
@@ -26,18 +26,36 @@ enum {
     MAX_NODES = (1 << NIMBUS_MAX_LEVELS) - 1
 };
 
+size_t nimbus_lookup_inputs(const nimbus_layer *layer)
+{
+    const nimbus_slide *s = &layer->slide;
+    return layer->type == &nimbus_layer_conv2d
+               ? layer->in_shape.channels * s->kernel[0] * s->kernel[1]
+               : nimbus_shape_width(layer->in_shape);
+}
+
+size_t nimbus_lookup_outputs(const nimbus_layer *layer)
+{
+    return layer->units;
+}
+
 nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks, size_t n_levels,
                                    nimbus_tree_kind kind, nimbus_error *error)
 {
     static const char *const names[] = {"columns", "margin", "thresholds", "tables", "scales"};
     nimbus_status status = NIMBUS_OK;
     nimbus_lookup *lookup = NULL;
-    size_t m = nimbus_shape_width(layer->shape), kept = 0;
+    size_t m = nimbus_lookup_outputs(layer), kept = 0;
 
     if (n_levels < 1 || n_levels > NIMBUS_MAX_LEVELS || n_codebooks < 1)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "layer %s: %zu codebooks of %zu levels, expected at least 1 of 1 to %d",
                            layer->name, n_codebooks, n_levels, NIMBUS_MAX_LEVELS);
+    if (!nimbus_layer_is_convertible(layer))
+        return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
+                           "layer %s: trees in the place of a layer of type %s with %zu groups, "
+                           "expected a linear layer or a convolution without groups",
+                           layer->name, layer->type->name, layer->groups);
     size_t leaves = (size_t)1 << n_levels;
     for (size_t i = 0; i < layer->n_params; i++) {
         bool ours = false;
@@ -93,7 +111,7 @@ typedef struct trees {
     const nimbus_lookup *lookup;
     const int32_t *columns; /* [C][K-1] */
     const real *margin, *thresholds, *tables, *bias;
-    real *dthresholds, *dtables; /* NULL where not trained */
+    real *dthresholds, *dtables, *dbias; /* NULL where not trained */
     size_t c, h, k, nodes, d, m;
     uint64_t stream; /* of the layer's margin noise */
 } trees;
@@ -115,15 +133,15 @@ static trees trees_of(const nimbus_layer *layer)
                .h = lookup->n_levels,
                .k = lookup->n_leaves,
                .nodes = lookup->n_leaves - 1,
-               .d = nimbus_shape_width(layer->in_shape),
-               .m = nimbus_shape_width(layer->shape),
+               .d = nimbus_lookup_inputs(layer),
+               .m = nimbus_lookup_outputs(layer),
                .stream = nimbus_crc32c(0, layer->name, strlen(layer->name))};
     const real *columns = value_of(layer, "columns", NULL);
     t.margin = value_of(layer, "margin", NULL);
     t.thresholds = value_of(layer, "thresholds", &t.dthresholds);
     value_of(layer, "tables", &t.dtables);
     t.tables = nimbus_lookup_tables(layer);
-    t.bias = value_of(layer, "bias", NULL);
+    t.bias = value_of(layer, "bias", &t.dbias);
     for (size_t i = 0; i < t.c * t.nodes; i++)
         lookup->column_index[i] = (int32_t)columns[i];
     return t;
@@ -169,7 +187,7 @@ static void round_item(void *arg, size_t i)
 nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads, nimbus_error *error)
 {
     nimbus_lookup *lookup = layer->lookup;
-    size_t m = nimbus_shape_width(layer->shape);
+    size_t m = nimbus_lookup_outputs(layer);
 
     if (lookup->bits == 0)
         return NIMBUS_OK;
@@ -230,7 +248,7 @@ typedef struct walk_job {
     const trees *t;
     const nimbus_io *io; /* NULL: no margin noise */
     const real *x;
-    size_t n_rows;
+    size_t first, n_rows;
     uint8_t *codes; /* [n_rows][C] */
     real sigma;
 } walk_job;
@@ -245,7 +263,7 @@ static void walk_item(void *arg, size_t item)
     for (size_t n = item * ROW_CHUNK; n < last; n++)
         for (size_t c = 0; c < t->c; c++) {
             if (job->sigma > 0)
-                margin_noise(job->io, t->stream, n, c, t->h, job->sigma, noise);
+                margin_noise(job->io, t->stream, job->first + n, c, t->h, job->sigma, noise);
             job->codes[n * t->c + c] =
                 (uint8_t)walk_from(t, job->x + n * t->d, c, 0, 0, job->sigma > 0 ? noise : NULL);
         }
@@ -323,62 +341,24 @@ static void sum_item(void *arg, size_t item)
     sum_rows(job, first, last < job->n_rows ? last : job->n_rows);
 }
 
-/* What forward keeps for backward, and backward's own work space, in the pass's saved bytes. */
-typedef struct saved_layout {
-    uint8_t *codes;  /* [N][C] */
-    real *leaf_grad; /* [N][C][K] g */
-    real *dmargin;   /* [N][C][H] (flip) or [N][C][K-1] */
-} saved_layout;
-
-static size_t round_up(size_t n)
+static real noise_of(const nimbus_layer *layer, const nimbus_io *io)
 {
-    return (n + 63) / 64 * 64;
+    return io->training && layer->state == NIMBUS_STATE_SOFT ? layer->lookup->margin_noise : 0;
 }
 
-static size_t margins_per_codebook(const nimbus_lookup *lookup)
-{
-    return lookup->estimator == NIMBUS_ESTIMATOR_FLIP ? lookup->n_levels : lookup->n_leaves - 1;
-}
-
-static saved_layout layout_of(const nimbus_lookup *lookup, size_t n_rows, void *saved)
-{
-    uint8_t *at = saved;
-    saved_layout s;
-    s.codes = at;
-    at += round_up(n_rows * lookup->n_codebooks);
-    s.leaf_grad = (real *)(void *)at;
-    at += round_up(n_rows * lookup->n_codebooks * lookup->n_leaves * sizeof(real));
-    s.dmargin = (real *)(void *)at;
-    return s;
-}
-
-size_t nimbus_lookup_saved_size(const nimbus_layer *layer, size_t n_rows)
-{
-    const nimbus_lookup *lookup = layer->lookup;
-    size_t codes, leaves;
-    /* of the three arrays leaf_grad is the largest */
-    if (nimbus_mul_overflows(n_rows, lookup->n_codebooks, &codes) ||
-        nimbus_mul_overflows(codes, lookup->n_leaves * sizeof(real), &leaves) ||
-        leaves > SIZE_MAX / 8)
-        return SIZE_MAX;
-    return round_up(codes) + round_up(leaves) +
-           round_up(codes * margins_per_codebook(lookup) * sizeof(real));
-}
-
-void nimbus_lookup_forward(nimbus_layer *layer, nimbus_io *io)
+void nimbus_lookup_forward(nimbus_layer *layer, const nimbus_io *io, const nimbus_lookup_rows *rows)
 {
     trees t = trees_of(layer);
-    saved_layout saved = layout_of(layer->lookup, io->n_rows, io->saved);
-    bool noisy = io->training && layer->state == NIMBUS_STATE_SOFT;
     walk_job walk = {.t = &t,
                      .io = io,
-                     .x = io->x[0],
-                     .n_rows = io->n_rows,
-                     .codes = saved.codes,
-                     .sigma = noisy ? layer->lookup->margin_noise : 0};
-    sum_job sum = {.t = &t, .codes = saved.codes, .y = io->y, .n_rows = io->n_rows};
-    nimbus_parallel(io->n_threads, n_chunks(io->n_rows), walk_item, &walk);
-    nimbus_parallel(io->n_threads, n_chunks(io->n_rows), sum_item, &sum);
+                     .x = rows->x,
+                     .first = rows->first,
+                     .n_rows = rows->n_rows,
+                     .codes = rows->codes,
+                     .sigma = noise_of(layer, io)};
+    sum_job sum = {.t = &t, .codes = rows->codes, .y = rows->y, .n_rows = rows->n_rows};
+    nimbus_parallel(io->n_threads, n_chunks(rows->n_rows), walk_item, &walk);
+    nimbus_parallel(io->n_threads, n_chunks(rows->n_rows), sum_item, &sum);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
@@ -454,10 +434,24 @@ static void tree_margins(const trees *t, const real *x, size_t c, const real *g,
 typedef struct backward_job {
     const trees *t;
     const nimbus_io *io;
-    saved_layout saved;
+    const nimbus_lookup_rows *rows;
+    real *leaf_grad; /* [N][C][K] g */
+    real *dmargin;   /* [N][C][per_codebook] */
     size_t per_codebook;
     real sigma;
 } backward_job;
+
+static size_t margins_per_codebook(const nimbus_lookup *lookup)
+{
+    return lookup->estimator == NIMBUS_ESTIMATOR_FLIP ? lookup->n_levels : lookup->n_leaves - 1;
+}
+
+size_t nimbus_lookup_work_size(const nimbus_layer *layer, size_t n_rows)
+{
+    const nimbus_lookup *lookup = layer->lookup;
+    size_t per_row = lookup->n_codebooks * (lookup->n_leaves + margins_per_codebook(lookup)), size;
+    return nimbus_mul_overflows(n_rows, per_row * sizeof(real), &size) ? SIZE_MAX : size;
+}
 
 /* Node that entry j of a codebook's dmargin belongs to. */
 static inline size_t node_of(const backward_job *job, size_t code, size_t j)
@@ -473,20 +467,21 @@ static void margins_item(void *arg, size_t item)
 {
     const backward_job *job = arg;
     const trees *t = job->t;
-    const nimbus_io *io = job->io;
-    size_t last = (item + 1) * ROW_CHUNK < io->n_rows ? (item + 1) * ROW_CHUNK : io->n_rows;
+    const nimbus_lookup_rows *rows = job->rows;
+    size_t last = (item + 1) * ROW_CHUNK < rows->n_rows ? (item + 1) * ROW_CHUNK : rows->n_rows;
     real noise_values[NIMBUS_MAX_LEVELS];
     const real *noise = job->sigma > 0 ? noise_values : NULL;
 
     for (size_t n = item * ROW_CHUNK; n < last; n++) {
-        const real *x = io->x[0] + n * t->d;
-        real *dx = io->dx[0] ? io->dx[0] + n * t->d : NULL;
+        const real *x = rows->x + n * t->d;
+        real *dx = rows->dx ? rows->dx + n * t->d : NULL;
         for (size_t c = 0; c < t->c; c++) {
-            size_t code = job->saved.codes[n * t->c + c];
-            const real *g = job->saved.leaf_grad + (n * t->c + c) * t->k;
-            real *dh = job->saved.dmargin + (n * t->c + c) * job->per_codebook;
+            size_t code = job->rows->codes[n * t->c + c];
+            const real *g = job->leaf_grad + (n * t->c + c) * t->k;
+            real *dh = job->dmargin + (n * t->c + c) * job->per_codebook;
             if (noise)
-                margin_noise(io, t->stream, n, c, t->h, job->sigma, noise_values);
+                margin_noise(job->io, t->stream, rows->first + n, c, t->h, job->sigma,
+                             noise_values);
             if (t->lookup->estimator == NIMBUS_ESTIMATOR_FLIP)
                 flip_margins(t, x, c, code, g, noise, dh);
             else
@@ -507,9 +502,9 @@ static void thresholds_item(void *arg, size_t c)
     const real *margin = t->margin + c * t->nodes;
     real *grad = t->dthresholds + c * t->nodes;
 
-    for (size_t n = 0; n < job->io->n_rows; n++) {
-        size_t code = job->saved.codes[n * t->c + c];
-        const real *dh = job->saved.dmargin + (n * t->c + c) * job->per_codebook;
+    for (size_t n = 0; n < job->rows->n_rows; n++) {
+        size_t code = job->rows->codes[n * t->c + c];
+        const real *dh = job->dmargin + (n * t->c + c) * job->per_codebook;
         for (size_t j = 0; j < job->per_codebook; j++) {
             size_t node = node_of(job, code, j);
             grad[node] -= dh[j] * margin[node];
@@ -533,10 +528,10 @@ static void tables_of_codebook(const backward_job *job, size_t c)
     const trees *t = job->t;
     for (size_t m = 0; m < t->m; m += GRAD_BLOCK) {
         size_t width = t->m - m < GRAD_BLOCK ? t->m - m : GRAD_BLOCK;
-        for (size_t n = 0; n < job->io->n_rows; n++) {
-            size_t code = job->saved.codes[n * t->c + c];
+        for (size_t n = 0; n < job->rows->n_rows; n++) {
+            size_t code = job->rows->codes[n * t->c + c];
             real *restrict grad = t->dtables + (c * t->k + code) * t->m + m;
-            const real *restrict dy = job->io->dy + n * t->m + m;
+            const real *restrict dy = job->rows->dy + n * t->m + m;
             for (size_t j = 0; j < width; j++)
                 grad[j] += dy[j];
         }
@@ -548,23 +543,39 @@ static void tables_item(void *arg, size_t c)
     tables_of_codebook(arg, c);
 }
 
-void nimbus_lookup_backward(nimbus_layer *layer, nimbus_io *io)
+/* Adds the sums of columns begin..end over the rows. */
+NIMBUS_SIMD_CLONES
+static void bias_range(void *arg, size_t begin, size_t end)
+{
+    const backward_job *job = arg;
+    real *restrict sum = job->t->dbias;
+    for (size_t n = 0; n < job->rows->n_rows; n++) {
+        const real *restrict row = job->rows->dy + n * job->t->m;
+        for (size_t i = begin; i < end; i++)
+            sum[i] += row[i];
+    }
+}
+
+void nimbus_lookup_backward(nimbus_layer *layer, const nimbus_io *io,
+                            const nimbus_lookup_rows *rows)
 {
     trees t = trees_of(layer);
     backward_job job = {.t = &t,
                         .io = io,
-                        .saved = layout_of(layer->lookup, io->n_rows, io->saved),
+                        .rows = rows,
+                        .leaf_grad = rows->work,
+                        .dmargin = (real *)rows->work + rows->n_rows * t.c * t.k,
                         .per_codebook = margins_per_codebook(layer->lookup),
-                        .sigma = io->training && layer->state == NIMBUS_STATE_SOFT
-                                     ? layer->lookup->margin_noise
-                                     : 0};
+                        .sigma = noise_of(layer, io)};
+    if (t.dbias)
+        nimbus_parallel_ranges(io->n_threads, t.m, GRAD_BLOCK, bias_range, &job);
     if (t.dtables)
         nimbus_parallel(io->n_threads, t.c, tables_item, &job);
-    if (!t.dthresholds && !io->dx[0])
+    if (!t.dthresholds && !rows->dx)
         return;
-    nimbus_gemm(false, true, io->n_rows, t.c * t.k, t.m, 1, io->dy, t.m, t.tables, t.m, 0,
-                job.saved.leaf_grad, t.c * t.k, io->n_threads);
-    nimbus_parallel(io->n_threads, n_chunks(io->n_rows), margins_item, &job);
+    nimbus_gemm(false, true, rows->n_rows, t.c * t.k, t.m, 1, rows->dy, t.m, t.tables, t.m, 0,
+                job.leaf_grad, t.c * t.k, io->n_threads);
+    nimbus_parallel(io->n_threads, n_chunks(rows->n_rows), margins_item, &job);
     if (t.dthresholds)
         nimbus_parallel(io->n_threads, t.c, thresholds_item, &job);
 }

@@ -1,4 +1,4 @@
-/* lookup.h - trees and tables: what stands in a converted linear layer.
+/* lookup.h - trees and tables: what stands in a converted linear or convolution layer.
  *
  * Codebook c walks a binary tree of H levels; node i (heap order: children 2i+1, 2i+2) compares
  * x[column[c][i]] > threshold[c][i], right if true; the leaf reached is the code k. Then
@@ -30,14 +30,14 @@ typedef struct nimbus_lookup {
     int32_t *column_index;                  /* [C][K-1] "columns" as integers, renewed per pass */
 } nimbus_lookup;
 
-/* Gives a linear layer trees and tables (zeroed) of this size, replacing any it has; the layer
+/* Gives a layer trees and tables (zeroed) of this size, replacing any it has; the layer
  * keeps its state. Error: MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks,
                                                      size_t n_levels, nimbus_tree_kind kind,
                                                      nimbus_error *error);
 void nimbus_lookup_free(nimbus_lookup *lookup);
 
-/* Codes of n_rows rows of D values: codes[row][c]. D is layer->in_shape's width. */
+/* Codes of n_rows rows of D values: codes[row][c]. */
 void nimbus_lookup_encode(const nimbus_layer *layer, const real *x, size_t n_rows, uint8_t *codes,
                           unsigned n_threads);
 
@@ -58,10 +58,48 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsig
                                                       bool uniform, unsigned n_threads,
                                                       nimbus_error *error);
 
-/* Forward and backward of the states SOFT and LOOKUP; called by the linear layer, which adds the
- * bias's gradient itself. */
-size_t nimbus_lookup_saved_size(const nimbus_layer *layer, size_t n_rows);
-void nimbus_lookup_forward(nimbus_layer *layer, nimbus_io *io);
-void nimbus_lookup_backward(nimbus_layer *layer, nimbus_io *io);
+static inline bool nimbus_layer_uses_lookup(const nimbus_layer *layer)
+{
+    return layer->state == NIMBUS_STATE_SOFT || layer->state == NIMBUS_STATE_LOOKUP;
+}
+
+/* Values that the trees of a layer read and outputs that its tables have, D and M: those of a row
+ * of a linear layer, and of one position of a convolution, whose inputs are patches
+ * [channel][kernel 0][kernel 1]. */
+size_t nimbus_lookup_inputs(const nimbus_layer *layer);
+size_t nimbus_lookup_outputs(const nimbus_layer *layer);
+
+/* Rows on their way through the trees and tables of a layer: of a batch, or positions of images. */
+typedef struct nimbus_lookup_rows {
+    size_t first, n_rows; /* first: its number in the batch, for margin noise */
+    const real *x;        /* [n_rows][D] */
+    real *y;              /* [n_rows][M], forward */
+    const real *dy;       /* [n_rows][M], backward */
+    real *dx;             /* [n_rows][D], backward adds here; NULL where nobody needs it */
+    uint8_t *codes;       /* [n_rows][C], kept from forward to backward */
+    void *work;           /* backward: nimbus_lookup_work_size bytes of anything */
+} nimbus_lookup_rows;
+
+/* Forward and backward of the states SOFT and LOOKUP. Of io only
+ * training, seed, step and n_threads are used. */
+void nimbus_lookup_forward(nimbus_layer *layer, const nimbus_io *io,
+                           const nimbus_lookup_rows *rows);
+void nimbus_lookup_backward(nimbus_layer *layer, const nimbus_io *io,
+                            const nimbus_lookup_rows *rows);
+/* SIZE_MAX: more than can be counted. */
+size_t nimbus_lookup_work_size(const nimbus_layer *layer, size_t n_rows);
+
+/* lookup_conv.c: the same for a convolution, with what its layer type asks for. */
+size_t nimbus_lookup_conv_saved_size(const nimbus_layer *layer, size_t n_rows);
+size_t nimbus_lookup_conv_scratch_size(const nimbus_layer *layer, size_t n_rows);
+void nimbus_lookup_conv_forward(nimbus_layer *layer, nimbus_io *io);
+void nimbus_lookup_conv_backward(nimbus_layer *layer, nimbus_io *io);
+
+/* Patches of n positions of images x, each counted through all images: out [n][D], zeros where a
+ * patch leaves the image. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_lookup_conv_patches(const nimbus_layer *layer, const real *x,
+                                                           const uint32_t *positions, size_t n,
+                                                           real *out, unsigned n_threads,
+                                                           nimbus_error *error);
 
 #endif

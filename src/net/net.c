@@ -104,9 +104,20 @@ nimbus_param *nimbus_layer_param(nimbus_layer *layer, const char *name)
     return NULL;
 }
 
+bool nimbus_layer_is_product(const nimbus_layer *layer)
+{
+    return layer->type == &nimbus_layer_linear || layer->type == &nimbus_layer_conv2d;
+}
+
+bool nimbus_layer_is_convertible(const nimbus_layer *layer)
+{
+    return nimbus_layer_is_product(layer) &&
+           (layer->type != &nimbus_layer_conv2d || layer->groups == 1);
+}
+
 void nimbus_layer_set_trained(nimbus_layer *layer)
 {
-    if (layer->type != &nimbus_layer_linear)
+    if (!nimbus_layer_is_product(layer))
         return;
     for (size_t i = 0; i < layer->n_params; i++) {
         nimbus_param *p = &layer->params[i];
@@ -371,10 +382,11 @@ nimbus_status nimbus_net_set_state(nimbus_net *net, size_t i, nimbus_layer_state
                            (unsigned)state, net->n_layers, N_STATES - 1);
     nimbus_layer *layer = &net->layers[i];
     const char *from = state_names[layer->state], *to = state_names[state];
-    if (layer->type != &nimbus_layer_linear)
+    if (!nimbus_layer_is_product(layer) ||
+        (layer->type == &nimbus_layer_conv2d && state == NIMBUS_STATE_RECORD))
         return nimbus_fail(error, NIMBUS_ERR_STATE,
-                           "layer %s cannot go from %s to %s: only linear layers have states, this "
-                           "one is of type %s",
+                           "layer %s cannot go from %s to %s: only linear layers have all states, "
+                           "convolutions all but record; this one is of type %s",
                            layer->name, from, to, layer->type->name);
     if (!(allowed[layer->state] & 1u << state))
         return nimbus_fail(error, NIMBUS_ERR_STATE, "layer %s cannot go from %s to %s%s",

@@ -134,8 +134,8 @@ struct nimbus_layer {
     nimbus_pad_mode pad_mode;
     nimbus_shape new_shape;
     uint8_t order[3];
-    nimbus_layer_state state; /* DENSE except for linear layers on their way through conversion */
-    struct nimbus_lookup *lookup; /* linear layers with trees and tables, else NULL; owned */
+    nimbus_layer_state state;     /* DENSE except for products on their way through conversion */
+    struct nimbus_lookup *lookup; /* products with trees and tables, else NULL; owned */
     /* RECORD: inputs seen so far, [n_recorded][D]; owned. Set record_limit first: the move to
      * RECORD frees an older record and makes room for that many rows. */
     real *record;
@@ -175,6 +175,11 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_layer_add_param(nimbus_layer *layer, cons
                                                        bool statistic, bool decay,
                                                        nimbus_error *error);
 nimbus_param *nimbus_layer_param(nimbus_layer *layer, const char *name); /* NULL if absent */
+
+/* Whether the layer is a product with weights, which has states: linear or a convolution. */
+bool nimbus_layer_is_product(const nimbus_layer *layer);
+/* Whether trees and tables can stand in its place: a convolution in groups has none. */
+bool nimbus_layer_is_convertible(const nimbus_layer *layer);
 
 /* Allocates missing gradients of trained params; frees those of others. Error: MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_net_grads(nimbus_net *net, nimbus_error *error);

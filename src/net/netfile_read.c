@@ -296,7 +296,7 @@ static nimbus_status check_trees(nimbus_layer *layer, nimbus_error *error)
     const nimbus_lookup *lookup = layer->lookup;
     const real *columns = nimbus_layer_param(layer, "columns")->value;
     const real *thresholds = nimbus_layer_param(layer, "thresholds")->value;
-    size_t d = nimbus_shape_width(layer->in_shape), n_nodes = lookup->n_leaves - 1;
+    size_t d = nimbus_lookup_inputs(layer), n_nodes = lookup->n_leaves - 1;
     for (size_t c = 0; c < lookup->n_codebooks; c++)
         for (size_t i = 0; i < n_nodes; i++) {
             size_t at = c * n_nodes + i, first = 0;
@@ -322,7 +322,7 @@ static nimbus_status check_trees(nimbus_layer *layer, nimbus_error *error)
 static nimbus_status load_lookup(struct loading *l, nimbus_layer *layer, const json_t *o,
                                  nimbus_error *error)
 {
-    size_t codebooks, levels, bits, m = nimbus_shape_width(layer->shape);
+    size_t codebooks, levels, bits, m = layer->units;
     unsigned tree, estimator;
     double temperature = json_number_value(json_object_get(o, "temperature"));
     nimbus_status status =
@@ -340,7 +340,7 @@ static nimbus_status load_lookup(struct loading *l, nimbus_layer *layer, const j
                                            NETFILE_ESTIMATORS, layer->name, &estimator, error);
     if (status != NIMBUS_OK)
         return status;
-    if (layer->type != &nimbus_layer_linear || codebooks < 1 || levels < 1 || bits == 1 ||
+    if (!nimbus_layer_is_convertible(layer) || codebooks < 1 || levels < 1 || bits == 1 ||
         !((float)temperature > 0 && isfinite((float)temperature)))
         return nimbus_fail(
             error, NIMBUS_ERR_FORMAT,

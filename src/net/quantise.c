@@ -9,7 +9,7 @@
 static void centre(nimbus_layer *layer)
 {
     const nimbus_lookup *lookup = layer->lookup;
-    size_t m = nimbus_shape_width(layer->shape), k = lookup->n_leaves;
+    size_t m = nimbus_lookup_outputs(layer), k = lookup->n_leaves;
     real *tables = nimbus_layer_param(layer, "tables")->value;
     real *bias = nimbus_layer_param(layer, "bias")->value;
 
@@ -98,7 +98,7 @@ nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits, bool uni
                                     unsigned n_threads, nimbus_error *error)
 {
     nimbus_lookup *lookup = layer->lookup;
-    size_t m = nimbus_shape_width(layer->shape);
+    size_t m = nimbus_lookup_outputs(layer);
     step_job job = {.tables = nimbus_layer_param(layer, "tables")->value,
                     .rows = lookup->n_codebooks * lookup->n_leaves,
                     .m = m,

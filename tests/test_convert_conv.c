@@ -1,0 +1,192 @@
+/* test_convert_conv.c - conversion of nets with convolutions: what is converted by default, several
+ * trees a channel, residual sums, the same bytes for any number of threads */
+#include "convert_maker.h"
+
+static nimbus_slide slide(size_t kernel, size_t stride)
+{
+    size_t pad = kernel / 2;
+    return (nimbus_slide){.kernel = {kernel, kernel},
+                          .stride = {stride, stride},
+                          .before = {pad, pad},
+                          .after = {pad, pad}};
+}
+
+static void reads(nimbus_net *net, nimbus_layer proto, size_t a, size_t b)
+{
+    const size_t inputs[] = {a, b};
+    CHECK(nimbus_net_add(net, &proto, inputs, 2, 1, &error));
+}
+
+/* input 1 x 28 x 28 - conv2d1 (8) - bn - relu - conv2d2 (8) - bn - add - relu - conv2d3 (16, stride
+ * 2) - relu - linear. */
+static nimbus_net *residual_net(const nimbus_data *data)
+{
+    const nimbus_data_info *info = nimbus_data_get_info(data);
+    nimbus_net *net = nimbus_net_new();
+    assert_non_null(net);
+    add(net,
+        (nimbus_layer){.type = &nimbus_layer_input,
+                       .in_shape = {info->channels, info->height, info->width}},
+        0);
+    nimbus_data_normalisation(data, nimbus_layer_param(&net->layers[0], "mean")->value,
+                              nimbus_layer_param(&net->layers[0], "inverse_std")->value);
+    add(net, (nimbus_layer){.type = &nimbus_layer_conv2d, .units = 8, .slide = slide(3, 2)}, 1);
+    add(net, (nimbus_layer){.type = &nimbus_layer_batch_norm}, 1);
+    add(net, (nimbus_layer){.type = &nimbus_layer_relu}, 1);
+    add(net, (nimbus_layer){.type = &nimbus_layer_conv2d, .units = 8, .slide = slide(3, 1)}, 2);
+    add(net, (nimbus_layer){.type = &nimbus_layer_batch_norm}, 1);
+    reads(net, (nimbus_layer){.type = &nimbus_layer_add}, 3, 5);
+    add(net, (nimbus_layer){.type = &nimbus_layer_relu}, 1);
+    add(net, (nimbus_layer){.type = &nimbus_layer_conv2d, .units = 16, .slide = slide(3, 2)}, 3);
+    add(net, (nimbus_layer){.type = &nimbus_layer_relu}, 1);
+    add(net, (nimbus_layer){.type = &nimbus_layer_linear, .units = info->n_classes}, 4);
+    net->input_dtype = NIMBUS_U8;
+    return net;
+}
+
+static nimbus_data *digits(nimbus_split split)
+{
+    nimbus_data_options o = NIMBUS_DATA_OPTIONS_INIT;
+    nimbus_data *data;
+    o.n_rows = 1000;
+    CHECK(nimbus_data_open("digits", split, &o, &data, &error));
+    return data;
+}
+
+static nimbus_net *trained_net(const nimbus_data *data)
+{
+    nimbus_net *net = residual_net(data);
+    nimbus_train_options train = small_options();
+    train.epochs = 5;
+    train.rate = 1e-2;
+    CHECK(nimbus_train(net, data, &train, NULL, &error));
+    return net;
+}
+
+static nimbus_convert_options image_options(void)
+{
+    nimbus_convert_options o = convert_options();
+    o.v = 0;
+    o.levels = 4;
+    o.epochs = SIZE_MAX;
+    return o;
+}
+
+static const nimbus_layer *named(const nimbus_net *net, const char *name)
+{
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (strcmp(net->layers[i].name, name) == 0)
+            return &net->layers[i];
+    fail_msg("no layer %s", name);
+    return NULL;
+}
+
+static void test_what_is_converted(void **state)
+{
+    (void)state;
+    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_net *teacher = residual_net(data);
+    for (int preset = NIMBUS_BALANCED; preset <= NIMBUS_ACCURACY; preset++) {
+        static const size_t trees[] = {
+            [NIMBUS_BALANCED] = 2, [NIMBUS_SPEED] = 1, [NIMBUS_ACCURACY] = 4};
+        nimbus_convert_options o = image_options();
+        o.preset = (nimbus_preset)preset;
+        nimbus_net *net = converted(teacher, data, &o);
+        assert_null(named(net, "conv2d1")->lookup); /* patches of 9 values */
+        assert_null(named(net, "linear1")->lookup); /* the classifier */
+        assert_int_equal(named(net, "conv2d2")->lookup->n_codebooks, 8 * trees[preset]);
+        assert_int_equal(named(net, "conv2d3")->lookup->n_codebooks, 8 * trees[preset]);
+        assert_int_equal(named(net, "conv2d2")->state, NIMBUS_STATE_LOOKUP);
+        assert_int_equal(named(net, "conv2d1")->state, NIMBUS_STATE_DENSE);
+        nimbus_net_free(net);
+    }
+    nimbus_convert_options o = image_options();
+    o.layers = "conv2d1:v=3,trees=1;conv2d2:exact;conv2d3:trees=3,v=18;linear1:v=8";
+    nimbus_net *net = converted(teacher, data, &o);
+    assert_int_equal(named(net, "conv2d1")->lookup->n_codebooks, 3);
+    assert_null(named(net, "conv2d2")->lookup);
+    assert_int_equal(named(net, "conv2d3")->lookup->n_codebooks, 12);
+    assert_int_equal(named(net, "linear1")->lookup->n_codebooks, 16 * 7 * 7 / 8);
+    nimbus_net_free(net);
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
+/* Each further tree of a channel lowers the error; all trees of a channel read its patch alone. */
+static void test_boosted_trees(void **state)
+{
+    (void)state;
+    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_net *teacher = trained_net(data);
+    double before[2] = {1, 1};
+    for (size_t trees = 1; trees <= 4; trees *= 2) {
+        nimbus_convert_options o = image_options();
+        nimbus_convert_report report;
+        nimbus_net *net;
+        o.trees = trees;
+        CHECK(nimbus_convert(teacher, data, &o, &net, &report, &error));
+        assert_int_equal(report.n_layers, 2);
+        for (size_t i = 0; i < 2; i++) {
+            assert_true(report.layers[i].error_fit < 0.9 * before[i]);
+            before[i] = report.layers[i].error_fit;
+        }
+        const nimbus_layer *layer = named(net, "conv2d2");
+        const real *columns = values_of(layer, "columns");
+        for (size_t i = 0; i < layer->lookup->n_codebooks * 15; i++)
+            assert_int_equal((size_t)columns[i] / 9, i / 15 / trees);
+        nimbus_net_free(net);
+    }
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
+static void test_accuracy_is_kept(void **state)
+{
+    (void)state;
+    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN), *test = digits(NIMBUS_SPLIT_TEST);
+    nimbus_net *teacher = trained_net(data);
+    double before = accuracy_of(teacher, test);
+    assert_true(before > 0.9);
+    nimbus_convert_options o = image_options();
+    o.epochs = 3;
+    nimbus_net *net = converted(teacher, data, &o);
+    assert_true(accuracy_of(net, test) > before - 0.05);
+    nimbus_net_free(net);
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+    nimbus_data_free(test);
+}
+
+static void test_threads_change_nothing(void **state)
+{
+    (void)state;
+    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_net *teacher = residual_net(data);
+    nimbus_buffer bytes[2] = {{0}, {0}};
+    for (unsigned threads = 1; threads <= 2; threads++) {
+        nimbus_convert_options o = image_options();
+        o.n_threads = threads;
+        o.epochs = 1;
+        o.trees = 2;
+        nimbus_net *net = converted(teacher, data, &o);
+        CHECK(nimbus_net_write(net, &bytes[threads - 1], &error));
+        nimbus_net_free(net);
+    }
+    assert_int_equal(bytes[0].size, bytes[1].size);
+    assert_memory_equal(bytes[0].bytes, bytes[1].bytes, bytes[0].size);
+    nimbus_buffer_free(&bytes[0]);
+    nimbus_buffer_free(&bytes[1]);
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_converted),
+        cmocka_unit_test(test_boosted_trees),
+        cmocka_unit_test(test_accuracy_is_kept),
+        cmocka_unit_test(test_threads_change_nothing),
+    };
+    return cmocka_run_group_tests_name("conversion of convolutions", tests, NULL, NULL);
+}
