@@ -278,7 +278,7 @@ static inline nimbus_buffer made_write(const made_program *program)
                              strlen(program->metadata)};
     }
     if (nimbus_container_write(&out, NIMBUS_PROGRAM_MAGIC, NIMBUS_PROGRAM_MAJOR,
-                               NIMBUS_PROGRAM_MINOR, sections, n + 1, NULL) != NIMBUS_OK)
+                               NIMBUS_ROW_PROGRAM_MINOR, sections, n + 1, NULL) != NIMBUS_OK)
         abort();
     for (uint32_t i = 0; i <= program->n_steps; i++)
         nimbus_buffer_free(&parts[i]);
