@@ -97,9 +97,8 @@
  *     44 u32 stride y, x               all up to the pads
  *     52 u32 dilation y, x             pools: 1
  *     60 u32 pad top, bottom, left, right   each at most (kernel - 1) * dilation
- *     76 i32 low, high   -128 <= low <= high <= 127: what outputs are clamped to (scores: -128, 127)
- *     84 u32 0 x 3
- *     96 char name[48]   NUL-padded
+ *     76 i32 low, high   -128 <= low <= high <= 127: what outputs are clamped to (scores: -128,
+ * 127) 84 u32 0 x 3 96 char name[48]   NUL-padded
  *
  * Output height = (height + top + bottom - (kernel - 1) * dilation - 1) / stride + 1, rounded down,
  * and the window must fit in once; width alike. Tap (ky, kx) of output (y, x) is the source at
@@ -144,17 +143,17 @@
 #define NIMBUS_ROW_PROGRAM_MINOR 0
 
 #define NIMBUS_PROGRAM_HEADER_BYTES 24
-#define NIMBUS_STEP_HEADER_BYTES 112
-#define NIMBUS_STEP_NAME_BYTES 48
-#define NIMBUS_MAX_PROGRAM_WIDTH (1u << 24)
-#define NIMBUS_MAX_PROGRAM_STEPS 4000
-#define NIMBUS_MAX_SHIFT 24
+#define NIMBUS_STEP_HEADER_BYTES    112
+#define NIMBUS_STEP_NAME_BYTES      48
+#define NIMBUS_MAX_PROGRAM_WIDTH    (1u << 24)
+#define NIMBUS_MAX_PROGRAM_STEPS    4000
+#define NIMBUS_MAX_SHIFT            24
 
-#define NIMBUS_IMAGE_HEADER_BYTES 32
+#define NIMBUS_IMAGE_HEADER_BYTES      32
 #define NIMBUS_IMAGE_STEP_HEADER_BYTES 144
-#define NIMBUS_MAX_SOURCES 16
-#define NIMBUS_MAX_POOL_TAPS 4096
-#define NIMBUS_MAX_IMAGE_SCRATCH (1u << 30)
+#define NIMBUS_MAX_SOURCES             16
+#define NIMBUS_MAX_POOL_TAPS           4096
+#define NIMBUS_MAX_IMAGE_SCRATCH       (1u << 30)
 
 enum { NIMBUS_FLAG_PER_NODE = 1, NIMBUS_FLAG_4BIT = 2, NIMBUS_FLAG_MAP = 4 };
 enum { NIMBUS_IN_U8 = 1, NIMBUS_IN_F32 = 2, NIMBUS_IN_I8 = 3 };
