@@ -6,9 +6,11 @@
  * be out of bounds: the executor checks nothing. */
 #include <string.h>
 
+#include "run/image/image.h"
 #include "run/section.h"
 
 enum {
+    TAG_IMAG = NIMBUS_TAG('I', 'M', 'A', 'G'),
     TAG_PROG = NIMBUS_TAG('P', 'R', 'O', 'G'),
     TAG_STEP = NIMBUS_TAG('S', 'T', 'E', 'P'),
     TAG_META = NIMBUS_TAG('M', 'E', 'T', 'A')
@@ -205,23 +207,30 @@ static nimbus_status load(nimbus_program *program, const uint8_t *bytes,
 {
     nimbus_program_info *info = &program->info;
     nimbus_status status;
-    if (n == 0 || sections[0].tag != TAG_PROG)
+    if (n == 0 || (sections[0].tag != TAG_PROG && sections[0].tag != TAG_IMAG))
         return nimbus_fail(error, NIMBUS_ERR_FORMAT, "the first section is not a program header");
+    const bool image = sections[0].tag == TAG_IMAG;
+    const uint64_t start = (uint64_t)(sections[0].bytes - bytes);
     if ((status = nimbus_kernels_choose(&program->kernels, error)) ||
-        (status = load_header(info, &sections[0], (uint64_t)(sections[0].bytes - bytes), error)) ||
+        (status = image ? nimbus_image_load_header(program, &sections[0], start, error)
+                        : load_header(info, &sections[0], start, error)) ||
         (status = check_sections(sections, n, info->n_steps, error)))
         return status;
     if (!(program->steps = nimbus_alloc(info->n_steps, sizeof *program->steps)))
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %zu steps", info->n_steps);
     for (size_t i = 0; i < info->n_steps; i++) {
         const nimbus_section *section = &sections[1 + i];
-        status = load_step(program, i, section, (uint64_t)(section->bytes - bytes), error);
+        const uint64_t at = (uint64_t)(section->bytes - bytes);
+        status = image ? nimbus_image_load_step(program, i, section, at, error)
+                       : load_step(program, i, section, at, error);
         if (status != NIMBUS_OK)
             return status;
     }
     const nimbus_section *meta = 1 + info->n_steps < n ? &sections[n - 1] : NULL;
     status = load_metadata(program, meta, meta ? (uint64_t)(meta->bytes - bytes) : 0, error);
-    return status ? status : nimbus_program_tune(program, error);
+    if (status)
+        return status;
+    return image ? nimbus_image_plan_all(program, error) : nimbus_program_tune(program, error);
 }
 
 nimbus_status nimbus_load(const void *bytes, size_t n_bytes, nimbus_program **out,
@@ -265,6 +274,7 @@ void nimbus_close(nimbus_program *program)
     for (size_t i = 0; program->steps && i < program->info.n_steps; i++)
         nimbus_step_free(&program->steps[i]);
     nimbus_free(program->steps);
+    nimbus_image_free(program->image, program->info.n_steps);
     nimbus_free(program->metadata);
     nimbus_free(program);
 }

@@ -110,6 +110,12 @@ HELPER vec v_add8(vec a, vec b)
     return _mm256_add_epi8(a, b);
 }
 
+/* Of i8, with signed saturation. */
+HELPER vec v_add_saturated8(vec a, vec b)
+{
+    return _mm256_adds_epi8(a, b);
+}
+
 HELPER vec v_sub8(vec a, vec b)
 {
     return _mm256_sub_epi8(a, b);
