@@ -19,7 +19,7 @@
 #define NIMBUS_IMAGE_BLOCK_MOST  64
 /* Bytes of codes or packed inputs that are made at a time: they stay in the L1 cache. */
 #define NIMBUS_IMAGE_CHUNK_BYTES (24 << 10)
-#define NIMBUS_IMAGE_CHUNK_MOST  1024
+#define NIMBUS_IMAGE_CHUNK_MOST  2048
 
 typedef struct nimbus_patch {
     size_t height, width, stride_y, stride_x, dilation_y, dilation_x, top, bottom, left, right;

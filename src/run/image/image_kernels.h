@@ -9,6 +9,8 @@
  * dot_taps_i32    sums[i] = bias + sum over t of weights[t] * x[taps[t] + i] for `n_groups` groups
  *                 of taps, filled up alike. Weights i8, or i16 if the set's group is two; `flip` is
  *                 the set's, and the bias makes up for it
+ * dot_taps_i8     the same sums, rounded for output 0 of `rounding`
+ * dot_columns_i8  the sums of dot_columns_i32, rounded for outputs m ..
  * max_taps_i8i8   out[i] = the largest x[taps[t] + i]
  * add_i8i8        out[i] = sat8(the sum of sources[s][i]), up to NIMBUS_MAX_SOURCES of them
  * frame_i8i8      x[i] = keep[i] ? x[i] clamped to low..high : pad, in place; keep: 0 or 0xff
@@ -20,6 +22,15 @@
 #ifndef NIMBUS_RUN_IMAGE_KERNELS_H
 #define NIMBUS_RUN_IMAGE_KERNELS_H
 
+/* How sums of output m become i8: sat8(round(f32(sum) * scale[m] + offset[m])), or sat8(sum >>
+ * shift) if scale is NULL. Scales go on to the end of the tile. */
+typedef struct nimbus_rounding {
+    const float *scale, *offset;
+    unsigned shift;
+} nimbus_rounding;
+
+struct nimbus_weights;
+
 /* clang-format off */
 #define NIMBUS_IMAGE_KERNEL_LIST(K, isa)                                                           \
     K(isa, pack_taps_u8u8,                                                                         \
@@ -28,6 +39,12 @@
     K(isa, dot_taps_i32,                                                                           \
       (const uint8_t *x, const uint32_t *taps, size_t n_groups, const void *weights, int32_t bias, \
        uint8_t flip, size_t n, int32_t *sums))                                                     \
+    K(isa, dot_taps_i8,                                                                            \
+      (const uint8_t *x, const uint32_t *taps, size_t n_groups, const void *weights, int32_t bias, \
+       uint8_t flip, size_t n, const nimbus_rounding *rounding, int8_t *out))                      \
+    K(isa, dot_columns_i8,                                                                         \
+      (const struct nimbus_weights *weights, size_t m, const uint8_t *x, size_t stride, size_t n,  \
+       const nimbus_rounding *rounding, int8_t *out, size_t out_stride))                           \
     K(isa, max_taps_i8i8,                                                                          \
       (const int8_t *x, const uint32_t *taps, size_t n_taps, size_t n, int8_t *out))               \
     K(isa, add_i8i8, (const int8_t *const *sources, size_t n_sources, size_t n, int8_t *out))      \

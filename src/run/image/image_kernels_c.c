@@ -22,6 +22,39 @@ void nimbus_dot_taps_i32__c(const uint8_t *x, const uint32_t *taps, size_t n_gro
             sums[i] += w[t] * (int8_t)x[taps[t] + i];
 }
 
+/* n sums of output m to i8. */
+static void round_sums(const int32_t *sums, size_t n, const nimbus_rounding *rounding, size_t m,
+                       int8_t *out)
+{
+    if (rounding->scale)
+        nimbus_scale_i32i8__c(sums, n, rounding->scale + m, rounding->offset + m, 0, out);
+    else
+        nimbus_shift_i32i8__c(sums, n, rounding->shift, out);
+}
+
+void nimbus_dot_taps_i8__c(const uint8_t *x, const uint32_t *taps, size_t n_groups,
+                           const void *weights, int32_t bias, uint8_t flip, size_t n,
+                           const nimbus_rounding *rounding, int8_t *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        int32_t sum;
+        nimbus_dot_taps_i32__c(x + i, taps, n_groups, weights, bias, flip, 1, &sum);
+        round_sums(&sum, 1, rounding, 0, out + i);
+    }
+}
+
+void nimbus_dot_columns_i8__c(const nimbus_weights *weights, size_t m, const uint8_t *x,
+                              size_t stride, size_t n, const nimbus_rounding *rounding, int8_t *out,
+                              size_t out_stride)
+{
+    (void)out_stride; /* tiles of one output */
+    for (size_t i = 0; i < n; i++) {
+        int32_t sum;
+        nimbus_dot_columns_i32__c(weights, m, x + i, stride, 1, &sum);
+        round_sums(&sum, 1, rounding, m, out + i);
+    }
+}
+
 void nimbus_max_taps_i8i8__c(const int8_t *x, const uint32_t *taps, size_t n_taps, size_t n,
                              int8_t *out)
 {

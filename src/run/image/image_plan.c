@@ -188,7 +188,8 @@ static void lay_out_chunk(const nimbus_program *program, size_t i, size_t n_lane
     size_t chunk = NIMBUS_IMAGE_CHUNK_BYTES / bytes / NIMBUS_PAD * NIMBUS_PAD;
     chunk = larger(chunk, NIMBUS_PAD);
     chunk = chunk < NIMBUS_IMAGE_CHUNK_MOST ? chunk : NIMBUS_IMAGE_CHUNK_MOST;
-    chunk = chunk < nimbus_padded(n_lanes) ? chunk : nimbus_padded(n_lanes);
+    const size_t n_chunks = (n_lanes + chunk - 1) / chunk;
+    chunk = nimbus_padded((n_lanes + n_chunks - 1) / n_chunks); /* all of one size */
     task->chunk = chunk;
     task->codes = reserve(at, lookup ? (uint64_t)step->n_codebooks * chunk : 0);
     task->packed = reserve(at, lookup  ? (uint64_t)nimbus_rounded_up(step->n_codebooks, 4) * chunk

@@ -29,6 +29,7 @@ typedef struct step_run {
     int8_t *out;                /* the first position of channel 0 */
     size_t out_plane;           /* from there to that of channel 1 */
     size_t first, n, n_rounded; /* lanes under way, rounded up as kernels want them */
+    size_t end;                 /* where they end; the last ones, where the plane does */
 } step_run;
 
 /* The first plane of a value. */
@@ -60,18 +61,30 @@ static void set_frame(const image_run *run, size_t v, int8_t low, int8_t high, c
         run->k->frame_i8i8(plane, frame->keep, n, low, high, pad ? pad[c] : 0);
 }
 
-/* What is left to do when a step has computed value v. */
-static void finish_value(const step_run *s, size_t v)
+/* What is left to do when a step has computed lanes first .. end - 1 of n channels of value v from
+ * channel m on, all of a plane or chunk by chunk: map, clamp, and pads. */
+static void finish_lanes(const step_run *s, size_t m, size_t n, size_t first, size_t end)
 {
-    const image_run *run = s->run;
-    const nimbus_value *value = &run->image->values[v];
-    const nimbus_frame *frame = frame_of(run, v);
+    const nimbus_kernels *k = s->run->k;
+    const nimbus_value *value = &s->run->image->values[s->i + 1];
+    const nimbus_frame *frame = frame_of(s->run, s->i + 1);
     const int8_t low = s->of_image->low, high = s->of_image->high;
-    for (size_t c = 0; s->step->has_map && c < value->channels; c++)
-        run->k->map_i8i8((int8_t *)planes(run, v) + c * plane_of(run, v) + frame->lead,
-                         run->n_images * frame->rows * frame->pitch, s->step->map);
-    if (value->pad || low > -128 || high < 127)
-        set_frame(run, v, low, high, value->pad);
+    const size_t begin = first ? frame->lead + first : 0;
+    int8_t *plane = (int8_t *)planes(s->run, s->i + 1) + m * plane_of(s->run, s->i + 1);
+    for (size_t c = m; c < m + n; c++, plane += plane_of(s->run, s->i + 1)) {
+        if (s->step->has_map)
+            k->map_i8i8(plane + frame->lead + first, end - first, s->step->map);
+        if (value->pad || low > -128 || high < 127)
+            k->frame_i8i8(plane + begin, frame->keep + begin, frame->lead + end - begin, low, high,
+                          value->pad ? value->pad[c] : 0);
+    }
+}
+
+/* The same for the whole value. */
+static void finish_value(const step_run *s)
+{
+    const nimbus_frame *frame = frame_of(s->run, s->i + 1);
+    finish_lanes(s, 0, s->step->n_outputs, 0, s->run->n_images * frame->rows * frame->pitch);
 }
 
 /* n bytes plus 128, modulo 256. */
@@ -178,56 +191,75 @@ static void store_scores(const step_run *s, const int32_t *sums, size_t m, size_
             s->run->scores[r * M + m + t] = sums[t * task->chunk + r * period - s->first];
 }
 
-/* What becomes of the sums of n outputs from m on for the lanes under way. */
-static void store_sums(const step_run *s, const int32_t *sums, size_t m, size_t n)
+/* ---- lanes -------------------------------------------------------------------------------- */
+
+/* How the sums of outputs from m on become i8. */
+static nimbus_rounding rounding_of(const nimbus_program_step *step, size_t m)
+{
+    const bool scaled = step->output == NIMBUS_OUT_SCALED;
+    return (nimbus_rounding){scaled ? step->scale + m : NULL, scaled ? step->offset + m : NULL,
+                             step->shift};
+}
+
+static int8_t *lanes_of(const step_run *s, size_t m)
+{
+    return s->out + m * s->out_plane + s->first;
+}
+
+/* After the lanes of n outputs from m on: while they are in the L1 cache. */
+static void end_lanes(const step_run *s, size_t m, size_t n)
+{
+    if (s->task->direct && s->step->output != NIMBUS_OUT_I32)
+        finish_lanes(s, m, n, s->first, s->end);
+}
+
+static void lookup_tile(const step_run *s, const nimbus_tile *tile, size_t m, size_t n_outputs,
+                        const uint8_t *codes, size_t n)
 {
     const nimbus_kernels *k = s->run->k;
     const nimbus_program_step *step = s->step;
-    if (step->output == NIMBUS_OUT_I32) {
-        store_scores(s, sums, m, n);
+    const bool wide = step->n_leaves > 16;
+    const size_t chunk = s->task->chunk;
+    int32_t *sums = (int32_t *)(void *)(s->run->scratch + s->task->sums);
+    if (step->in_bytes) {
+        (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, chunk, n, step->shift, lanes_of(s, m),
+                                               s->out_plane);
         return;
     }
-    for (size_t t = 0; t < n; t++, sums += s->task->chunk) {
-        int8_t *out = s->out + (m + t) * s->out_plane + s->first;
+    (wide ? k->wide_u8i32 : k->lookup_u8i32)(tile, codes, chunk, n, sums, chunk);
+    if (step->output == NIMBUS_OUT_I32)
+        store_scores(s, sums, m, n_outputs);
+    for (size_t t = 0; t < n_outputs && step->output != NIMBUS_OUT_I32; t++) {
         if (step->output == NIMBUS_OUT_SCALED)
-            k->scale_i32i8(sums, s->n, step->scale + m + t, step->offset + m + t, 0, out);
+            k->scale_i32i8(sums + t * chunk, n, step->scale + m + t, step->offset + m + t, 0,
+                           lanes_of(s, m + t));
         else
-            k->shift_i32i8(sums, s->n, step->shift, out);
+            k->shift_i32i8(sums + t * chunk, n, step->shift, lanes_of(s, m + t));
     }
 }
-
-/* ---- lanes -------------------------------------------------------------------------------- */
 
 static void lookup_lanes(const step_run *s)
 {
     const nimbus_kernels *k = s->run->k;
     const nimbus_program_step *step = s->step;
     const nimbus_task *task = s->task;
-    const bool wide = step->n_leaves > 16, packed = nimbus_step_is_packed(step, k);
     const size_t size = k->shape.tile, M = step->n_outputs, chunk = task->chunk;
-    const size_t n = wide ? nimbus_padded(s->n) : s->n_rounded;
+    const size_t n = step->n_leaves > 16 ? nimbus_padded(s->n) : s->n_rounded;
     uint8_t *codes = s->run->scratch + task->codes;
-    int32_t *sums = (int32_t *)(void *)(s->run->scratch + task->sums);
     const int8_t *x = (const int8_t *)s->x + s->first;
     if (step->info.shared_columns)
         k->encode_i8u8(&task->trees, x, 1, n, codes, chunk);
     else
         k->encode_nodes_i8u8(&task->trees, x, 1, n, codes, chunk);
-    if (packed) {
+    if (nimbus_step_is_packed(step, k)) {
         uint8_t *to = s->run->scratch + task->packed;
         k->pack_u8u8(codes, chunk, n, step->n_codebooks, NIMBUS_CODES_OF_QUADS, to, chunk);
         codes = to;
     }
     for (size_t m = 0; m < M; m += size) {
-        const nimbus_tile *tile = &step->tiles[m / size];
-        if (step->in_bytes) {
-            (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, chunk, n, step->shift,
-                                                   s->out + m * s->out_plane + s->first,
-                                                   s->out_plane);
-            continue;
-        }
-        (wide ? k->wide_u8i32 : k->lookup_u8i32)(tile, codes, chunk, n, sums, chunk);
-        store_sums(s, sums, m, M - m < size ? M - m : size);
+        const size_t n_outputs = M - m < size ? M - m : size;
+        lookup_tile(s, &step->tiles[m / size], m, n_outputs, codes, n);
+        end_lanes(s, m, n_outputs);
     }
 }
 
@@ -236,13 +268,21 @@ static void exact_lanes(const step_run *s)
     const nimbus_kernels *k = s->run->k;
     const nimbus_task *task = s->task;
     const size_t size = k->shape.tile, M = s->step->n_outputs;
+    const nimbus_rounding rounding = rounding_of(s->step, 0);
     uint8_t *packed = s->run->scratch + task->packed;
     int32_t *sums = (int32_t *)(void *)(s->run->scratch + task->sums);
     k->pack_taps_u8u8(s->x + s->first, task->taps, s->step->n_inputs, s->n_rounded,
                       k->shape.flip * 0x01010101u, packed, task->chunk);
     for (size_t m = 0; m < M; m += size) {
-        k->dot_columns_i32(&s->step->weights, m, packed, task->chunk, s->n_rounded, sums);
-        store_sums(s, sums, m, M - m < size ? M - m : size);
+        const size_t n_outputs = M - m < size ? M - m : size;
+        if (s->step->output == NIMBUS_OUT_I32) {
+            k->dot_columns_i32(&s->step->weights, m, packed, task->chunk, s->n_rounded, sums);
+            store_scores(s, sums, m, n_outputs);
+            continue;
+        }
+        k->dot_columns_i8(&s->step->weights, m, packed, task->chunk, s->n_rounded, &rounding,
+                          lanes_of(s, m), s->out_plane);
+        end_lanes(s, m, n_outputs);
     }
 }
 
@@ -254,23 +294,32 @@ static void grouped_lanes(const step_run *s)
     const size_t M = s->step->n_outputs, group = k->shape.group;
     const size_t channels = s->run->image->values[of_image->sources[0]].channels;
     const size_t n_groups = of_image->groups ? of_image->groups : channels;
+    const size_t n_tap_groups = (of_image->n_taps + group - 1) / group;
     int32_t *sums = (int32_t *)(void *)(s->run->scratch + s->task->sums);
     for (size_t m = 0; m < M; m++) {
         const size_t channel = m / (M / n_groups) * (channels / n_groups);
-        k->dot_taps_i32(s->x + channel * s->task->plane + s->first, s->task->taps,
-                        (of_image->n_taps + group - 1) / group,
-                        of_image->tap_weights + m * of_image->weight_bytes, of_image->tap_bias[m],
-                        k->shape.flip, s->n, sums);
-        store_sums(s, sums, m, 1);
+        const uint8_t *x = s->x + channel * s->task->plane + s->first;
+        const uint8_t *weights = of_image->tap_weights + m * of_image->weight_bytes;
+        const nimbus_rounding rounding = rounding_of(s->step, m);
+        if (s->step->output == NIMBUS_OUT_I32) {
+            k->dot_taps_i32(x, s->task->taps, n_tap_groups, weights, of_image->tap_bias[m],
+                            k->shape.flip, s->n, sums);
+            store_scores(s, sums, m, 1);
+            continue;
+        }
+        k->dot_taps_i8(x, s->task->taps, n_tap_groups, weights, of_image->tap_bias[m],
+                       k->shape.flip, s->n, &rounding, lanes_of(s, m));
+        end_lanes(s, m, 1);
     }
 }
 
 static void max_lanes(const step_run *s)
 {
-    for (size_t m = 0; m < s->step->n_outputs; m++)
+    for (size_t m = 0; m < s->step->n_outputs; m++) {
         s->run->k->max_taps_i8i8((const int8_t *)s->x + m * s->task->plane + s->first,
-                                 s->task->taps, s->step->n_inputs, s->n,
-                                 s->out + m * s->out_plane + s->first);
+                                 s->task->taps, s->step->n_inputs, s->n, lanes_of(s, m));
+        end_lanes(s, m, 1);
+    }
 }
 
 /* From lanes as they were computed to where they belong. */
@@ -305,6 +354,8 @@ static void run_lanes(step_run *s)
     for (s->first = 0; s->first < n_lanes; s->first += task->chunk) {
         s->n = n_lanes - s->first < task->chunk ? n_lanes - s->first : task->chunk;
         s->n_rounded = nimbus_rounded_up(s->n, granule);
+        s->end =
+            s->first + s->n < n_lanes ? s->first + s->n : run->n_images * task->rows * task->pitch;
         if (s->step->info.kind == NIMBUS_STEP_LOOKUP)
             lookup_lanes(s);
         else if (s->step->info.kind == NIMBUS_STEP_MAX_POOL)
@@ -314,8 +365,10 @@ static void run_lanes(step_run *s)
         else
             exact_lanes(s);
     }
-    if (!task->direct)
+    if (!task->direct) {
         copy_rows(s, s->i + 1);
+        finish_value(s);
+    }
 }
 
 /* ---- rows --------------------------------------------------------------------------------- */
@@ -466,6 +519,7 @@ static void add(const step_run *s)
             sources[k] = (const int8_t *)planes(run, s->of_image->sources[k]) + c * s->out_plane +
                          frame->lead;
         run->k->add_i8i8(sources, s->of_image->n_sources, n, s->out + c * s->out_plane);
+        finish_lanes(s, c, 1, 0, n);
     }
 }
 
@@ -513,8 +567,9 @@ static void run_step(const image_run *run, size_t i)
         run_rows(&s);
     else
         run_lanes(&s);
-    if (!last)
-        finish_value(&s, i + 1);
+    const bool finished = s.step->info.kind == NIMBUS_STEP_ADD || s.task->chunk > 0;
+    if (!last && !finished)
+        finish_value(&s);
 }
 
 size_t nimbus_image_scratch_size(const nimbus_program *program, size_t n_rows)

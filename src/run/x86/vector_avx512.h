@@ -86,6 +86,12 @@ HELPER void v_store_part(void *p, vec a, size_t i)
                                  : _mm512_extracti32x4_epi32(a, 3));
 }
 
+/* The lower (i = 0) or upper half of a. */
+HELPER void v_store_half(void *p, vec a, size_t i)
+{
+    _mm256_storeu_si256(p, i ? _mm512_extracti64x4_epi64(a, 1) : _mm512_castsi512_si256(a));
+}
+
 HELPER vec v_zero(void)
 {
     return _mm512_setzero_si512();

@@ -63,6 +63,12 @@ HELPER void v_store_part(void *p, vec a, size_t i)
     _mm_storeu_si128(p, a);
 }
 
+/* The lower (i = 0) or upper half of a. */
+HELPER void v_store_half(void *p, vec a, size_t i)
+{
+    _mm_storel_epi64(p, i ? _mm_unpackhi_epi64(a, a) : a);
+}
+
 HELPER vec v_zero(void)
 {
     return _mm_setzero_si128();
@@ -331,6 +337,17 @@ HELPER void v_widen_u16(vec a, vec out[2])
 {
     out[0] = _mm_unpacklo_epi16(a, _mm_setzero_si128());
     out[1] = _mm_unpackhi_epi16(a, _mm_setzero_si128());
+}
+
+/* Within every 16 bytes: a, then b, with signed saturation. */
+HELPER vec v_pack32_halves(vec a, vec b)
+{
+    return _mm_packs_epi32(a, b);
+}
+
+HELPER vec v_pack16_halves(vec a, vec b)
+{
+    return _mm_packs_epi16(a, b);
 }
 
 /* Four vectors of i32 as one of i8 with signed saturation. */
