@@ -159,6 +159,17 @@ HELPER vec v_add8(vec a, vec b)
     return vaddq_u8(a, b);
 }
 
+/* Of i8. */
+HELPER vec v_min8(vec a, vec b)
+{
+    return vreinterpretq_u8_s8(vminq_s8(as_s8(a), as_s8(b)));
+}
+
+HELPER vec v_max8(vec a, vec b)
+{
+    return vreinterpretq_u8_s8(vmaxq_s8(as_s8(a), as_s8(b)));
+}
+
 /* Of i8, with signed saturation. */
 HELPER vec v_add_saturated8(vec a, vec b)
 {

@@ -15,7 +15,7 @@
 #include "run/program.h"
 
 /* Bytes of working memory that a block of images should not exceed, and the most images in one. */
-#define NIMBUS_IMAGE_BLOCK_BYTES (256 << 10)
+#define NIMBUS_IMAGE_BLOCK_BYTES (384 << 10)
 #define NIMBUS_IMAGE_BLOCK_MOST  64
 /* Bytes of codes or packed inputs that are made at a time: they stay in the L1 cache. */
 #define NIMBUS_IMAGE_CHUNK_BYTES (24 << 10)

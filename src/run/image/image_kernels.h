@@ -13,7 +13,8 @@
  * dot_columns_i8  the sums of dot_columns_i32, rounded for outputs m ..
  * max_taps_i8i8   out[i] = the largest x[taps[t] + i]
  * add_i8i8        out[i] = sat8(the sum of sources[s][i]), up to NIMBUS_MAX_SOURCES of them
- * frame_i8i8      x[i] = keep[i] ? x[i] clamped to low..high : pad, in place; keep: 0 or 0xff
+ * frame_i8i8      x[c * stride + i] clamped to low..high where keep[i] is 0xff, pads[c] (0 if
+ *                 `pads` is NULL) where it is 0, in place
  * split_u8u8      even[r][i] = in[r][2 i], odd[r][i] = in[r][2 i + 1] of n_rows rows, n positions
  *                 each; either may be NULL. Rows are written in turn, NIMBUS_PAD bytes or less
  *                 further than they are long
@@ -49,7 +50,8 @@ struct nimbus_weights;
       (const int8_t *x, const uint32_t *taps, size_t n_taps, size_t n, int8_t *out))               \
     K(isa, add_i8i8, (const int8_t *const *sources, size_t n_sources, size_t n, int8_t *out))      \
     K(isa, frame_i8i8,                                                                             \
-      (int8_t * x, const uint8_t *keep, size_t n, int8_t low, int8_t high, int8_t pad))            \
+      (int8_t * x, size_t stride, size_t n_planes, const uint8_t *keep, size_t n, int8_t low,      \
+       int8_t high, const int8_t *pads))                                                           \
     K(isa, split_u8u8,                                                                             \
       (const uint8_t *in, size_t in_stride, size_t n_rows, size_t n, uint8_t *even, uint8_t *odd,  \
        size_t out_stride))                                                                         \

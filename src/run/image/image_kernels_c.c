@@ -76,12 +76,14 @@ void nimbus_add_i8i8__c(const int8_t *const *sources, size_t n_sources, size_t n
     }
 }
 
-void nimbus_frame_i8i8__c(int8_t *x, const uint8_t *keep, size_t n, int8_t low, int8_t high,
-                          int8_t pad)
+void nimbus_frame_i8i8__c(int8_t *x, size_t stride, size_t n_planes, const uint8_t *keep, size_t n,
+                          int8_t low, int8_t high, const int8_t *pads)
 {
-    for (size_t i = 0; i < n; i++) {
-        int8_t clamped = x[i] < low ? low : x[i] > high ? high : x[i];
-        x[i] = keep[i] ? clamped : pad;
+    for (size_t c = 0; c < n_planes; c++, x += stride) {
+        for (size_t i = 0; i < n; i++) {
+            int8_t clamped = x[i] < low ? low : x[i] > high ? high : x[i];
+            x[i] = keep[i] ? clamped : pads ? pads[c] : 0;
+        }
     }
 }
 

@@ -50,15 +50,14 @@ static size_t plane_of(const image_run *run, size_t v)
 
 /* ---- values ------------------------------------------------------------------------------- */
 
-/* Clamps all channels and sets their pads. */
-static void set_frame(const image_run *run, size_t v, int8_t low, int8_t high, const int8_t *pad)
+/* Sets the pads of all channels. */
+static void set_pads(const image_run *run, size_t v, const int8_t *pad)
 {
     const nimbus_value *value = &run->image->values[v];
     const nimbus_frame *frame = frame_of(run, v);
     const size_t n = frame->lead + run->n_images * frame->rows * frame->pitch;
-    int8_t *plane = (int8_t *)planes(run, v);
-    for (size_t c = 0; c < value->channels; c++, plane += plane_of(run, v))
-        run->k->frame_i8i8(plane, frame->keep, n, low, high, pad ? pad[c] : 0);
+    run->k->frame_i8i8((int8_t *)planes(run, v), plane_of(run, v), value->channels, frame->keep, n,
+                       -128, 127, pad);
 }
 
 /* What is left to do when a step has computed lanes first .. end - 1 of n channels of value v from
@@ -69,15 +68,13 @@ static void finish_lanes(const step_run *s, size_t m, size_t n, size_t first, si
     const nimbus_value *value = &s->run->image->values[s->i + 1];
     const nimbus_frame *frame = frame_of(s->run, s->i + 1);
     const int8_t low = s->of_image->low, high = s->of_image->high;
-    const size_t begin = first ? frame->lead + first : 0;
-    int8_t *plane = (int8_t *)planes(s->run, s->i + 1) + m * plane_of(s->run, s->i + 1);
-    for (size_t c = m; c < m + n; c++, plane += plane_of(s->run, s->i + 1)) {
-        if (s->step->has_map)
-            k->map_i8i8(plane + frame->lead + first, end - first, s->step->map);
-        if (value->pad || low > -128 || high < 127)
-            k->frame_i8i8(plane + begin, frame->keep + begin, frame->lead + end - begin, low, high,
-                          value->pad ? value->pad[c] : 0);
-    }
+    const size_t begin = first ? frame->lead + first : 0, stride = plane_of(s->run, s->i + 1);
+    int8_t *plane = (int8_t *)planes(s->run, s->i + 1) + m * stride;
+    for (size_t c = 0; c < n && s->step->has_map; c++)
+        k->map_i8i8(plane + c * stride + frame->lead + first, end - first, s->step->map);
+    if (value->pad || low > -128 || high < 127)
+        k->frame_i8i8(plane + begin, stride, n, frame->keep + begin, frame->lead + end - begin, low,
+                      high, value->pad ? value->pad + m : NULL);
 }
 
 /* The same for the whole value. */
@@ -127,34 +124,22 @@ static void load_images(const image_run *run, const uint8_t *rows, size_t row_st
         }
     }
     if (run->image->values[0].pad)
-        set_frame(run, 0, -128, 127, run->image->values[0].pad);
+        set_pads(run, 0, run->image->values[0].pad);
 }
 
 /* ---- views -------------------------------------------------------------------------------- */
 
-/* Rows of one phase, or with strides of two of two neighbouring ones, of one channel and image:
- * every stride_y'th row from `from` on. */
-static void fill_phases(const step_run *s, const uint8_t *from, size_t phase_x, size_t n_rows,
-                        uint8_t *to, size_t next_phase)
+/* Rows of a phase: of n_rows rows `in_stride` apart every stride'th byte. */
+static void copy_phase(const uint8_t *from, size_t in_stride, size_t n_rows, size_t stride,
+                       size_t n, uint8_t *to, size_t pitch)
 {
-    const nimbus_patch *p = &s->of_image->patch;
-    const nimbus_value *source = &s->run->image->values[s->of_image->sources[0]];
-    const size_t in_stride = p->stride_y * frame_of(s->run, s->of_image->sources[0])->pitch;
-    const size_t n = s->step->info.width + (p->width - 1) * p->dilation_x / p->stride_x;
-    const size_t first = phase_x * p->dilation_x % p->stride_x, pitch = s->task->pitch;
-    if (p->stride_x == 2) {
-        s->run->k->split_u8u8(from, in_stride, n_rows, n, to, next_phase ? to + next_phase : NULL,
-                              pitch);
-        return;
-    }
-    const size_t left = source->width + p->left + p->right - first;
-    const size_t n_there = (left + p->stride_x - 1) / p->stride_x, m = n < n_there ? n : n_there;
-    for (size_t r = 0; r < n_rows; r++)
-        for (size_t i = 0; i < m; i++)
-            to[r * pitch + i] = from[r * in_stride + first + i * p->stride_x];
+    for (size_t r = 0; r < n_rows; r++, from += in_stride, to += pitch)
+        for (size_t i = 0; i < n; i++)
+            to[i] = from[i * stride];
 }
 
-/* The phases of the source's planes. */
+/* The phases of the source's planes; with a stride of two, two neighbouring ones at a time. Beyond
+ * the pads there is nothing to copy. */
 static void make_view(const step_run *s)
 {
     const image_run *run = s->run;
@@ -162,20 +147,34 @@ static void make_view(const step_run *s)
     const nimbus_patch *p = &s->of_image->patch;
     const size_t v = s->of_image->sources[0], channels = run->image->values[v].channels;
     const nimbus_frame *frame = frame_of(run, v);
+    const size_t height = frame->height + p->top + p->bottom;
+    const size_t width = frame->width + p->left + p->right;
     const size_t n_rows = s->step->info.height + (p->height - 1) * p->dilation_y / p->stride_y;
-    const size_t step_x = p->stride_x == 2 ? task->phases_x : 1;
-    for (size_t phase = 0; phase < task->phases_y * task->phases_x; phase += step_x) {
+    const size_t n = s->step->info.width + (p->width - 1) * p->dilation_x / p->stride_x;
+    const size_t in_stride = p->stride_y * frame->pitch, next = channels * task->plane;
+    const bool split = p->stride_x == 2;
+    for (size_t phase = 0; phase < task->phases_y * task->phases_x;
+         phase += split ? task->phases_x : 1) {
         const size_t y = phase / task->phases_x * p->dilation_y % p->stride_y;
-        const size_t there =
-            (frame->height + p->top + p->bottom - y + p->stride_y - 1) / p->stride_y;
-        uint8_t *to = run->scratch + task->view + phase * channels * task->plane;
+        const size_t x = phase % task->phases_x * p->dilation_x % p->stride_x;
+        const size_t rows_there = (height - y + p->stride_y - 1) / p->stride_y;
+        const size_t there = (width - x + p->stride_x - 1) / p->stride_x;
+        const size_t n_copied = n_rows < rows_there ? n_rows : rows_there;
         const uint8_t *from =
             planes(run, v) + frame->lead + y * frame->pitch - p->top * frame->pitch - p->left;
-        for (size_t c = 0; c < channels; c++, to += task->plane, from += plane_of(run, v))
-            for (size_t r = 0; r < run->n_images; r++)
-                fill_phases(s, from + r * frame->rows * frame->pitch, phase % task->phases_x,
-                            n_rows < there ? n_rows : there, to + r * task->rows * task->pitch,
-                            step_x == 2 ? channels * task->plane : 0);
+        uint8_t *to = run->scratch + task->view + phase * next;
+        for (size_t c = 0; c < channels; c++, to += task->plane, from += plane_of(run, v)) {
+            for (size_t r = 0; r < run->n_images; r++) {
+                const uint8_t *image = from + r * frame->rows * frame->pitch;
+                uint8_t *out = to + r * task->rows * task->pitch;
+                if (split)
+                    run->k->split_u8u8(image, in_stride, n_copied, n, out,
+                                       task->phases_x == 2 ? out + next : NULL, task->pitch);
+                else
+                    copy_phase(image + x, in_stride, n_copied, p->stride_x, n < there ? n : there,
+                               out, task->pitch);
+            }
+        }
     }
 }
 
@@ -551,7 +550,7 @@ static void run_step(const image_run *run, size_t i)
                   .task = &run->plan->tasks[i]};
     const size_t source = s.of_image->sources[0];
     if (s.of_image->fills_pad)
-        set_frame(run, source, -128, 127, s.of_image->pad);
+        set_pads(run, source, s.of_image->pad);
     s.x = s.task->phases_y ? run->scratch + s.task->view : planes(run, source);
     if (!last) {
         s.out = (int8_t *)planes(run, i + 1) + frame_of(run, i + 1)->lead;

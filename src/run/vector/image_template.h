@@ -131,8 +131,7 @@ TARGET void KERNEL(max_taps_i8i8)(const int8_t *x, const uint32_t *taps, size_t 
     for (size_t i = 0; i < n; i += LANES) {
         vec most = v_load(x + taps[0] + i);
         for (size_t t = 1; t < n_taps; t++) {
-            vec tap = v_load(x + taps[t] + i);
-            most = v_select8(v_greater8(tap, most), tap, most);
+            most = v_max8(most, v_load(x + taps[t] + i));
         }
         v_store(out + i, most);
     }
@@ -149,15 +148,16 @@ TARGET void KERNEL(add_i8i8)(const int8_t *const *sources, size_t n_sources, siz
         v_store(out + i, v_add_saturated8(v_load(sources[0] + i), v_load(sources[1] + i)));
 }
 
-TARGET void KERNEL(frame_i8i8)(int8_t *x, const uint8_t *keep, size_t n, int8_t low, int8_t high,
-                               int8_t pad)
+TARGET void KERNEL(frame_i8i8)(int8_t *x, size_t stride, size_t n_planes, const uint8_t *keep,
+                               size_t n, int8_t low, int8_t high, const int8_t *pads)
 {
-    const vec lows = v_set8(low), highs = v_set8(high), pads = v_set8(pad);
-    for (size_t i = 0; i < n; i += LANES) {
-        vec value = v_load(x + i);
-        value = v_select8(v_greater8(lows, value), lows, value);
-        value = v_select8(v_greater8(value, highs), highs, value);
-        v_store(x + i, v_xor(pads, v_and(v_xor(value, pads), v_load(keep + i))));
+    const vec lows = v_set8(low), highs = v_set8(high);
+    for (size_t c = 0; c < n_planes; c++, x += stride) {
+        const vec pad = v_set8(pads ? pads[c] : 0);
+        for (size_t i = 0; i < n; i += LANES) {
+            vec value = v_min8(v_max8(v_load(x + i), lows), highs);
+            v_store(x + i, v_xor(pad, v_and(v_xor(value, pad), v_load(keep + i))));
+        }
     }
 }
 

@@ -116,6 +116,17 @@ HELPER vec v_add8(vec a, vec b)
     return _mm256_add_epi8(a, b);
 }
 
+/* Of i8. */
+HELPER vec v_min8(vec a, vec b)
+{
+    return _mm256_min_epi8(a, b);
+}
+
+HELPER vec v_max8(vec a, vec b)
+{
+    return _mm256_max_epi8(a, b);
+}
+
 /* Of i8, with signed saturation. */
 HELPER vec v_add_saturated8(vec a, vec b)
 {

@@ -111,6 +111,19 @@ HELPER vec v_add8(vec a, vec b)
     return _mm_add_epi8(a, b);
 }
 
+/* Of i8, through those of u8, which came first. */
+HELPER vec v_min8(vec a, vec b)
+{
+    const vec flip = _mm_set1_epi8(-128);
+    return _mm_xor_si128(flip, _mm_min_epu8(_mm_xor_si128(a, flip), _mm_xor_si128(b, flip)));
+}
+
+HELPER vec v_max8(vec a, vec b)
+{
+    const vec flip = _mm_set1_epi8(-128);
+    return _mm_xor_si128(flip, _mm_max_epu8(_mm_xor_si128(a, flip), _mm_xor_si128(b, flip)));
+}
+
 /* Of i8, with signed saturation. */
 HELPER vec v_add_saturated8(vec a, vec b)
 {
