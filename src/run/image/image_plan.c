@@ -412,7 +412,9 @@ static nimbus_status plan_block(nimbus_program *program, nimbus_error *error)
         nimbus_status status = lay_out(program, more, &trial, NULL);
         const bool small = trial.scratch_bytes <= NIMBUS_IMAGE_BLOCK_BYTES;
         nimbus_image_plan_free(&trial, n_steps);
-        if (status != NIMBUS_OK || !small) /* for one image it may still do */
+        if (status == NIMBUS_ERR_MEMORY)
+            return nimbus_fail(error, status, "out of memory for a plan");
+        if (status != NIMBUS_OK || !small) /* for fewer images it may still do */
             break;
         n = more;
     }
