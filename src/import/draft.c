@@ -128,6 +128,8 @@ nimbus_status nimbus_draft_scale(nimbus_importer *im, const nimbus_import_node *
         free_values(&d);
         return status;
     }
+    d.proto.number = scale; /* exactly, for those who look for patterns */
+    d.proto.number2 = shift;
     d.values[0][0] = (float)scale;
     d.values[1][0] = (float)shift;
     return nimbus_draft_add(im, n, &d, index, error);
@@ -139,8 +141,8 @@ void nimbus_draft_scaled(const nimbus_importer *im, size_t index, size_t *x, dou
     const nimbus_draft *d = &im->drafts[index];
     bool single = d->kind == DRAFT_AFFINE && d->n_values[0] == 1 && d->n_values[1] == 1;
     *x = single ? d->inputs[0] : index;
-    *scale = single ? (double)d->values[0][0] : 1;
-    *shift = single ? (double)d->values[1][0] : 0;
+    *scale = single ? d->proto.number : 1;
+    *shift = single ? d->proto.number2 : 0;
 }
 
 void nimbus_draft_free_all(nimbus_importer *im)

@@ -75,13 +75,30 @@ nimbus_status nimbus_build_hard_sigmoid(nimbus_importer *im, const nimbus_import
     return status == NIMBUS_OK ? build_element(im, n, &draft, error) : status;
 }
 
+/* Takes over the bounds of a relu or clip in front; returns the layer to be read then. */
+static size_t join_bounds(const nimbus_importer *im, size_t layer, double *low, double *high)
+{
+    const nimbus_draft *d = &im->drafts[layer];
+    bool relu = d->kind == DRAFT_LAYER && d->proto.type == &nimbus_layer_relu;
+    bool clip = d->kind == DRAFT_LAYER && d->proto.type == &nimbus_layer_clip;
+    double least = relu ? 0 : d->proto.number, most = relu ? (double)FLT_MAX : d->proto.number2;
+    if ((!relu && !clip) || fmax(*low, least) > fmin(*high, most))
+        return layer;
+    *low = fmax(*low, least);
+    *high = fmin(*high, most);
+    return d->inputs[0];
+}
+
 /* Bounds are attributes before opset 11, then inputs; each may be left out. */
 nimbus_status nimbus_build_clip(nimbus_importer *im, const nimbus_import_node *n,
                                 nimbus_error *error)
 {
     double low = -(double)FLT_MAX, high = (double)FLT_MAX;
     nimbus_draft draft = {.proto.type = &nimbus_layer_clip};
-    nimbus_status status = nimbus_node_float(n, "min", &low, error);
+    nimbus_view v;
+    nimbus_status status = nimbus_node_view(im, n, 0, &v, error);
+    if (status == NIMBUS_OK)
+        status = nimbus_node_float(n, "min", &low, error);
     if (status == NIMBUS_OK)
         status = nimbus_node_float(n, "max", &high, error);
     if (status == NIMBUS_OK)
@@ -96,11 +113,15 @@ nimbus_status nimbus_build_clip(nimbus_importer *im, const nimbus_import_node *n
     high = fmin(high, (double)FLT_MAX);
     if (high == (double)FLT_MAX && low == -(double)FLT_MAX)
         return nimbus_build_identity(im, n, error);
-    if (high == (double)FLT_MAX && low == 0)
-        return build_type(im, n, &nimbus_layer_relu, error);
+    v.layer = join_bounds(im, v.layer, &low, &high);
     draft.proto.number = low;
     draft.proto.number2 = high;
-    return build_element(im, n, &draft, error);
+    if (high == (double)FLT_MAX && low == 0)
+        draft.proto = (nimbus_layer){.type = &nimbus_layer_relu};
+    status = nimbus_draft_element(im, n, &draft, &v, error);
+    if (status == NIMBUS_OK)
+        nimbus_node_set_view(im, n, &v);
+    return status;
 }
 
 /* Before opset 13 a softmax goes over all dimensions from its axis on. */

@@ -441,88 +441,78 @@ static bool near(double a, double b)
     return fabs(a - b) <= 2e-6 * fabs(b);
 }
 
-/* What x stands for in x * gate: scale * y + shift, y a draft. */
-struct factor {
-    size_t y;
-    double scale, shift;
+/* x * gate as `times` f(by * x) / by, f a type of layer. */
+struct product {
+    const nimbus_layer_type *type;
+    double by, times;
 };
 
-/* Whether `gate` (of kind and argument known) times f is a known function of f's y, if the argument
- * of the gate is by * y + plus. *times: what is left in front. */
-static const nimbus_layer_type *known_product(const nimbus_draft *gate, double by, double plus,
-                                              double scale, double shift, double *times)
+/* Whether x times this gate, whose argument is by * x + plus, is such a product. */
+static bool known_product(const nimbus_draft *gate, double by, double plus, struct product *out)
 {
     const nimbus_layer *p = &gate->proto;
-    *times = scale;
-    if (gate->kind == DRAFT_ERF)
-        return near(by, sqrt(0.5)) && plus == 0 && near(scale, shift) ? (*times = 2 * scale,
-                                                                         &nimbus_layer_gelu)
-                                                                      : NULL;
-    if (gate->kind != DRAFT_LAYER || shift != 0)
-        return NULL;
-    if (p->type == &nimbus_layer_hard_sigmoid)
-        return near(by * p->number, 1.0 / 6) && near(plus * p->number + p->number2, 0.5)
-                   ? &nimbus_layer_hard_swish
-                   : NULL;
-    if (p->type != &nimbus_layer_clip || p->number != 0)
-        return NULL;
-    if (p->number2 == 6 && near(by, 1) && near(plus, 3)) {
-        *times = 6 * scale;
-        return &nimbus_layer_hard_swish;
+    *out = (struct product){&nimbus_layer_hard_swish, 0, 1};
+    if (gate->kind == DRAFT_ERF) {
+        if (plus == 0)
+            *out = (struct product){&nimbus_layer_gelu, by / sqrt(0.5), 2};
+    } else if (gate->kind == DRAFT_LAYER && p->type == &nimbus_layer_hard_sigmoid) {
+        if (near(plus * p->number + p->number2, 0.5))
+            out->by = 6 * by * p->number;
+    } else if (gate->kind == DRAFT_LAYER && p->type == &nimbus_layer_clip && p->number == 0) {
+        if (p->number2 == 1 && near(plus, 0.5))
+            out->by = 6 * by;
+        if (p->number2 == 6 && near(plus, 3))
+            *out = (struct product){&nimbus_layer_hard_swish, by, 6};
     }
-    bool sigmoid = p->number2 == 1 && near(by, 1.0 / 6) && near(plus, 0.5);
-    return sigmoid ? &nimbus_layer_hard_swish : NULL;
+    out->by = near(out->by, 1) ? 1 : out->by;
+    return out->by != 0 && isfinite(out->by);
 }
 
-/* x * gate as times * f(y). */
-static bool match_product(const nimbus_importer *im, size_t x, size_t gate_layer, size_t *y,
-                          const nimbus_layer_type **type, double *times)
+/* Whether the product of two layers is known, the second being scale * gate + shift. */
+static bool match_product(const nimbus_importer *im, size_t x, size_t second, struct product *out)
 {
-    size_t gate, argument, inner;
+    size_t gate, of_gate, of_x;
     double scale, shift, by, plus, x_scale, x_shift;
-    nimbus_draft_scaled(im, gate_layer, &gate, &scale, &shift);
+    nimbus_draft_scaled(im, second, &gate, &scale, &shift);
     if (im->drafts[gate].n_inputs != 1)
         return false;
-    argument = im->drafts[gate].inputs[0];
-    nimbus_draft_scaled(im, argument, &inner, &by, &plus);
-    nimbus_draft_scaled(im, x, y, &x_scale, &x_shift);
-    if (*y != inner || x_scale == 0)
+    nimbus_draft_scaled(im, im->drafts[gate].inputs[0], &of_gate, &by, &plus);
+    nimbus_draft_scaled(im, x, &of_x, &x_scale, &x_shift);
+    if (of_gate != of_x || x_scale == 0)
         return false;
-    /* as a function of x itself, else of what x is a multiple of */
-    double ratio = by / x_scale;
-    *type = known_product(&im->drafts[gate], ratio, plus - ratio * x_shift, scale, shift, times);
-    if (*type) {
-        *y = x;
-        return true;
-    }
-    if (x_shift == 0)
-        *type = known_product(&im->drafts[gate], by, plus, scale, shift, times);
-    *times *= x_scale;
-    return *type != NULL;
+    by /= x_scale; /* now of x, not of what x is a multiple of */
+    double taken = by * x_shift;
+    plus = fabs(plus - taken) <= 1e-7 * fabs(taken) ? 0 : plus - taken;
+    if (!known_product(&im->drafts[gate], by, plus, out))
+        return false;
+    out->times *= scale;
+    return im->drafts[gate].kind == DRAFT_ERF ? near(scale, shift) : shift == 0;
 }
 
 nimbus_status nimbus_build_mul(nimbus_importer *im, const nimbus_import_node *n,
                                nimbus_error *error)
 {
     nimbus_view a, b;
-    nimbus_draft draft = {0};
-    const nimbus_layer_type *type = NULL;
-    size_t y, k = constant_input(im, n);
-    double times;
+    struct product p;
+    size_t x, k = constant_input(im, n);
     if (k != SIZE_MAX)
         return build_with_constant(im, n, k, MULTIPLY, error);
     nimbus_status status = two_views(im, n, &a, &b, error);
     if (status != NIMBUS_OK)
         return status;
-    if (!match_product(im, a.layer, b.layer, &y, &type, &times) &&
-        !match_product(im, b.layer, a.layer, &y, &type, &times))
+    if (match_product(im, a.layer, b.layer, &p))
+        x = a.layer;
+    else if (match_product(im, b.layer, a.layer, &p))
+        x = b.layer;
+    else
         return nimbus_node_fail(n, NIMBUS_ERR_UNSUPPORTED, error,
                                 "a product of two things that depend on the net's input");
-    draft.proto.type = type;
-    a.layer = y;
-    status = nimbus_draft_element(im, n, &draft, &a, error);
+    nimbus_draft draft = {.proto.type = p.type};
+    status = nimbus_draft_scale(im, n, x, p.by, 0, &a.layer, error);
     if (status == NIMBUS_OK)
-        status = nimbus_draft_scale(im, n, a.layer, times, 0, &a.layer, error);
+        status = nimbus_draft_element(im, n, &draft, &a, error);
+    if (status == NIMBUS_OK)
+        status = nimbus_draft_scale(im, n, a.layer, p.times / p.by, 0, &a.layer, error);
     if (status == NIMBUS_OK)
         nimbus_node_set_view(im, n, &a);
     return status;

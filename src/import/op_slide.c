@@ -349,22 +349,26 @@ static nimbus_status read_axes(nimbus_importer *im, const nimbus_import_node *n,
     return status;
 }
 
-/* Makes the layer's height and width what is reduced: dimensions 2 and up, or where a
+/* Makes the layer's height and width what is reduced: the last dimensions, or where a
  * transposition is put off, all axes of its base but the first. */
 static nimbus_status reduce_shape(nimbus_importer *im, const nimbus_import_node *n, nimbus_view *v,
                                   const bool *reduced, nimbus_error *error)
 {
-    size_t base_axis[IMPORT_RANK];
-    bool natural = (v->rank == 3 || v->rank == 4) && !reduced[1];
+    size_t base_axis[IMPORT_RANK], kept = 1, gone = 1;
     bool in_base = (v->n_axes == 2 || v->n_axes == 3) && nimbus_view_axes(v, base_axis);
+    bool last = true, image = v->rank == 4;
     for (size_t k = 1; k < v->rank; k++) {
         in_base = in_base && reduced[k] == (base_axis[k - 1] != 0);
-        natural = natural && (k == 1 || reduced[k]);
+        last = last && (reduced[k] || v->dims[k] == 1 || gone == 1);
+        image = image && reduced[k] == (k > 1);
+        *(reduced[k] ? &gone : &kept) *= v->dims[k];
     }
-    if (!natural && !in_base)
+    if (!last && !in_base)
         return nimbus_node_fail(n, NIMBUS_ERR_UNSUPPORTED, error,
                                 "expected to go over height and width, and not over channels");
-    nimbus_shape shape = in_base ? nimbus_view_base(v) : nimbus_view_shape(v);
+    nimbus_shape shape = in_base ? nimbus_view_base(v)
+                         : image ? nimbus_view_shape(v)
+                                 : (nimbus_shape){kept, gone, 1};
     v->n_axes = in_base ? 0 : v->n_axes;
     return nimbus_view_give_shape(im, n, v, shape, error);
 }
