@@ -541,7 +541,7 @@ static nimbus_status write_program(compilation *c, nimbus_buffer *out, nimbus_er
         sections[n++] = (nimbus_section){NIMBUS_TAG('M', 'E', 'T', 'A'), (const uint8_t *)metadata,
                                          strlen(metadata)};
     status = nimbus_container_write(out, NIMBUS_PROGRAM_MAGIC, NIMBUS_PROGRAM_MAJOR,
-                                    NIMBUS_PROGRAM_MINOR, sections, n, error);
+                                    NIMBUS_ROW_PROGRAM_MINOR, sections, n, error);
 done:
     nimbus_buffer_free(&header);
     for (size_t s = 0; bodies && s < c->n_steps; s++)

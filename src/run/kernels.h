@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "nimbus.h"
+#include "run/image/image_kernels.h"
 
 #define NIMBUS_PAD         64 /* elements; at least the lanes of every instruction set */
 #define NIMBUS_MAX_TILE    4  /* outputs that a column lookup computes together */
@@ -239,6 +240,7 @@ typedef struct nimbus_shape {
 #define NIMBUS_DECLARE_KERNEL(isa, op, parameters) void NIMBUS_KERNEL_NAME(op, isa) parameters;
 #define NIMBUS_DECLARE_ISA(isa, NODE_LIST, WIDE_LIST, ...)                                         \
     NIMBUS_KERNEL_LIST(NIMBUS_DECLARE_KERNEL, isa)                                                 \
+    NIMBUS_IMAGE_KERNEL_LIST(NIMBUS_DECLARE_KERNEL, isa)                                           \
     NODE_LIST(NIMBUS_DECLARE_KERNEL, isa)                                                          \
     WIDE_LIST(NIMBUS_DECLARE_KERNEL, isa)
 NIMBUS_ISA_LIST(NIMBUS_DECLARE_ISA)
@@ -250,6 +252,7 @@ typedef struct nimbus_kernels {
     bool (*usable)(void); /* on this CPU */
 #define NIMBUS_KERNEL_MEMBER(isa, op, parameters) void(*op) parameters;
     NIMBUS_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
+    NIMBUS_IMAGE_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
     NIMBUS_NODE_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
     NIMBUS_WIDE_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
 #undef NIMBUS_KERNEL_MEMBER

@@ -101,9 +101,9 @@ HELPER vec v_load_table32(const void *p)
     return vreinterpretq_u8_u32(vdupq_n_u32(word));
 }
 
-HELPER vec v_load_parts(const uint8_t *p, size_t step)
+HELPER vec v_load_parts(const uint8_t *p, const size_t at[LANES / 16])
 {
-    (void)step;
+    (void)at;
     return vld1q_u8(p);
 }
 
@@ -131,6 +131,11 @@ HELPER vec v_now(vec a)
     return a;
 }
 
+HELPER vec v_and(vec a, vec b)
+{
+    return vandq_u8(a, b);
+}
+
 HELPER vec v_or(vec a, vec b)
 {
     return vorrq_u8(a, b);
@@ -146,6 +151,12 @@ HELPER vec v_xor(vec a, vec b)
 HELPER vec v_add8(vec a, vec b)
 {
     return vaddq_u8(a, b);
+}
+
+/* Of i8, with signed saturation. */
+HELPER vec v_add_saturated8(vec a, vec b)
+{
+    return vreinterpretq_u8_s8(vqaddq_s8(as_s8(a), as_s8(b)));
 }
 
 HELPER vec v_sub8(vec a, vec b)

@@ -5,13 +5,42 @@
  * bytes are wanted, shuffles pick them of four rows each into one vector, and two rounds of zipping
  * remain. */
 
-/* The next row. Compilers would rather compute the addresses of all rows at once, for which there
- * are not registers enough. */
-HELPER const uint8_t *next_row(const uint8_t *row, size_t stride)
+/* Rows of a block: n of them, fewer than LANES at the end of all. Row i of every 16 is loaded
+ * together: of the first 16, the second, ...; where the last of these are not all there, the last
+ * 16 rows stand in for them, and are stored where they belong, once more. */
+typedef struct row_block {
+    const uint8_t *in;
+    size_t in_stride, n;
+    size_t parts[LANES / 16]; /* bytes from row i to the row loaded into part p */
+} row_block;
+
+HELPER row_block block_of_rows(const uint8_t *in, size_t in_stride, size_t n)
 {
-    row += stride;
+    row_block block = {in, in_stride, n, {0}};
+    UNROLL
+    for (size_t p = 1; p < LANES / 16; p++)
+        block.parts[p] = (16 * p + 16 <= n ? 16 * p : n - 16) * in_stride;
+    return block;
+}
+
+/* The row after row i; the last one of fewer than 16 stands in for those that would follow.
+ * Compilers would rather compute the addresses of all rows at once, for which there are not
+ * registers enough. */
+HELPER const uint8_t *next_row(const row_block *block, const bool few_rows, const uint8_t *row,
+                               size_t i)
+{
+    if (!few_rows || i + 1 < block->n)
+        row += block->in_stride;
     __asm__("" : "+r"(row));
     return row;
+}
+
+/* Stores a column of a block of rows. */
+HELPER void store_column(const row_block *block, const bool whole, uint8_t *out, vec a)
+{
+    v_store(out, a);
+    if (!whole && LANES > 16)
+        v_store_part(out + block->n - 16, a, LANES / 16 - 1);
 }
 
 /* One round: after four, vector i holds byte i of all 16. */
@@ -24,7 +53,8 @@ HELPER void zip_round(const vec in[16], vec out[16])
     }
 }
 
-HELPER void zip_and_store(vec a[16], uint8_t *out, size_t out_stride)
+HELPER void zip_and_store(const row_block *block, const bool whole, vec a[16], uint8_t *out,
+                          size_t out_stride)
 {
     vec b[16];
     zip_round(a, b);
@@ -33,24 +63,28 @@ HELPER void zip_and_store(vec a[16], uint8_t *out, size_t out_stride)
     zip_round(b, a);
     UNROLL
     for (size_t i = 0; i < 16; i++)
-        v_store(out + i * out_stride, a[i]);
+        store_column(block, whole, out + i * out_stride, a[i]);
 }
 
-/* All bytes of a part of LANES rows. */
-HELPER void transpose_all(const uint8_t *in, size_t in_stride, vec flip, uint8_t *out,
-                          size_t out_stride)
+/* All bytes of a part. */
+HELPER void transpose_all(const row_block *block, const bool whole, size_t first, vec flip,
+                          uint8_t *out, size_t out_stride)
 {
+    const uint8_t *in = block->in + first;
     vec a[16];
     UNROLL
-    for (size_t i = 0; i < 16; i++, in = next_row(in, in_stride))
-        a[i] = v_xor(flip, v_load_parts(in, 16 * in_stride));
-    zip_and_store(a, out, out_stride);
+    for (size_t i = 0; i < 16; i++) {
+        a[i] = v_xor(flip, v_load_parts(in, block->parts));
+        in = next_row(block, !whole && LANES == 16, in, i);
+    }
+    zip_and_store(block, whole, a, out, out_stride);
 }
 
 /* Few of them. */
-HELPER void transpose_few(const nimbus_part *part, const uint8_t *in, size_t in_stride, vec flip,
-                          uint8_t *out, size_t out_stride)
+HELPER void transpose_few(const row_block *block, const bool whole, const nimbus_part *part,
+                          vec flip, uint8_t *out, size_t out_stride)
 {
+    const uint8_t *in = block->in + part->first;
     vec selector[4], four[4]; /* four[k]: of rows 4k .. 4k + 3 of 16, byte q in 32 bits q */
     UNROLL
     for (size_t j = 0; j < 4; j++)
@@ -59,36 +93,31 @@ HELPER void transpose_few(const nimbus_part *part, const uint8_t *in, size_t in_
     for (size_t k = 0; k < 4; k++) {
         four[k] = flip;
         UNROLL
-        for (size_t j = 0; j < 4; j++, in = next_row(in, in_stride)) {
-            vec rows = v_load_parts(in, 16 * in_stride);
+        for (size_t j = 0; j < 4; j++) {
+            vec rows = v_load_parts(in, block->parts);
             four[k] = v_xor(four[k], v_shuffle8(rows, selector[j]));
+            in = next_row(block, !whole && LANES == 16, in, 4 * k + j);
         }
     }
     vec low01 = v_zip_low32(four[0], four[1]), high01 = v_zip_high32(four[0], four[1]);
     vec low23 = v_zip_low32(four[2], four[3]), high23 = v_zip_high32(four[2], four[3]);
-    v_store(out, v_zip_low64(low01, low23));
-    v_store(out + out_stride, v_zip_high64(low01, low23));
-    v_store(out + 2 * out_stride, v_zip_low64(high01, high23));
-    v_store(out + 3 * out_stride, v_zip_high64(high01, high23));
+    store_column(block, whole, out, v_zip_low64(low01, low23));
+    store_column(block, whole, out + out_stride, v_zip_high64(low01, low23));
+    store_column(block, whole, out + 2 * out_stride, v_zip_low64(high01, high23));
+    store_column(block, whole, out + 3 * out_stride, v_zip_high64(high01, high23));
 }
 
-HELPER void transpose_part(const nimbus_part *part, const uint8_t *in, size_t in_stride, vec flip,
-                           uint8_t *out, size_t out_stride)
+HELPER void transpose_parts(const row_block *block, const bool whole, const nimbus_part *parts,
+                            size_t n_parts, vec flip, uint8_t *out, size_t out_stride)
 {
-    if (part && part->few)
-        transpose_few(part, in, in_stride, flip, out, out_stride);
-    else
-        transpose_all(in, in_stride, flip, out, out_stride);
-}
-
-/* The same of fewer rows: they are copied first, since none stands after them. */
-HELPER void transpose_rest(const nimbus_part *part, const uint8_t *in, size_t in_stride, size_t n,
-                           vec flip, uint8_t *out, size_t out_stride)
-{
-    uint8_t rows[LANES * 16];
-    for (size_t i = 0; i < n; i++)
-        memcpy(rows + 16 * i, in + i * in_stride, 16);
-    transpose_part(part, rows, 16, flip, out, out_stride);
+    for (size_t p = 0; p < n_parts; p++) {
+        const nimbus_part *part = parts ? &parts[p] : NULL;
+        uint8_t *to = out + (part ? part->out : p * 16) * out_stride;
+        if (part && part->few)
+            transpose_few(block, whole, part, flip, to, out_stride);
+        else
+            transpose_all(block, whole, part ? part->first : p * 16, flip, to, out_stride);
+    }
 }
 
 TARGET void KERNEL(transpose_u8u8)(const uint8_t *in, size_t in_stride, size_t width, size_t n_rows,
@@ -110,14 +139,11 @@ TARGET void KERNEL(transpose_u8u8)(const uint8_t *in, size_t in_stride, size_t w
             return;
         }
 #endif
-        for (size_t p = 0; p < n_parts; p++) {
-            const nimbus_part *part = parts ? &parts[p] : NULL;
-            const uint8_t *from = in + r * in_stride + (part ? part->first : p * 16);
-            uint8_t *to = out + (part ? part->out : p * 16) * out_stride + r;
-            if (r + LANES <= n_rows)
-                transpose_part(part, from, in_stride, flips, to, out_stride);
-            else
-                transpose_rest(part, from, in_stride, n_rows - r, flips, to, out_stride);
-        }
+        const size_t n = n_rows - r < LANES ? n_rows - r : LANES;
+        const row_block block = block_of_rows(in + r * in_stride, in_stride, n);
+        if (n == LANES)
+            transpose_parts(&block, true, parts, n_parts, flips, out + r, out_stride);
+        else
+            transpose_parts(&block, false, parts, n_parts, flips, out + r, out_stride);
     }
 }

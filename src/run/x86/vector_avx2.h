@@ -55,11 +55,11 @@ HELPER vec v_load_table32(const void *p)
     return _mm256_set1_epi32(word);
 }
 
-/* The 16 bytes at p, p + step, p + 2 step, ... */
-HELPER vec v_load_parts(const uint8_t *p, size_t step)
+/* The 16 bytes at p, p + at[1], p + at[2], ...; at[0] is 0. */
+HELPER vec v_load_parts(const uint8_t *p, const size_t at[LANES / 16])
 {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)p)),
-                                   _mm_loadu_si128((const void *)(p + step)), 1);
+                                   _mm_loadu_si128((const void *)(p + at[1])), 1);
 }
 
 /* Bytes 16i..16i+15 of a. */
@@ -108,6 +108,12 @@ HELPER vec v_xor(vec a, vec b)
 HELPER vec v_add8(vec a, vec b)
 {
     return _mm256_add_epi8(a, b);
+}
+
+/* Of i8, with signed saturation. */
+HELPER vec v_add_saturated8(vec a, vec b)
+{
+    return _mm256_adds_epi8(a, b);
 }
 
 HELPER vec v_sub8(vec a, vec b)

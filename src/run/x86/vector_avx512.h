@@ -66,14 +66,14 @@ HELPER vec v_load_table32(const void *p)
     return _mm512_set1_epi32(word);
 }
 
-/* The 16 bytes at p, p + step, p + 2 step, ... */
-HELPER vec v_load_parts(const uint8_t *p, size_t step)
+/* The 16 bytes at p, p + at[1], p + at[2], ...; at[0] is 0. */
+HELPER vec v_load_parts(const uint8_t *p, const size_t at[LANES / 16])
 {
     __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)p)),
-                                          _mm_loadu_si128((const void *)(p + step)), 1);
-    __m256i high = _mm256_inserti128_si256(
-        _mm256_castsi128_si256(_mm_loadu_si128((const void *)(p + 2 * step))),
-        _mm_loadu_si128((const void *)(p + 3 * step)), 1);
+                                          _mm_loadu_si128((const void *)(p + at[1])), 1);
+    __m256i high =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)(p + at[2]))),
+                                _mm_loadu_si128((const void *)(p + at[3])), 1);
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 
@@ -124,6 +124,12 @@ HELPER vec v_xor(vec a, vec b)
 HELPER vec v_add8(vec a, vec b)
 {
     return _mm512_add_epi8(a, b);
+}
+
+/* Of i8, with signed saturation. */
+HELPER vec v_add_saturated8(vec a, vec b)
+{
+    return _mm512_adds_epi8(a, b);
 }
 
 HELPER vec v_sub8(vec a, vec b)

@@ -1,0 +1,546 @@
+/* image_run.c - run a program on images
+ *
+ * A block of images goes through all steps before the next one starts. How values lie, and why
+ * positions are lanes, stands in image.h; image_plan.c has decided everything that does not depend
+ * on the pixels. */
+#include "run/image/image.h"
+
+#include <string.h>
+
+/* A block of images under way. */
+typedef struct image_run {
+    const nimbus_program *program;
+    const nimbus_image *image;
+    const nimbus_image_plan *plan;
+    const nimbus_kernels *k;
+    uint8_t *scratch;
+    size_t n_images;
+    int32_t *scores;
+} image_run;
+
+/* A step under way. */
+typedef struct step_run {
+    const image_run *run;
+    size_t i;
+    const nimbus_program_step *step;
+    const nimbus_image_step *of_image;
+    const nimbus_task *task;
+    const uint8_t *x;           /* what taps are counted from */
+    int8_t *out;                /* the first position of channel 0 */
+    size_t out_plane;           /* from there to that of channel 1 */
+    size_t first, n, n_rounded; /* lanes under way, rounded up as kernels want them */
+} step_run;
+
+/* The first plane of a value. */
+static uint8_t *planes(const image_run *run, size_t v)
+{
+    return run->scratch + run->plan->places[v];
+}
+
+static const nimbus_frame *frame_of(const image_run *run, size_t v)
+{
+    return &run->image->frames[run->image->values[v].frame];
+}
+
+static size_t plane_of(const image_run *run, size_t v)
+{
+    return run->plan->planes[run->image->values[v].frame];
+}
+
+/* ---- values ------------------------------------------------------------------------------- */
+
+/* Clamps all channels and sets their pads. */
+static void set_frame(const image_run *run, size_t v, int8_t low, int8_t high, const int8_t *pad)
+{
+    const nimbus_value *value = &run->image->values[v];
+    const nimbus_frame *frame = frame_of(run, v);
+    const size_t n = frame->lead + run->n_images * frame->rows * frame->pitch;
+    int8_t *plane = (int8_t *)planes(run, v);
+    for (size_t c = 0; c < value->channels; c++, plane += plane_of(run, v))
+        run->k->frame_i8i8(plane, frame->keep, n, low, high, pad ? pad[c] : 0);
+}
+
+/* What is left to do when a step has computed value v. */
+static void finish_value(const step_run *s, size_t v)
+{
+    const image_run *run = s->run;
+    const nimbus_value *value = &run->image->values[v];
+    const nimbus_frame *frame = frame_of(run, v);
+    const int8_t low = s->of_image->low, high = s->of_image->high;
+    for (size_t c = 0; s->step->has_map && c < value->channels; c++)
+        run->k->map_i8i8((int8_t *)planes(run, v) + c * plane_of(run, v) + frame->lead,
+                         run->n_images * frame->rows * frame->pitch, s->step->map);
+    if (value->pad || low > -128 || high < 127)
+        set_frame(run, v, low, high, value->pad);
+}
+
+/* n bytes plus 128, modulo 256. */
+static void flip_bytes(const uint8_t *in, size_t n, uint8_t *out)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t word;
+        memcpy(&word, in + i, 8);
+        word ^= 0x8080808080808080u;
+        memcpy(out + i, &word, 8);
+    }
+    for (; i < n; i++)
+        out[i] = in[i] ^ 0x80;
+}
+
+/* Brings images into value 0. */
+static void load_images(const image_run *run, const uint8_t *rows, size_t row_stride)
+{
+    const nimbus_program_info *info = &run->program->info;
+    const nimbus_frame *frame = frame_of(run, 0);
+    const bool u8 = info->input_dtype == NIMBUS_U8;
+    for (size_t r = 0; r < run->n_images; r++, rows += row_stride) {
+        const uint8_t *from = rows;
+        if (!u8) {
+            run->k->quantise_f32i8((const float *)(const void *)rows, info->n_inputs,
+                                   run->image->in_scale, run->image->in_offset,
+                                   (int8_t *)run->scratch);
+            from = run->scratch;
+        }
+        for (size_t c = 0; c < info->channels; c++) {
+            uint8_t *to = planes(run, 0) + c * plane_of(run, 0) + frame->lead +
+                          r * frame->rows * frame->pitch;
+            for (size_t y = 0; y < info->height; y++, from += info->width, to += frame->pitch) {
+                if (u8)
+                    flip_bytes(from, info->width, to);
+                else
+                    memcpy(to, from, info->width);
+            }
+        }
+    }
+    if (run->image->values[0].pad)
+        set_frame(run, 0, -128, 127, run->image->values[0].pad);
+}
+
+/* ---- views -------------------------------------------------------------------------------- */
+
+/* Rows of one phase, or with strides of two of two neighbouring ones, of one channel and image:
+ * every stride_y'th row from `from` on. */
+static void fill_phases(const step_run *s, const uint8_t *from, size_t phase_x, size_t n_rows,
+                        uint8_t *to, size_t next_phase)
+{
+    const nimbus_patch *p = &s->of_image->patch;
+    const nimbus_value *source = &s->run->image->values[s->of_image->sources[0]];
+    const size_t in_stride = p->stride_y * frame_of(s->run, s->of_image->sources[0])->pitch;
+    const size_t n = s->step->info.width + (p->width - 1) * p->dilation_x / p->stride_x;
+    const size_t first = phase_x * p->dilation_x % p->stride_x, pitch = s->task->pitch;
+    if (p->stride_x == 2) {
+        s->run->k->split_u8u8(from, in_stride, n_rows, n, to, next_phase ? to + next_phase : NULL,
+                              pitch);
+        return;
+    }
+    const size_t left = source->width + p->left + p->right - first;
+    const size_t n_there = (left + p->stride_x - 1) / p->stride_x, m = n < n_there ? n : n_there;
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t i = 0; i < m; i++)
+            to[r * pitch + i] = from[r * in_stride + first + i * p->stride_x];
+}
+
+/* The phases of the source's planes. */
+static void make_view(const step_run *s)
+{
+    const image_run *run = s->run;
+    const nimbus_task *task = s->task;
+    const nimbus_patch *p = &s->of_image->patch;
+    const size_t v = s->of_image->sources[0], channels = run->image->values[v].channels;
+    const nimbus_frame *frame = frame_of(run, v);
+    const size_t n_rows = s->step->info.height + (p->height - 1) * p->dilation_y / p->stride_y;
+    const size_t step_x = p->stride_x == 2 ? task->phases_x : 1;
+    for (size_t phase = 0; phase < task->phases_y * task->phases_x; phase += step_x) {
+        const size_t y = phase / task->phases_x * p->dilation_y % p->stride_y;
+        const size_t there =
+            (frame->height + p->top + p->bottom - y + p->stride_y - 1) / p->stride_y;
+        uint8_t *to = run->scratch + task->view + phase * channels * task->plane;
+        const uint8_t *from =
+            planes(run, v) + frame->lead + y * frame->pitch - p->top * frame->pitch - p->left;
+        for (size_t c = 0; c < channels; c++, to += task->plane, from += plane_of(run, v))
+            for (size_t r = 0; r < run->n_images; r++)
+                fill_phases(s, from + r * frame->rows * frame->pitch, phase % task->phases_x,
+                            n_rows < there ? n_rows : there, to + r * task->rows * task->pitch,
+                            step_x == 2 ? channels * task->plane : 0);
+    }
+}
+
+/* ---- sums to outputs ----------------------------------------------------------------------- */
+
+/* Scores of n outputs from m on: the sums of the lanes under way that are positions. */
+static void store_scores(const step_run *s, const int32_t *sums, size_t m, size_t n)
+{
+    const nimbus_task *task = s->task;
+    const size_t M = s->step->n_outputs, period = task->rows * task->pitch;
+    for (size_t r = (s->first + period - 1) / period; r * period < s->first + s->n; r++)
+        for (size_t t = 0; t < n; t++)
+            s->run->scores[r * M + m + t] = sums[t * task->chunk + r * period - s->first];
+}
+
+/* What becomes of the sums of n outputs from m on for the lanes under way. */
+static void store_sums(const step_run *s, const int32_t *sums, size_t m, size_t n)
+{
+    const nimbus_kernels *k = s->run->k;
+    const nimbus_program_step *step = s->step;
+    if (step->output == NIMBUS_OUT_I32) {
+        store_scores(s, sums, m, n);
+        return;
+    }
+    for (size_t t = 0; t < n; t++, sums += s->task->chunk) {
+        int8_t *out = s->out + (m + t) * s->out_plane + s->first;
+        if (step->output == NIMBUS_OUT_SCALED)
+            k->scale_i32i8(sums, s->n, step->scale + m + t, step->offset + m + t, 0, out);
+        else
+            k->shift_i32i8(sums, s->n, step->shift, out);
+    }
+}
+
+/* ---- lanes -------------------------------------------------------------------------------- */
+
+static void lookup_lanes(const step_run *s)
+{
+    const nimbus_kernels *k = s->run->k;
+    const nimbus_program_step *step = s->step;
+    const nimbus_task *task = s->task;
+    const bool wide = step->n_leaves > 16, packed = nimbus_step_is_packed(step, k);
+    const size_t size = k->shape.tile, M = step->n_outputs, chunk = task->chunk;
+    const size_t n = wide ? nimbus_padded(s->n) : s->n_rounded;
+    uint8_t *codes = s->run->scratch + task->codes;
+    int32_t *sums = (int32_t *)(void *)(s->run->scratch + task->sums);
+    const int8_t *x = (const int8_t *)s->x + s->first;
+    if (step->info.shared_columns)
+        k->encode_i8u8(&task->trees, x, 1, n, codes, chunk);
+    else
+        k->encode_nodes_i8u8(&task->trees, x, 1, n, codes, chunk);
+    if (packed) {
+        uint8_t *to = s->run->scratch + task->packed;
+        k->pack_u8u8(codes, chunk, n, step->n_codebooks, NIMBUS_CODES_OF_QUADS, to, chunk);
+        codes = to;
+    }
+    for (size_t m = 0; m < M; m += size) {
+        const nimbus_tile *tile = &step->tiles[m / size];
+        if (step->in_bytes) {
+            (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, chunk, n, step->shift,
+                                                   s->out + m * s->out_plane + s->first,
+                                                   s->out_plane);
+            continue;
+        }
+        (wide ? k->wide_u8i32 : k->lookup_u8i32)(tile, codes, chunk, n, sums, chunk);
+        store_sums(s, sums, m, M - m < size ? M - m : size);
+    }
+}
+
+static void exact_lanes(const step_run *s)
+{
+    const nimbus_kernels *k = s->run->k;
+    const nimbus_task *task = s->task;
+    const size_t size = k->shape.tile, M = s->step->n_outputs;
+    uint8_t *packed = s->run->scratch + task->packed;
+    int32_t *sums = (int32_t *)(void *)(s->run->scratch + task->sums);
+    k->pack_taps_u8u8(s->x + s->first, task->taps, s->step->n_inputs, s->n_rounded,
+                      k->shape.flip * 0x01010101u, packed, task->chunk);
+    for (size_t m = 0; m < M; m += size) {
+        k->dot_columns_i32(&s->step->weights, m, packed, task->chunk, s->n_rounded, sums);
+        store_sums(s, sums, m, M - m < size ? M - m : size);
+    }
+}
+
+/* Convolutions in groups, and average pools. */
+static void grouped_lanes(const step_run *s)
+{
+    const nimbus_kernels *k = s->run->k;
+    const nimbus_image_step *of_image = s->of_image;
+    const size_t M = s->step->n_outputs, group = k->shape.group;
+    const size_t channels = s->run->image->values[of_image->sources[0]].channels;
+    const size_t n_groups = of_image->groups ? of_image->groups : channels;
+    int32_t *sums = (int32_t *)(void *)(s->run->scratch + s->task->sums);
+    for (size_t m = 0; m < M; m++) {
+        const size_t channel = m / (M / n_groups) * (channels / n_groups);
+        k->dot_taps_i32(s->x + channel * s->task->plane + s->first, s->task->taps,
+                        (of_image->n_taps + group - 1) / group,
+                        of_image->tap_weights + m * of_image->weight_bytes, of_image->tap_bias[m],
+                        k->shape.flip, s->n, sums);
+        store_sums(s, sums, m, 1);
+    }
+}
+
+static void max_lanes(const step_run *s)
+{
+    for (size_t m = 0; m < s->step->n_outputs; m++)
+        s->run->k->max_taps_i8i8((const int8_t *)s->x + m * s->task->plane + s->first,
+                                 s->task->taps, s->step->n_inputs, s->n,
+                                 s->out + m * s->out_plane + s->first);
+}
+
+/* From lanes as they were computed to where they belong. */
+static void copy_rows(const step_run *s, size_t v)
+{
+    const image_run *run = s->run;
+    const nimbus_task *task = s->task;
+    const nimbus_frame *frame = frame_of(run, v);
+    const nimbus_value *value = &run->image->values[v];
+    for (size_t c = 0; c < value->channels; c++) {
+        uint8_t *to = planes(run, v) + c * plane_of(run, v) + frame->lead;
+        const uint8_t *from = run->scratch + task->out + c * task->out_plane;
+        for (size_t r = 0; r < run->n_images; r++)
+            for (size_t y = 0; y < value->height; y++)
+                memcpy(to + (r * frame->rows + y) * frame->pitch,
+                       from + (r * task->rows + y) * task->pitch, value->width);
+    }
+}
+
+static void run_lanes(step_run *s)
+{
+    const image_run *run = s->run;
+    const nimbus_task *task = s->task;
+    const size_t n_lanes = nimbus_task_lanes(task, &s->step->info, run->n_images);
+    const size_t granule = run->k->shape.granule ? run->k->shape.granule : 1;
+    if (task->phases_y)
+        make_view(s);
+    if (!task->direct) {
+        s->out = (int8_t *)run->scratch + task->out;
+        s->out_plane = task->out_plane;
+    }
+    for (s->first = 0; s->first < n_lanes; s->first += task->chunk) {
+        s->n = n_lanes - s->first < task->chunk ? n_lanes - s->first : task->chunk;
+        s->n_rounded = nimbus_rounded_up(s->n, granule);
+        if (s->step->info.kind == NIMBUS_STEP_LOOKUP)
+            lookup_lanes(s);
+        else if (s->step->info.kind == NIMBUS_STEP_MAX_POOL)
+            max_lanes(s);
+        else if (s->of_image->tap_weights)
+            grouped_lanes(s);
+        else
+            exact_lanes(s);
+    }
+    if (!task->direct)
+        copy_rows(s, s->i + 1);
+}
+
+/* ---- rows --------------------------------------------------------------------------------- */
+
+/* Outputs of one position, from its row of sums, to channels `plane` apart. */
+static void store_row(const step_run *s, const void *sums, bool narrow, int8_t *out)
+{
+    const nimbus_kernels *k = s->run->k;
+    const nimbus_program_step *step = s->step;
+    const size_t M = step->n_outputs;
+    int8_t *row = (int8_t *)s->run->scratch + s->task->out;
+    if (step->output == NIMBUS_OUT_SCALED)
+        k->scale_i32i8(sums, M, step->scale, step->offset, 1, row);
+    else if (narrow)
+        k->shift_i16i8(sums, M, step->shift, row);
+    else
+        k->shift_i32i8(sums, M, step->shift, row);
+    for (size_t m = 0; m < M; m++)
+        out[m * s->out_plane] = row[m];
+}
+
+/* Where the window of an image's position (y, x) begins, and its outputs. */
+static const uint8_t *window_at(const step_run *s, size_t r, size_t y, size_t x)
+{
+    const nimbus_patch *p = &s->of_image->patch;
+    const nimbus_frame *frame = frame_of(s->run, s->of_image->sources[0]);
+    return s->x + (r * frame->rows + y * p->stride_y) * frame->pitch + x * p->stride_x;
+}
+
+static int8_t *output_at(const step_run *s, size_t r, size_t y, size_t x)
+{
+    const nimbus_frame *frame = frame_of(s->run, s->i + 1);
+    return s->out + (r * frame->rows + y) * frame->pitch + x;
+}
+
+/* The codes of one position; taps of `x` are what trees read. */
+static void walk(const step_run *s, const int8_t *x, uint8_t *codes)
+{
+    const nimbus_program_step *step = s->step;
+    const bool levels = step->info.shared_columns;
+    const size_t n_nodes = step->n_leaves - 1, per_tree = levels ? step->n_levels : n_nodes;
+    const int8_t *thresholds = step->thresholds;
+    const uint32_t *columns = s->task->columns;
+    for (size_t c = 0; c < step->n_codebooks; c++, columns += per_tree, thresholds += n_nodes) {
+        size_t node = 0;
+        for (size_t h = 0; h < step->n_levels; h++)
+            node = 2 * node + 1 + (x[columns[levels ? h : node]] > thresholds[node]);
+        codes[c] = (uint8_t)(node - n_nodes);
+    }
+}
+
+static void lookup_position(const step_run *s, size_t r, size_t y, size_t x)
+{
+    const image_run *run = s->run;
+    const nimbus_program_step *step = s->step;
+    uint8_t *codes = run->scratch + s->task->codes;
+    void *sums = run->scratch + s->task->sums;
+    walk(s, (const int8_t *)window_at(s, r, y, x), codes);
+    if (step->narrow)
+        run->k->add_u8i16(&step->table, codes, step->row_bias, sums);
+    else
+        run->k->add_u8i32(&step->table, codes, step->row_bias, sums);
+    if (step->output == NIMBUS_OUT_I32)
+        memcpy(run->scores + r * step->n_outputs, sums, step->n_outputs * sizeof(int32_t));
+    else
+        store_row(s, sums, step->narrow, output_at(s, r, y, x));
+}
+
+/* The groups of a window's taps (nimbus_weights), with zeros to fill up the last one. */
+static void pack_window(const step_run *s, const uint8_t *x, uint8_t *packed)
+{
+    const nimbus_shape *shape = &s->run->k->shape;
+    const uint32_t *taps = s->task->taps;
+    const size_t D = s->step->n_inputs, n = nimbus_rounded_up(D, shape->group);
+    if (shape->group == 2)
+        for (size_t d = 0; d < n; d++)
+            ((int16_t *)(void *)packed)[d] = (int8_t)x[taps[d]];
+    else
+        for (size_t d = 0; d < n; d++)
+            packed[d] = x[taps[d]] ^ shape->flip;
+}
+
+/* n positions from number `first` on, counted through all images. */
+static void exact_positions(const step_run *s, size_t first, size_t n)
+{
+    const image_run *run = s->run;
+    const nimbus_program_step *step = s->step;
+    const size_t M = step->n_outputs, stride = nimbus_padded(M);
+    const size_t width = step->info.width, n_each = width * step->info.height;
+    const size_t x_stride = nimbus_padded(step->n_inputs) * nimbus_group_bytes(&run->k->shape);
+    uint8_t *packed = run->scratch + s->task->packed;
+    int32_t *sums = (int32_t *)(void *)(run->scratch + s->task->sums);
+    for (size_t i = 0; i < n; i++) {
+        size_t r = (first + i) / n_each, at = (first + i) % n_each;
+        pack_window(s, window_at(s, r, at / width, at % width), packed + i * x_stride);
+    }
+    run->k->dot_rows_i32(&step->weights, packed, x_stride, n, sums, stride);
+    for (size_t i = 0; i < n; i++) {
+        size_t r = (first + i) / n_each, at = (first + i) % n_each;
+        if (step->output == NIMBUS_OUT_I32)
+            memcpy(run->scores + r * M, sums + i * stride, M * sizeof *sums);
+        else
+            store_row(s, sums + i * stride, false, output_at(s, r, at / width, at % width));
+    }
+}
+
+static void run_rows(const step_run *s)
+{
+    const nimbus_step_info *info = &s->step->info;
+    const size_t n = s->run->n_images * info->height * info->width;
+    if (info->kind == NIMBUS_STEP_EXACT) {
+        for (size_t i = 0; i < n; i += NIMBUS_EXACT_ROWS)
+            exact_positions(s, i, n - i < NIMBUS_EXACT_ROWS ? n - i : NIMBUS_EXACT_ROWS);
+        return;
+    }
+    for (size_t r = 0; r < s->run->n_images; r++)
+        for (size_t y = 0; y < info->height; y++)
+            for (size_t x = 0; x < info->width; x++)
+                lookup_position(s, r, y, x);
+}
+
+/* The average of whole planes. */
+static void average_all(const step_run *s)
+{
+    const image_run *run = s->run;
+    const size_t v = s->of_image->sources[0];
+    const nimbus_frame *frame = frame_of(run, v);
+    const size_t n = (frame->height - 1) * frame->pitch + frame->width;
+    int32_t *sums = (int32_t *)(void *)(run->scratch + s->task->sums);
+    for (size_t r = 0; r < run->n_images; r++) {
+        const uint8_t *x = planes(run, v) + frame->lead + r * frame->rows * frame->pitch;
+        run->k->sum_i8i32((const int8_t *)x, plane_of(run, v), s->step->n_outputs, frame->keep_last,
+                          n, run->k->shape.flip, sums);
+        store_row(s, sums, false, output_at(s, r, 0, 0));
+    }
+}
+
+/* ---- steps without a window ----------------------------------------------------------------- */
+
+static void add(const step_run *s)
+{
+    const image_run *run = s->run;
+    const nimbus_frame *frame = frame_of(run, s->i + 1);
+    const size_t n = run->n_images * frame->rows * frame->pitch;
+    const int8_t *sources[NIMBUS_MAX_SOURCES];
+    for (size_t c = 0; c < s->step->n_outputs; c++) {
+        for (size_t k = 0; k < s->of_image->n_sources; k++)
+            sources[k] = (const int8_t *)planes(run, s->of_image->sources[k]) + c * s->out_plane +
+                         frame->lead;
+        run->k->add_i8i8(sources, s->of_image->n_sources, n, s->out + c * s->out_plane);
+    }
+}
+
+static void concat(const step_run *s)
+{
+    const image_run *run = s->run;
+    const nimbus_frame *frame = frame_of(run, s->i + 1);
+    int8_t *out = s->out;
+    for (size_t k = 0; k < s->of_image->n_sources; k++) {
+        const size_t v = s->of_image->sources[k];
+        const uint8_t *from = planes(run, v) + frame->lead;
+        for (size_t c = 0; c < run->image->values[v].channels; c++) {
+            memcpy(out, from, run->n_images * frame->rows * frame->pitch);
+            out += s->out_plane;
+            from += s->out_plane;
+        }
+    }
+}
+
+/* ---- blocks ------------------------------------------------------------------------------- */
+
+static void run_step(const image_run *run, size_t i)
+{
+    const bool last = i + 1 == run->program->info.n_steps;
+    step_run s = {.run = run,
+                  .i = i,
+                  .step = &run->program->steps[i],
+                  .of_image = &run->image->steps[i],
+                  .task = &run->plan->tasks[i]};
+    const size_t source = s.of_image->sources[0];
+    if (s.of_image->fills_pad)
+        set_frame(run, source, -128, 127, s.of_image->pad);
+    s.x = s.task->phases_y ? run->scratch + s.task->view : planes(run, source);
+    if (!last) {
+        s.out = (int8_t *)planes(run, i + 1) + frame_of(run, i + 1)->lead;
+        s.out_plane = plane_of(run, i + 1);
+    }
+    if (s.step->info.kind == NIMBUS_STEP_ADD)
+        add(&s);
+    else if (s.step->info.kind == NIMBUS_STEP_CONCAT)
+        concat(&s);
+    else if (s.of_image->average_all)
+        average_all(&s);
+    else if (s.task->in_rows)
+        run_rows(&s);
+    else
+        run_lanes(&s);
+    if (!last)
+        finish_value(&s, i + 1);
+}
+
+size_t nimbus_image_scratch_size(const nimbus_program *program, size_t n_rows)
+{
+    const size_t one = program->image->one.scratch_bytes;
+    const size_t block = program->image->block.scratch_bytes;
+    return (n_rows > 1 && block > one ? block : one) + NIMBUS_PAD;
+}
+
+void nimbus_image_run(const nimbus_program *program, const uint8_t *rows, size_t row_stride,
+                      size_t n_rows, int32_t *scores, void *scratch)
+{
+    const nimbus_image *image = program->image;
+    image_run run = {.program = program,
+                     .image = image,
+                     .k = program->kernels,
+                     .scratch = (uint8_t *)scratch + (-(uintptr_t)scratch & (NIMBUS_PAD - 1))};
+    while (n_rows > 0) {
+        run.plan = n_rows == 1 ? &image->one : &image->block;
+        run.n_images = n_rows < run.plan->n_images ? n_rows : run.plan->n_images;
+        run.scores = scores;
+        load_images(&run, rows, row_stride);
+        for (size_t i = 0; i < program->info.n_steps; i++)
+            run_step(&run, i);
+        rows += run.n_images * row_stride;
+        scores += run.n_images * program->info.n_outputs;
+        n_rows -= run.n_images;
+    }
+}
