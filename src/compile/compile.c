@@ -412,8 +412,10 @@ static nimbus_status measure_if_needed(compilation *c, nimbus_error *error)
                            "the int8 values at layer %s need measured ranges: convert a float net "
                            "to lookups first, or give data to measure them on",
                            who);
-    return nimbus_ranges_measure(c->net, c->options->calibration, MAX_ROWS, BATCH,
-                                 c->options->n_threads, &c->ranges, error);
+    return nimbus_ranges_measure(
+        c->net,
+        &(nimbus_measure){c->options->calibration, MAX_ROWS, BATCH, c->options->n_threads},
+        &c->ranges, error);
 }
 
 static nimbus_status make_steps(compilation *c, nimbus_error *error)

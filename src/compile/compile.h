@@ -194,12 +194,21 @@ typedef struct nimbus_ranges {
     nimbus_range *inputs;   /* of the raw input columns, [D] */
 } nimbus_ranges;
 
-/* Over up to max_rows rows of the data, `batch` of them at a time. Freed with nimbus_ranges_free.
- * Errors: MISMATCH, MEMORY. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_ranges_measure(nimbus_net *net, const nimbus_data *data,
-                                                      size_t max_rows, size_t batch,
-                                                      unsigned n_threads, nimbus_ranges *out,
-                                                      nimbus_error *error);
+/* Rows to look at. */
+typedef struct nimbus_measure {
+    const nimbus_data *data;
+    size_t max_rows, batch; /* the first so many, `batch` at a time */
+    unsigned n_threads;
+} nimbus_measure;
+
+/* Freed with nimbus_ranges_free. Errors: MISMATCH, MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_ranges_measure(nimbus_net *net,
+                                                      const nimbus_measure *measure,
+                                                      nimbus_ranges *out, nimbus_error *error);
+/* Narrows the ranges of channels, which then hold 0, so that an int8 grid over each leaves the
+ * least squared error: values that are rare and far away are cut off. Errors: MISMATCH, MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_ranges_narrow(nimbus_net *net, const nimbus_measure *measure,
+                                                     nimbus_ranges *ranges, nimbus_error *error);
 /* Of all channels of a layer together. */
 nimbus_range nimbus_ranges_of_layer(const nimbus_ranges *ranges, size_t layer);
 void nimbus_ranges_free(nimbus_ranges *ranges);

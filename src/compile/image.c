@@ -31,9 +31,11 @@ static nimbus_status measure(nimbus_image_build *b, nimbus_error *error)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "the int8 values of a program on images need measured ranges: give data "
                            "to measure them on");
-    return nimbus_ranges_measure(
-        b->net, b->options->calibration, width > LARGE_REALS ? MAX_LARGE_ROWS : MAX_ROWS,
-        batch < 1 ? 1 : batch > 256 ? 256 : batch, b->options->n_threads, &b->ranges, error);
+    nimbus_measure rows = {b->options->calibration,
+                           width > LARGE_REALS ? MAX_LARGE_ROWS : MAX_ROWS,
+                           batch < 1 ? 1 : batch > 256 ? 256 : batch, b->options->n_threads};
+    nimbus_status status = nimbus_ranges_measure(b->net, &rows, &b->ranges, error);
+    return status ? status : nimbus_ranges_narrow(b->net, &rows, &b->ranges, error);
 }
 
 /* Every node in turn, as far as its sources' values must be known. */

@@ -453,7 +453,7 @@ static nimbus_status take_pool(nimbus_image_build *b, size_t i, nimbus_error *er
 
 /* ---- several sources --------------------------------------------------------------------------- */
 
-/* A sum's sources lie on one grid: only values whose grid is free can. */
+/* A sum's sources lie on one grid: only values whose grid is free can, which nothing else reads. */
 static bool can_be_added(const nimbus_image_build *b, size_t node, size_t channels)
 {
     size_t channel = 0;
@@ -479,7 +479,7 @@ static nimbus_status take_join(nimbus_image_build *b, size_t i, nimbus_error *er
         if ((status = take_image(b, i, k, &source, error)))
             return status;
         node.sources[k] = source.node;
-        if (sum && !can_be_added(b, source.node, layer->shape.channels))
+        if (sum && (!source.sole || !can_be_added(b, source.node, layer->shape.channels)))
             status = add_plain(b, source.node, layer->input[k], layer->input[k], &node.sources[k],
                                error);
     }

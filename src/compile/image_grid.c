@@ -115,6 +115,8 @@ typedef struct family {
     size_t of;          /* the root of this one */
     int sum_floor, floor; /* zeros of sums and of other nodes that clip at 0 */
     bool *set;            /* [n_nodes] zero of the channel at hand is settled */
+    size_t n_channels;
+    double *floor_of; /* [n_nodes][n_channels] what need not be told apart from below it */
 } family;
 
 static bool is_member(const family *f, size_t n)
@@ -122,15 +124,50 @@ static bool is_member(const family *f, size_t n)
     return f->root[n] == f->of;
 }
 
+static size_t origin_in(const family *f, const nimbus_node *sum, size_t k, size_t c)
+{
+    return nimbus_image_origin(f->b, sum->sources[k], &c);
+}
+
 static bool clips(const nimbus_node *node)
 {
     return node->post.function == NIMBUS_F_RELU;
 }
 
+static nimbus_range range_in_family(const family *f, size_t n, size_t c)
+{
+    nimbus_range range = range_of(f->b, &f->b->nodes[n], c);
+    range.low = fmax(range.low, f->floor_of[n * f->n_channels + c]);
+    return range;
+}
+
+/* What falls below minus all that the other sources of a sum can add is 0 behind it anyway, if the
+ * sum clips and nothing else reads the source. */
+static void find_lows(const family *f)
+{
+    for (size_t i = 0; i < f->b->n_nodes * f->n_channels; i++)
+        f->floor_of[i] = -INFINITY;
+    for (size_t n = 0; n < f->b->n_nodes; n++) {
+        const nimbus_node *node = &f->b->nodes[n];
+        if (!is_member(f, n) || node->kind != NIMBUS_NODE_ADD || !clips(node))
+            continue;
+        for (size_t c = 0; c < f->n_channels; c++) {
+            double sum = 0;
+            for (size_t k = 0; k < node->n_sources; k++)
+                sum += range_of(f->b, &f->b->nodes[origin_in(f, node, k, c)], c).high;
+            for (size_t k = 0; k < node->n_sources; k++) {
+                size_t o = origin_in(f, node, k, c);
+                f->floor_of[o * f->n_channels + c] =
+                    range_of(f->b, &f->b->nodes[o], c).high - sum;
+            }
+        }
+    }
+}
+
 /* Zeros with which the range of the channel fits, or nearly. */
 static nimbus_range zeros_of(const family *f, size_t n, size_t c, double step)
 {
-    nimbus_range range = range_of(f->b, &f->b->nodes[n], c);
+    nimbus_range range = range_in_family(f, n, c);
     nimbus_range zeros = {ceil(-128.5 - range.low / step), floor(127.5 - range.high / step)};
     zeros.low = zeros.low < -128 ? -128 : zeros.low;
     zeros.high = zeros.high > 127 ? 127 : zeros.high;
@@ -155,8 +192,7 @@ static bool settle_sum(const family *f, size_t n, size_t c, double step)
     size_t origins[NIMBUS_MAX_SOURCES];
     bool free[NIMBUS_MAX_SOURCES];
     for (size_t k = 0; k < node->n_sources; k++) {
-        size_t channel = c;
-        size_t o = origins[k] = nimbus_image_origin(f->b, node->sources[k], &channel);
+        size_t o = origins[k] = origin_in(f, node, k, c);
         nimbus_range zeros = zeros_of(f, o, c, step);
         free[k] = !f->set[o];
         if (free[k] && !settle(f, o, c, step, floor((zeros.low + zeros.high) / 2)))
@@ -211,7 +247,7 @@ static double least_step(const family *f, size_t c)
     double least = 0;
     for (size_t n = 0; n < f->b->n_nodes; n++)
         if (is_member(f, n)) {
-            nimbus_range range = range_of(f->b, &f->b->nodes[n], c);
+            nimbus_range range = range_in_family(f, n, c);
             double step = (range.high - range.low) / 255;
             least = step > least ? step : least;
         }
@@ -222,7 +258,7 @@ static double least_step(const family *f, size_t c)
  * be. */
 static double lay_out_family(const family *f, bool common)
 {
-    size_t n_channels = f->b->nodes[f->of].shape.channels;
+    size_t n_channels = f->n_channels;
     double coarseness = 0, widest = 0;
     for (size_t c = 0; c < n_channels; c++) {
         double least = least_step(f, c), step = finest_step(f, c, least);
@@ -241,11 +277,17 @@ static double lay_out_family(const family *f, bool common)
     return coarseness;
 }
 
-static void lay_out_best(family *f, bool common)
+static nimbus_status lay_out_best(family *f, bool common, nimbus_error *error)
 {
     double best = INFINITY;
     int best_floor = 0, best_sum_floor = 0;
     bool sums_clip = false, others_clip = false;
+    f->n_channels = f->b->nodes[f->of].shape.channels;
+    f->floor_of = nimbus_alloc(f->b->n_nodes * f->n_channels, sizeof *f->floor_of);
+    if (!f->floor_of)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s",
+                           f->b->nodes[f->of].layer->name);
+    find_lows(f);
     for (size_t n = 0; n < f->b->n_nodes; n++)
         if (is_member(f, n) && clips(&f->b->nodes[n]))
             *(f->b->nodes[n].kind == NIMBUS_NODE_ADD ? &sums_clip : &others_clip) = true;
@@ -270,6 +312,8 @@ static void lay_out_best(family *f, bool common)
         if (is_member(f, n) && clips(node))
             node->low = node->kind == NIMBUS_NODE_ADD ? f->sum_floor : f->floor;
     }
+    nimbus_free(f->floor_of);
+    return NIMBUS_OK;
 }
 
 static size_t find(size_t *root, size_t n)
@@ -382,7 +426,7 @@ static nimbus_status lay_out_all(nimbus_image_build *b, size_t *root, bool *flag
         if (alone)
             lay_out_alone(b, node, common);
         else
-            lay_out_best(&f, common);
+            status = lay_out_best(&f, common, error);
     }
     return status;
 }
