@@ -191,6 +191,8 @@ typedef struct nimbus_range {
 typedef struct nimbus_ranges {
     size_t *first;          /* [n_layers + 1]: where a layer's channels begin */
     nimbus_range *channels; /* of every layer's outputs, channel by channel */
+    double *means;          /* the same */
+    size_t n_rows;
     nimbus_range *inputs;   /* of the raw input columns, [D] */
 } nimbus_ranges;
 

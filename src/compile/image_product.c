@@ -84,53 +84,79 @@ static double weight_at(const nimbus_node *node, const real *weight, size_t m, s
     return factor * (weight ? (double)weight[m * depth_of(node) + d] : 1);
 }
 
-/* Rounds the weights, one unit per output (one for all of the scores). */
+/* What an exact product reads: real = alpha * q + beta, and the mean q over the data. */
+typedef struct channel {
+    double alpha, beta, mean;
+} channel;
+
+static channel *read_channels(const nimbus_image_build *b, const nimbus_node *node)
+{
+    size_t i = node->layer->input[0];
+    channel *channels = nimbus_alloc(node->in.channels, sizeof *channels);
+    while (i > 0 && (nimbus_layer_changes_nothing(&b->net->layers[i]) ||
+                     b->net->layers[i].type == &nimbus_layer_transpose ||
+                     b->net->layers[i].type == &nimbus_layer_pad))
+        i = b->net->layers[i].input[0];
+    for (size_t c = 0; channels && c < node->in.channels; c++) {
+        channel *of = &channels[c];
+        nimbus_image_affine(b, node->sources[0], c, &of->alpha, &of->beta);
+        if (of->alpha != 0 && b->net->layers[i].shape.channels == node->in.channels)
+            of->mean = (b->ranges.means[b->ranges.first[i] + c] - of->beta) / of->alpha;
+    }
+    return channels;
+}
+
+/* Rounds the weights of an output in one unit. What rounding changes of the mean output goes into
+ * the constant. */
+static void round_weights(nimbus_node *node, const real *weight, const channel *group, size_t m)
+{
+    size_t depth = depth_of(node);
+    for (size_t d = 0; d < depth; d++) {
+        const channel *c = &group[nimbus_node_channel(node, d)];
+        double w = weight_at(node, weight, m, d) * c->alpha / node->unit[m], q = rint(w);
+        node->weight[m * depth + (node->order ? node->order[d] : d)] = (int8_t)q;
+        node->constant[m] += (w - q) * node->unit[m] * c->mean;
+    }
+}
+
+/* One unit per output, one for all of the scores. */
 static nimbus_status exact_units(const nimbus_image_build *b, nimbus_node *node,
                                  nimbus_error *error)
 {
     nimbus_layer *layer = (nimbus_layer *)node->layer;
-    size_t n = node->shape.channels, depth = depth_of(node), per_group = n / node->groups;
+    size_t n = node->shape.channels, depth = depth_of(node);
+    size_t per_group = n / node->groups, in_group = node->in.channels / node->groups;
     const real *weight = node->plain ? NULL : nimbus_layer_param(layer, "weight")->value;
     const real *bias = node->plain ? NULL : nimbus_layer_param(layer, "bias")->value;
-    double *alpha = nimbus_alloc(node->in.channels, sizeof *alpha);
-    double *beta = nimbus_alloc(node->in.channels, sizeof *beta), widest = 0;
+    channel *channels = read_channels(b, node);
+    double widest = 0;
 
     node->weight = nimbus_alloc(n, depth);
-    if (!alpha || !beta || !node->weight) {
-        nimbus_free(alpha);
-        nimbus_free(beta);
+    if (!channels || !node->weight) {
+        nimbus_free(channels);
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s", layer->name);
     }
-    for (size_t c = 0; c < node->in.channels; c++)
-        nimbus_image_affine(b, node->sources[0], c, &alpha[c], &beta[c]);
     for (size_t m = 0; m < n; m++) {
-        size_t first = m / per_group * (node->in.channels / node->groups);
+        const channel *group = channels + m / per_group * in_group;
         double largest = 0;
         node->constant[m] = bias ? (double)bias[m] : 0;
         if (node->scores)
             node->constant[m] = node->constant[m] * node->post.a1[m] + node->post.b1[m];
         for (size_t d = 0; d < depth; d++) {
-            size_t c = first + nimbus_node_channel(node, d);
+            const channel *c = &group[nimbus_node_channel(node, d)];
             double w = weight_at(node, weight, m, d);
-            largest = fabs(w * alpha[c]) > largest ? fabs(w * alpha[c]) : largest;
-            node->constant[m] += w * beta[c];
+            largest = fmax(largest, fabs(w * c->alpha));
+            node->constant[m] += w * c->beta;
         }
         node->unit[m] = largest > 0 ? largest / 127 : 1;
-        widest = largest > 0 && node->unit[m] > widest ? node->unit[m] : widest;
+        widest = largest > 0 ? fmax(widest, node->unit[m]) : widest;
     }
     for (size_t m = 0; m < n; m++) {
-        size_t first = m / per_group * (node->in.channels / node->groups);
         if (node->scores && widest > 0)
             node->unit[m] = widest;
-        for (size_t d = 0; d < depth; d++) {
-            size_t to = node->order ? node->order[d] : d;
-            double w = weight_at(node, weight, m, d);
-            node->weight[m * depth + to] =
-                (int8_t)lrint(w * alpha[first + nimbus_node_channel(node, d)] / node->unit[m]);
-        }
+        round_weights(node, weight, channels + m / per_group * in_group, m);
     }
-    nimbus_free(alpha);
-    nimbus_free(beta);
+    nimbus_free(channels);
     return NIMBUS_OK;
 }
 

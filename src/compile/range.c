@@ -27,6 +27,7 @@ void nimbus_ranges_free(nimbus_ranges *ranges)
 {
     nimbus_free(ranges->first);
     nimbus_free(ranges->channels);
+    nimbus_free(ranges->means);
     nimbus_free(ranges->inputs);
     memset(ranges, 0, sizeof *ranges);
 }
@@ -39,8 +40,9 @@ static nimbus_status ranges_new(const nimbus_net *net, nimbus_ranges *out, nimbu
         out->first[i + 1] = out->first[i] + net->layers[i].shape.channels;
     size_t n = out->first ? out->first[net->n_layers] : 0;
     out->channels = nimbus_alloc(n, sizeof *out->channels);
+    out->means = nimbus_alloc(n, sizeof *out->means);
     out->inputs = nimbus_alloc(d, sizeof *out->inputs);
-    if (!out->first || !out->channels || !out->inputs)
+    if (!out->first || !out->channels || !out->means || !out->inputs)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to measure ranges");
     for (size_t i = 0; i < n; i++)
         out->channels[i] = (nimbus_range){.low = INFINITY, .high = -INFINITY};
@@ -50,13 +52,16 @@ static nimbus_status ranges_new(const nimbus_net *net, nimbus_ranges *out, nimbu
 }
 
 static void widen_channels(const nimbus_layer *layer, const real *values, size_t n_rows,
-                           nimbus_range *channels)
+                           nimbus_range *channels, double *sums)
 {
     size_t n = layer->shape.height * layer->shape.width;
     for (size_t r = 0; r < n_rows; r++)
         for (size_t c = 0; c < layer->shape.channels; c++)
-            for (size_t i = 0; i < n; i++)
-                widen(&channels[c], values[(r * layer->shape.channels + c) * n + i]);
+            for (size_t i = 0; i < n; i++) {
+                real value = values[(r * layer->shape.channels + c) * n + i];
+                widen(&channels[c], value);
+                sums[c] += (double)value / (double)n;
+            }
 }
 
 nimbus_range nimbus_ranges_of_layer(const nimbus_ranges *ranges, size_t layer)
@@ -102,7 +107,8 @@ static void widen_all(void *arg, const nimbus_pass *pass)
         widen(&ranges->inputs[i % d], raw[i]);
     for (size_t i = 0; i < pass->net->n_layers; i++)
         widen_channels(&pass->net->layers[i], pass->out[i], pass->n_rows,
-                       &ranges->channels[ranges->first[i]]);
+                       &ranges->channels[ranges->first[i]], &ranges->means[ranges->first[i]]);
+    ranges->n_rows += pass->n_rows;
 }
 
 nimbus_status nimbus_ranges_measure(nimbus_net *net, const nimbus_measure *measure,
@@ -112,6 +118,8 @@ nimbus_status nimbus_ranges_measure(nimbus_net *net, const nimbus_measure *measu
     memset(out, 0, sizeof *out);
     if ((status = ranges_new(net, out, error)) == NIMBUS_OK)
         status = visit_rows(net, measure, widen_all, out, error);
+    for (size_t i = 0; status == NIMBUS_OK && i < out->first[net->n_layers]; i++)
+        out->means[i] /= (double)out->n_rows;
     if (status)
         nimbus_ranges_free(out);
     return status;
