@@ -372,21 +372,29 @@ static void run_lanes(step_run *s)
 
 /* ---- rows --------------------------------------------------------------------------------- */
 
-/* Outputs of one position, from its row of sums, to channels `plane` apart. */
-static void store_row(const step_run *s, const void *sums, bool narrow, int8_t *out)
+/* Where the outputs of one position stand before they go to their channels. */
+static int8_t *output_row(const step_run *s)
+{
+    return (int8_t *)s->run->scratch + s->task->out;
+}
+
+static void store_output_row(const step_run *s, int8_t *out)
+{
+    const int8_t *row = output_row(s);
+    for (size_t m = 0; m < s->step->n_outputs; m++)
+        out[m * s->out_plane] = row[m];
+}
+
+/* Outputs of one position, from its row of sums, to their channels. */
+static void store_sums(const step_run *s, const int32_t *sums, int8_t *out)
 {
     const nimbus_kernels *k = s->run->k;
     const nimbus_program_step *step = s->step;
-    const size_t M = step->n_outputs;
-    int8_t *row = (int8_t *)s->run->scratch + s->task->out;
     if (step->output == NIMBUS_OUT_SCALED)
-        k->scale_i32i8(sums, M, step->scale, step->offset, 1, row);
-    else if (narrow)
-        k->shift_i16i8(sums, M, step->shift, row);
+        k->scale_i32i8(sums, step->n_outputs, step->scale, step->offset, 1, output_row(s));
     else
-        k->shift_i32i8(sums, M, step->shift, row);
-    for (size_t m = 0; m < M; m++)
-        out[m * s->out_plane] = row[m];
+        k->shift_i32i8(sums, step->n_outputs, step->shift, output_row(s));
+    store_output_row(s, out);
 }
 
 /* Where the window of an image's position (y, x) begins, and its outputs. */
@@ -424,16 +432,19 @@ static void lookup_position(const step_run *s, size_t r, size_t y, size_t x)
     const image_run *run = s->run;
     const nimbus_program_step *step = s->step;
     uint8_t *codes = run->scratch + s->task->codes;
-    void *sums = run->scratch + s->task->sums;
+    int32_t *sums = (int32_t *)(void *)(run->scratch + s->task->sums);
     walk(s, (const int8_t *)window_at(s, r, y, x), codes);
-    if (step->narrow)
-        run->k->add_u8i16(&step->table, codes, step->row_bias, sums);
-    else
-        run->k->add_u8i32(&step->table, codes, step->row_bias, sums);
+    if (step->narrow) {
+        run->k->add_u8i8(&step->table, codes, step->even_bias, step->odd_bias, step->shift,
+                         output_row(s));
+        store_output_row(s, output_at(s, r, y, x));
+        return;
+    }
+    run->k->add_u8i32(&step->table, codes, step->row_bias, sums);
     if (step->output == NIMBUS_OUT_I32)
         memcpy(run->scores + r * step->n_outputs, sums, step->n_outputs * sizeof(int32_t));
     else
-        store_row(s, sums, step->narrow, output_at(s, r, y, x));
+        store_sums(s, sums, output_at(s, r, y, x));
 }
 
 /* The groups of a window's taps (nimbus_weights), with zeros to fill up the last one. */
@@ -470,7 +481,7 @@ static void exact_positions(const step_run *s, size_t first, size_t n)
         if (step->output == NIMBUS_OUT_I32)
             memcpy(run->scores + r * M, sums + i * stride, M * sizeof *sums);
         else
-            store_row(s, sums + i * stride, false, output_at(s, r, at / width, at % width));
+            store_sums(s, sums + i * stride, output_at(s, r, at / width, at % width));
     }
 }
 
@@ -501,7 +512,7 @@ static void average_all(const step_run *s)
         const uint8_t *x = planes(run, v) + frame->lead + r * frame->rows * frame->pitch;
         run->k->sum_i8i32((const int8_t *)x, plane_of(run, v), s->step->n_outputs, frame->keep_last,
                           n, run->k->shape.flip, sums);
-        store_row(s, sums, false, output_at(s, r, 0, 0));
+        store_sums(s, sums, output_at(s, r, 0, 0));
     }
 }
 
