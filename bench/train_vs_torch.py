@@ -14,6 +14,7 @@ take turns, and the medians and their ratio are printed as JSON.
 import argparse
 import gzip
 import json
+import lzma
 import os
 import random
 import statistics
@@ -26,12 +27,14 @@ import time
 RATE, DECAY = 1e-3, 0.01
 MNIST = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 CIFAR = tuple(f"data_batch_{i}.bin" for i in range(1, 6)) + ("test_batch.bin",)
+SUFFIXES = ("", ".xz")
 NETS = {"mlp": {"spec": "mlp:512,512", "title": "784-512-512-10", "batch": 256, "rows": 60000},
         "resnet8": {"spec": "resnet8", "title": "ResNet-8", "batch": 128, "rows": 30000}}
 
 
 def read_bytes(path):
-    with (gzip.open if path.endswith(".gz") else open)(path, "rb") as f:
+    opens = {".gz": gzip.open, ".xz": lzma.open}.get(os.path.splitext(path)[1], open)
+    with opens(path, "rb") as f:
         return f.read()
 
 
@@ -52,9 +55,9 @@ def mnist_files(data_dir, made_in):
 
 
 def cifar_files(data_dir, made_in):
-    """The same for a folder of CIFAR-10's binary batches."""
+    """The same for a folder of CIFAR-10's binary batches, some of which may be missing."""
     folder = os.path.join(data_dir, "cifar-10")
-    if all(os.path.exists(os.path.join(folder, name)) for name in CIFAR):
+    if any(os.path.exists(os.path.join(folder, CIFAR[0] + suffix)) for suffix in SUFFIXES):
         return folder, "cifar-10"
     rng = random.Random(1)
     for name in CIFAR:
@@ -73,7 +76,8 @@ def torch_data(net, data, rows):
         x = torch.frombuffer(bytearray(images[16:]), dtype=torch.uint8).view(-1, 784)
         y = torch.frombuffer(bytearray(labels[8:]), dtype=torch.uint8)
     else:
-        records = b"".join(read_bytes(os.path.join(data, name)) for name in CIFAR[:5])
+        paths = [os.path.join(data, name + suffix) for name in CIFAR[:5] for suffix in SUFFIXES]
+        records = b"".join(read_bytes(path) for path in paths if os.path.exists(path))
         both = torch.frombuffer(bytearray(records), dtype=torch.uint8).view(-1, 3073)
         x, y = both[:, 1:].reshape(-1, 3, 32, 32), both[:, 0]
     x = x[:rows].float()

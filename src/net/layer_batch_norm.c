@@ -165,7 +165,7 @@ NIMBUS_SIMD_CLONES static void backward_columns(void *arg, size_t begin, size_t 
 
 #define LANES 16 /* sums side by side, in registers */
 
-NIMBUS_SIMD_CLONES double nimbus_sum(const real *x, size_t n)
+NIMBUS_SIMD_CLONES static double channel_sum(const real *x, size_t n)
 {
     real lanes[LANES] = {0};
     double sum = 0;
@@ -178,6 +178,11 @@ NIMBUS_SIMD_CLONES double nimbus_sum(const real *x, size_t n)
     for (size_t j = 0; j < LANES; j++)
         sum += (double)lanes[j];
     return sum;
+}
+
+double nimbus_sum(const real *x, size_t n)
+{
+    return channel_sum(x, n);
 }
 
 /* The sum of (x - x_mean) * (y - y_mean). */
@@ -204,7 +209,7 @@ static void channel_statistics(const struct norm_args *a, size_t c)
     size_t n = a->positions, step = a->w * n, count = a->io->n_rows * n;
     const real *x = a->io->x[0] + c * n;
     for (size_t r = 0; r < a->io->n_rows; r++)
-        sum += nimbus_sum(x + r * step, n);
+        sum += channel_sum(x + r * step, n);
     real mean = (real)(sum / (double)count);
     for (size_t r = 0; r < a->io->n_rows; r++)
         square += channel_product(x + r * step, mean, x + r * step, mean, n);
@@ -243,7 +248,7 @@ NIMBUS_SIMD_CLONES static void backward_channel(void *arg, size_t c)
     real mean = a->mean[c], inverse = a->inverse[c];
     for (size_t r = 0; r < n_rows; r++) {
         const real *dy = a->io->dy + (r * a->w + c) * n;
-        sum += nimbus_sum(dy, n);
+        sum += channel_sum(dy, n);
         product += channel_product(dy, 0, a->io->x[0] + (r * a->w + c) * n, mean, n);
     }
     product *= (double)inverse;

@@ -14,7 +14,7 @@
 #include "net/lookup.h"
 
 #define MAX_LANES        16
-#define MAX_IMAGES       8
+#define MAX_IMAGES       8   /* summed at a time, in backward */
 #define ENOUGH_POSITIONS 256 /* for a product, to outweigh adding it to the weights' gradients */
 #define LANE_REALS       ((size_t)1 << 24) /* of all lanes together; one lane may take more */
 
@@ -372,6 +372,11 @@ static void convolve_back(const struct job *job, size_t group, const real *dy, r
     }
 }
 
+static bool any_trained(const nimbus_layer *layer)
+{
+    return layer->params[0].trained || layer->params[1].trained;
+}
+
 /* Adds one group of n_images rows to the lane's sums; x and dy begin at the group. */
 static void add_weights(const struct job *job, size_t group, size_t n_images, const real *x,
                         const real *dy, real *own)
@@ -442,7 +447,7 @@ static void backward_lane(void *arg, size_t lane)
                     convolve_back(job, group, own + b->dy, own + b->out,
                                   dx + ((r * g->groups + group) + row) * x_group);
             }
-            if (job->layer->params[0].trained)
+            if (any_trained(job->layer))
                 add_weights(job, group, n, x, dy, own);
         }
     }
@@ -453,16 +458,18 @@ static void add_lanes(void *arg, size_t begin, size_t end)
 {
     const struct job *job = arg;
     const struct buffers *b = &job->b;
+    const nimbus_param *weight = &job->layer->params[0], *bias = &job->layer->params[1];
     size_t n_weights = b->g.n * b->g.n_taps, step = b->g.m == 1 ? 1 : b->g.m_padded;
     for (size_t lane = 0; lane < b->n_lanes; lane++) {
         const real *own = job->lanes + lane * b->lane;
         for (size_t i = begin; i < end; i++) {
             size_t group = i / b->g.m, m = i % b->g.m;
             const real *from = own + b->weight + group * n_weights * b->g.m_padded + m;
-            real *to = job->layer->params[0].grad + i * n_weights;
-            for (size_t j = 0; j < n_weights; j++)
+            real *to = weight->grad + i * n_weights;
+            for (size_t j = 0; weight->trained && j < n_weights; j++)
                 to[j] += from[j * step];
-            job->layer->params[1].grad[i] += own[b->bias + i];
+            if (bias->trained)
+                bias->grad[i] += own[b->bias + i];
         }
     }
 }
@@ -477,7 +484,7 @@ static void backward(nimbus_layer *layer, nimbus_io *io)
     if (io->dx[0])
         nimbus_parallel_ranges(io->n_threads, job.b.g.groups, 1, pack_backward, &job);
     nimbus_parallel(io->n_threads, job.b.n_lanes, backward_lane, &job);
-    if (layer->params[0].trained)
+    if (any_trained(layer))
         nimbus_parallel_ranges(io->n_threads, layer->units, 16, add_lanes, &job);
 }
 
