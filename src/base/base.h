@@ -142,6 +142,15 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_file_write(const char *path, const void *
                                                   nimbus_error *error);
 bool nimbus_file_exists(const char *path);
 
+/* Reads `size` bytes at `offset` of a regular file below a folder, whose place there somebody else
+ * chose: `below` has to be names with single slashes between, none of them "." or "..", and no
+ * symbolic link is followed below the folder ("" is the working one). *file_size: of the whole
+ * file. Errors: FORMAT (no such place), IO, TRUNCATED (the file is shorter), MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_file_read_below(const char *folder, const char *below,
+                                                       uint64_t offset, size_t size,
+                                                       nimbus_buffer *out, size_t *file_size,
+                                                       nimbus_error *error);
+
 /* ---- random.c: counter-based random numbers ---------------------------------------------
  * A value depends only on (seed, stream, counter), never on the order of calls or on threads. */
 

@@ -37,15 +37,20 @@ static bool injected_failure(void)
 }
 #endif
 
-static int file_open(const char *path, int flags)
+static int file_open_at(int folder, const char *path, int flags)
 {
     int fd;
     if (injected_failure())
         return -1;
     do
-        fd = open(path, flags | O_CLOEXEC, 0666);
+        fd = openat(folder, path, flags | O_CLOEXEC, 0666);
     while (fd < 0 && errno == EINTR);
     return fd;
+}
+
+static int file_open(const char *path, int flags)
+{
+    return file_open_at(AT_FDCWD, path, flags);
 }
 
 static ssize_t file_read(int fd, void *bytes, size_t n)
@@ -160,6 +165,92 @@ nimbus_status nimbus_file_read(const char *path, size_t limit, nimbus_buffer *ou
         status = read_regular(fd, path, limit, out, error);
         close(fd);
     }
+    if (status != NIMBUS_OK)
+        nimbus_buffer_free(out);
+    return status;
+}
+
+/* Whether these are names with single slashes between. */
+static bool is_plain_path(const char *below)
+{
+    for (;;) {
+        size_t n = strcspn(below, "/");
+        if (n == 0 || n > NAME_MAX || (n == 1 && below[0] == '.') ||
+            (n == 2 && below[0] == '.' && below[1] == '.'))
+            return false;
+        if (!below[n])
+            return true;
+        below += n + 1;
+    }
+}
+
+/* Opens a plain path below a folder, name by name, so that none of them can be a symbolic link;
+ * -1 with errno set on failure. */
+static int open_below(const char *folder, const char *below)
+{
+    char name[NAME_MAX + 1];
+    int at = file_open(*folder ? folder : ".", O_RDONLY | O_DIRECTORY);
+    while (at >= 0) {
+        size_t n = strcspn(below, "/");
+        memcpy(name, below, n);
+        name[n] = '\0';
+        int flags = below[n] ? O_DIRECTORY : O_NONBLOCK | O_NOCTTY;
+        int fd = file_open_at(at, name, O_RDONLY | O_NOFOLLOW | flags);
+        int cause = errno;
+        close(at);
+        errno = cause;
+        at = fd;
+        if (!below[n])
+            break;
+        below += n + 1;
+    }
+    return at;
+}
+
+static nimbus_status read_part(int fd, const char *name, uint64_t offset, size_t size,
+                               nimbus_buffer *out, size_t *file_size, nimbus_error *error)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0)
+        return nimbus_fail_errno(error, "%s: cannot read", name);
+    if (!S_ISREG(info.st_mode))
+        return nimbus_fail(error, NIMBUS_ERR_IO, "%s: expected a regular file", name);
+    *file_size = (size_t)info.st_size;
+    if (offset > *file_size || size > *file_size - offset)
+        return nimbus_fail(error, NIMBUS_ERR_TRUNCATED,
+                           "%s: %zu bytes, expected %zu from byte %ju on", name, *file_size, size,
+                           (uintmax_t)offset);
+    out->bytes = nimbus_alloc(size, 1);
+    if (!out->bytes)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "%s: out of memory for %zu bytes", name, size);
+    out->capacity = size;
+    if (lseek(fd, (off_t)offset, SEEK_SET) < 0)
+        return nimbus_fail_errno(error, "%s: cannot read", name);
+    while (out->size < size) {
+        ssize_t got = file_read(fd, out->bytes + out->size, size - out->size);
+        if (got < 0)
+            return nimbus_fail_errno(error, "%s: cannot read", name);
+        if (got == 0)
+            return nimbus_fail(error, NIMBUS_ERR_TRUNCATED, "%s: became shorter", name);
+        out->size += (size_t)got;
+    }
+    return NIMBUS_OK;
+}
+
+nimbus_status nimbus_file_read_below(const char *folder, const char *below, uint64_t offset,
+                                     size_t size, nimbus_buffer *out, size_t *file_size,
+                                     nimbus_error *error)
+{
+    *out = (nimbus_buffer){0};
+    *file_size = 0;
+    if (!is_plain_path(below))
+        return nimbus_fail(error, NIMBUS_ERR_FORMAT,
+                           "'%.100s' is not the place of a file below a folder", below);
+    int fd = open_below(folder, below);
+    if (fd < 0)
+        return nimbus_fail_errno(error, "%s: cannot open without following symbolic links", below);
+    nimbus_status status = read_part(fd, below, offset, size, out, file_size, error);
+    close(fd);
     if (status != NIMBUS_OK)
         nimbus_buffer_free(out);
     return status;
