@@ -1,11 +1,9 @@
 /* onnx_write.c - the float net and its int8 form as ONNX files, for ONNX Runtime
  *
- * A protobuf message is a sequence of fields: a tag (number * 8 + wire type: 0 varint, 2 length and
- * bytes, 5 four bytes) and a value; messages within messages are fields of bytes. Field numbers are
- * those of onnx.proto (ONNX 1.12). The float form is a chain of Gemm and Relu. The int8 form is a
- * chain of QGemm, the operator that ONNX Runtime itself turns quantised Gemms into: u8 activations,
- * s8 weights with a scale per output, i32 bias; ReLU is the lower bound of u8. Raw f32 rows go
- * through Sub, Mul and QuantizeLinear first. */
+ * Field numbers are those of onnx.proto (ONNX 1.12). The float form is a chain of Gemm and Relu.
+ * The int8 form is a chain of QGemm, the operator that ONNX Runtime itself turns quantised Gemms
+ * into: u8 activations, s8 weights with a scale per output, i32 bias; ReLU is the lower bound of
+ * u8. Raw f32 rows go through Sub, Mul and QuantizeLinear first. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -13,6 +11,7 @@
 
 #include "bench.h"
 #include "bench_error.h"
+#include "protobuf.h"
 
 enum { ONNX_FLOAT = 1, ONNX_UINT8 = 2, ONNX_INT8 = 3, ONNX_INT32 = 6, ONNX_INT64 = 7 };
 #define IR_VERSION  8
@@ -21,65 +20,6 @@ enum { ONNX_FLOAT = 1, ONNX_UINT8 = 2, ONNX_INT8 = 3, ONNX_INT32 = 6, ONNX_INT64
 #define MOST_DIMS   2
 #define MOST_INPUTS 9
 #define NAME_BYTES  48
-
-/* ---- protobuf */
-
-typedef struct message {
-    unsigned char *bytes;
-    size_t n, room;
-    int failed; /* out of memory */
-} message;
-
-static void put(message *to, const void *bytes, size_t n)
-{
-    if (to->n + n > to->room && !to->failed) {
-        size_t room = 2 * (to->n + n) + 64;
-        unsigned char *larger = realloc(to->bytes, room);
-        to->failed = !larger;
-        to->bytes = larger ? larger : to->bytes;
-        to->room = larger ? room : to->room;
-    }
-    if (!to->failed && n) {
-        memcpy(to->bytes + to->n, bytes, n);
-        to->n += n;
-    }
-}
-
-static void put_varint(message *to, uint64_t value)
-{
-    do {
-        unsigned char byte = (unsigned char)((value & 0x7f) | (value > 0x7f ? 0x80 : 0));
-        put(to, &byte, 1);
-        value >>= 7;
-    } while (value);
-}
-
-static void put_int(message *to, unsigned field, uint64_t value)
-{
-    put_varint(to, field << 3);
-    put_varint(to, value);
-}
-
-static void put_bytes(message *to, unsigned field, const void *bytes, size_t n)
-{
-    put_varint(to, field << 3 | 2);
-    put_varint(to, n);
-    put(to, bytes, n);
-}
-
-static void put_text(message *to, unsigned field, const char *text)
-{
-    put_bytes(to, field, text, strlen(text));
-}
-
-/* And frees the inner message. */
-static void put_message(message *to, unsigned field, message *inner)
-{
-    to->failed |= inner->failed;
-    put_bytes(to, field, inner->bytes, inner->n);
-    free(inner->bytes);
-    *inner = (message){0};
-}
 
 /* ---- ONNX */
 
