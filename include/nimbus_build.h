@@ -3,6 +3,7 @@
  * One section per stage, in the order of the data flow:
  *
  *     data --> train --> convert --> compile --> run (nimbus.h)
+ *              import ------^
  *
  * Objects are opaque and owned by the caller who received them; each has one free function that
  * accepts NULL. Options are structs that begin with their size: set them up with the INIT macro,
@@ -327,6 +328,62 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_evaluate(const nimbus_net *net
                                                            unsigned n_threads,
                                                            nimbus_evaluation *out,
                                                            nimbus_error *error);
+
+/* ==================================================================================== import */
+
+typedef struct nimbus_import_options {
+    size_t size;
+    int keep_softmax;         /* of a classifier's outputs; else it is left out: logits rank the
+                                 same, and training and compiling want them */
+    nimbus_dtype input_dtype; /* of the rows: NIMBUS_U8 for raw pixels; 0: as the model says */
+    /* What the model expects in place of raw values: (x - input_mean) / input_std, n_input_channels
+     * of each, 1 or as many as the input has channels; NULL: 0 and 1. */
+    const float *input_mean, *input_std;
+    size_t n_input_channels;
+} nimbus_import_options;
+#define NIMBUS_IMPORT_OPTIONS_INIT                                                                 \
+    {                                                                                              \
+        .size = sizeof(nimbus_import_options)                                                      \
+    }
+
+typedef struct nimbus_import_layer {
+    char name[48], type[24];
+    char node[96]; /* the model's node that it was made of: "name (Operator)", printable ASCII */
+    size_t channels, height, width; /* of its outputs */
+    size_t n_params, multiply_adds; /* trained parameters; multiply-adds per row */
+} nimbus_import_layer;
+
+/* What was understood of a model. Freed with nimbus_import_report_free. */
+typedef struct nimbus_import_report {
+    size_t n_layers;
+    nimbus_import_layer *layers; /* those of the net, in its order */
+    size_t n_notes;
+    char (*notes)[200]; /* what the net does not do as the model says, a line each */
+    char producer[64];  /* program that wrote the model, "" if it does not say */
+    int opset;          /* version of ONNX's operators */
+    size_t n_nodes;     /* of the model that the net does the work of */
+    size_t n_params, multiply_adds;
+} nimbus_import_report;
+
+/* Makes a float net of an ONNX model with one input and one output, whose first dimension are the
+ * rows. Every operator does what ONNX says (opset 9 to 20), or is refused by name. Images are
+ * planar, channels x height x width; a model that transposes its input to that is given it so.
+ * Weights may lie in files below the model's folder; no symbolic link there is followed. Dropout
+ * and nodes that the output does not need fall away. options and report may be NULL.
+ * Errors: IO, FORMAT (no ONNX; names, order, types), TRUNCATED, VERSION (newer opset),
+ * UNSUPPORTED (operator, attribute or dimensions, by node), MISMATCH (things that do not fit each
+ * other), VALUE (NaN, negative variances, ...), LIMIT, ARGUMENT (means for other channels), MEMORY.
+ */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_import_onnx(const char *path,
+                                                              const nimbus_import_options *options,
+                                                              nimbus_net **out,
+                                                              nimbus_import_report *report,
+                                                              nimbus_error *error);
+/* The same from memory; all weights must be inside. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status
+nimbus_import_onnx_bytes(const void *bytes, size_t n_bytes, const nimbus_import_options *options,
+                         nimbus_net **out, nimbus_import_report *report, nimbus_error *error);
+NIMBUS_API void nimbus_import_report_free(nimbus_import_report *report);
 
 /* =================================================================================== convert */
 
