@@ -1,9 +1,9 @@
 /* onnx_write.c - the float net and its int8 form as ONNX files, for ONNX Runtime
  *
- * Field numbers are those of onnx.proto (ONNX 1.12). The float form is a chain of Gemm and Relu. The int8 form is a
- * chain of QGemm, the operator that ONNX Runtime itself turns quantised Gemms into: u8 activations,
- * s8 weights with a scale per output, i32 bias; ReLU is the lower bound of u8. Raw f32 rows go
- * through Sub, Mul and QuantizeLinear first. */
+ * Field numbers are those of onnx.proto (ONNX 1.12). The float form is a chain of Gemm and Relu.
+ * The int8 form is a chain of QGemm, the operator that ONNX Runtime itself turns quantised Gemms
+ * into: u8 activations, s8 weights with a scale per output, i32 bias; ReLU is the lower bound of
+ * u8. Raw f32 rows go through Sub, Mul and QuantizeLinear first. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>

@@ -3,6 +3,7 @@
  * One section per stage, in the order of the data flow:
  *
  *     data --> train --> convert --> compile --> run (nimbus.h)
+ *              import ------^
  *
  * Objects are opaque and owned by the caller who received them; each has one free function that
  * accepts NULL. Options are structs that begin with their size: set them up with the INIT macro,

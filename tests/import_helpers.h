@@ -46,8 +46,12 @@ static inline float *outputs_of(const nimbus_net *net, nimbus_dtype dtype, size_
     nimbus_data *data;
     nimbus_error error = {0};
     nimbus_net_get_info(net, &info);
-    nimbus_data_info shape = {.n_rows = n_rows, .n_features = info.n_inputs, .dtype = dtype,
-                              .channels = info.n_inputs, .height = 1, .width = 1};
+    nimbus_data_info shape = {.n_rows = n_rows,
+                              .n_features = info.n_inputs,
+                              .dtype = dtype,
+                              .channels = info.n_inputs,
+                              .height = 1,
+                              .width = 1};
     float *y = nimbus_alloc(n_rows * info.n_outputs, sizeof *y);
     assert_non_null(y);
     if (nimbus_data_from_arrays(&shape, rows, NULL, NULL, &data, &error) != NIMBUS_OK ||
@@ -78,7 +82,10 @@ static inline void made_random(message *graph, const char *name, size_t rank, co
     nimbus_free(values);
 }
 
-#define DIMS(...) (sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
-                  (const int64_t[]){__VA_ARGS__}
+#define DIMS(...)                                                                                  \
+    (sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])                  \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
 
 #endif

@@ -14,8 +14,14 @@
 
 #include "protobuf.h"
 
-enum { MADE_FLOAT = 1, MADE_UINT8 = 2, MADE_INT32 = 6, MADE_INT64 = 7, MADE_HALF = 10,
-       MADE_DOUBLE = 11 };
+enum {
+    MADE_FLOAT = 1,
+    MADE_UINT8 = 2,
+    MADE_INT32 = 6,
+    MADE_INT64 = 7,
+    MADE_HALF = 10,
+    MADE_DOUBLE = 11
+};
 
 /* Texts with commas between, each as a field; an empty one is an input left out. */
 static inline void made_texts(message *to, unsigned field, const char *list)
@@ -127,17 +133,14 @@ static inline void made_scalar(message *graph, const char *name, float value)
 
 static inline void made_list(message *graph, const char *name, size_t n, const int64_t *values)
 {
-    made_raw(graph, name, MADE_INT64, 1, (const int64_t[]){(int64_t)n}, values,
-             n * sizeof *values);
+    made_raw(graph, name, MADE_INT64, 1, (const int64_t[]){(int64_t)n}, values, n * sizeof *values);
 }
 
 /* An initialiser whose data stand in another file. offset and length may be NULL. */
-static inline void made_external(message *graph, const char *name, size_t rank,
-                                 const int64_t *dims, const char *location, const char *offset,
-                                 const char *length)
+static inline void made_external(message *graph, const char *name, size_t rank, const int64_t *dims,
+                                 const char *location, const char *offset, const char *length)
 {
-    const char *const pairs[][2] = {
-        {"location", location}, {"offset", offset}, {"length", length}};
+    const char *const pairs[][2] = {{"location", location}, {"offset", offset}, {"length", length}};
     message tensor = made_tensor(name, MADE_FLOAT, rank, dims);
     for (size_t i = 0; i < 3; i++) {
         message pair = {0};

@@ -105,7 +105,8 @@ static json_t *layer_line(table *t, const nimbus_import_layer *layer)
                      (json_int_t)layer->multiply_adds);
 }
 
-/* Prints the layers, in as many tables as they fill, unless JSON is wanted; returns them as JSON. */
+/* Prints the layers, in as many tables as they fill, unless JSON is wanted; returns them as JSON.
+ */
 static json_t *show_layers(const common_arguments *common, const nimbus_import_report *report)
 {
     static table t;
@@ -171,8 +172,8 @@ static nimbus_status measure(const import_arguments *args, const nimbus_net *net
     nimbus_net_get_info(net, &info);
     outputs = calloc(n_rows ? n_rows : 1, info.n_outputs * sizeof *outputs);
     if (!outputs)
-        status = tool_error(error, NIMBUS_ERR_MEMORY, "no memory for the outputs of %zu rows",
-                            n_rows);
+        status =
+            tool_error(error, NIMBUS_ERR_MEMORY, "no memory for the outputs of %zu rows", n_rows);
     else
         status = nimbus_net_predict(net, data, (unsigned)common->threads, outputs, error);
     if (!status) {
@@ -212,19 +213,20 @@ static nimbus_status report_result(const import_arguments *args, const nimbus_ne
         printf("%s: %zu nodes, opset %d%s%s\n\n", common->files[0], report->n_nodes, report->opset,
                report->producer[0] ? ", made by " : "", report->producer);
     json_t *notes = json_array();
-    json_t *json = json_pack(
-        "{s:s,s:s,s:s,s:i,s:I,s:s,s:I,s:I,s:I,s:o,s:o}", "model", common->files[0], "output",
-        args->output, "producer", report->producer, "opset", report->opset, "inputs",
-        (json_int_t)info.n_inputs, "input_type", info.input_dtype == NIMBUS_U8 ? "u8" : "f32",
-        "outputs", (json_int_t)info.n_outputs, "params", (json_int_t)report->n_params,
-        "multiply_adds", (json_int_t)report->multiply_adds, "layers", show_layers(common, report),
-        "notes", notes);
+    json_t *json = json_pack("{s:s,s:s,s:s,s:i,s:I,s:s,s:I,s:I,s:I,s:o,s:o}", "model",
+                             common->files[0], "output", args->output, "producer", report->producer,
+                             "opset", report->opset, "inputs", (json_int_t)info.n_inputs,
+                             "input_type", info.input_dtype == NIMBUS_U8 ? "u8" : "f32", "outputs",
+                             (json_int_t)info.n_outputs, "params", (json_int_t)report->n_params,
+                             "multiply_adds", (json_int_t)report->multiply_adds, "layers",
+                             show_layers(common, report), "notes", notes);
     for (size_t i = 0; i < report->n_notes; i++) {
         note(common, "note: %s", report->notes[i]);
         json_array_append_new(notes, json_string(report->notes[i]));
     }
-    note(common, "%s: %zu layers, %zu %s inputs, %zu outputs, %zu parameters, %zu multiply-adds a "
-                 "row",
+    note(common,
+         "%s: %zu layers, %zu %s inputs, %zu outputs, %zu parameters, %zu multiply-adds a "
+         "row",
          args->output, info.n_layers, info.n_inputs, info.input_dtype == NIMBUS_U8 ? "u8" : "f32",
          info.n_outputs, report->n_params, report->multiply_adds);
     table_init(&t, args->expect ? "rrrrr" : "rrr");

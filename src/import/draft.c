@@ -220,7 +220,8 @@ static void scale_affine(nimbus_draft *d, size_t at, const nimbus_draft *affine)
     }
 }
 
-/* scale * x + shift as (x - mean) * inverse_std, which wants scales above 0; false if one is not. */
+/* scale * x + shift as (x - mean) * inverse_std, which wants scales above 0; false if one is not.
+ */
 static bool scale_input(nimbus_draft *d, const nimbus_draft *affine)
 {
     size_t n = d->n_values[0], positions = n / d->proto.shape.channels;
@@ -229,7 +230,8 @@ static bool scale_input(nimbus_draft *d, const nimbus_draft *affine)
             !isfinite(value_of(affine, 1, i) / value_of(affine, 0, i)))
             return false;
     for (size_t i = 0; i < n; i++) {
-        float scale = value_of(affine, 0, i / positions), shift = value_of(affine, 1, i / positions);
+        float scale = value_of(affine, 0, i / positions),
+              shift = value_of(affine, 1, i / positions);
         /* the input may have a mean and scale from the caller's options */
         d->values[0][i] -= shift / (scale * d->values[1][i]);
         d->values[1][i] *= scale;
@@ -350,8 +352,8 @@ nimbus_status nimbus_draft_merge_all(nimbus_importer *im, size_t *last, nimbus_e
             d->inputs[j] = worker(im, d->inputs[j]);
         if (d->kind == DRAFT_AFFINE)
             status = merge_affine(im, k, error);
-        if (d->kind == DRAFT_LAYER && (d->proto.type == &nimbus_layer_conv2d ||
-                                       d->proto.type == &nimbus_layer_average_pool))
+        if (d->kind == DRAFT_LAYER &&
+            (d->proto.type == &nimbus_layer_conv2d || d->proto.type == &nimbus_layer_average_pool))
             merge_pad(im, d);
     }
     *last = worker(im, *last);

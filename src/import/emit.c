@@ -75,8 +75,8 @@ static nimbus_status emit_layer(nimbus_importer *im, nimbus_draft *d, nimbus_net
     if (status == NIMBUS_OK)
         status = nimbus_net_add(net, &d->proto, inputs, d->n_inputs, 0, error);
     if (status != NIMBUS_OK)
-        return nimbus_fail_prefix(
-            error, status == NIMBUS_ERR_ARGUMENT ? NIMBUS_ERR_VALUE : status, "node %s", node);
+        return nimbus_fail_prefix(error, status == NIMBUS_ERR_ARGUMENT ? NIMBUS_ERR_VALUE : status,
+                                  "node %s", node);
     nimbus_layer *layer = &net->layers[index];
     index_of[d - im->drafts] = index;
     if (memcmp(&layer->shape, &shape, sizeof shape) != 0)

@@ -253,8 +253,7 @@ static bool integer_of(char op, int64_t a, bool a_rows, int64_t b, bool b_rows, 
         if (a_rows != b_rows && a != 0 && b != 0)
             return false;
         *out_rows = (a_rows && a != 0) || (b_rows && b != 0);
-        return !(op == '+' ? __builtin_add_overflow(a, b, out)
-                           : __builtin_sub_overflow(a, b, out));
+        return !(op == '+' ? __builtin_add_overflow(a, b, out) : __builtin_sub_overflow(a, b, out));
     case '*':
         return !(a_rows && b_rows) && !__builtin_mul_overflow(a, b, out);
     default:

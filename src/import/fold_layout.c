@@ -70,7 +70,8 @@ nimbus_status nimbus_fold_reshape(nimbus_importer *im, const nimbus_import_node 
             open = k;
         dims[k] = sizes[k] == 0 && k < in->rank ? in->dims[k] : (size_t)sizes[k];
         if (k != open && nimbus_mul_overflows(known, dims[k], &known))
-            return nimbus_node_fail(n, NIMBUS_ERR_LIMIT, error, "more elements than can be counted");
+            return nimbus_node_fail(n, NIMBUS_ERR_LIMIT, error,
+                                    "more elements than can be counted");
     }
     if (open != SIZE_MAX)
         dims[open] = known > 0 ? in->n / known : 0;
@@ -202,8 +203,8 @@ struct slices {
     size_t n;
 };
 
-static nimbus_status read_slices(nimbus_importer *im, const nimbus_import_node *n,
-                                 struct slices *s, nimbus_error *error)
+static nimbus_status read_slices(nimbus_importer *im, const nimbus_import_node *n, struct slices *s,
+                                 nimbus_error *error)
 {
     static const char *const names[] = {"starts", "ends", "axes", "steps"};
     const int64_t **lists[] = {&s->starts, &s->ends, &s->axes, &s->steps};
@@ -323,8 +324,8 @@ nimbus_status nimbus_fold_concat(nimbus_importer *im, const nimbus_import_node *
     for (size_t k = 1; k < n->n_inputs; k++) {
         const nimbus_constant *other = nimbus_fold_input(im, n, k);
         if (!other || !stands_beside(in, other, axis))
-            return nimbus_node_fail(n, NIMBUS_ERR_MISMATCH, error,
-                                    "input %zu does not fit input 0", k);
+            return nimbus_node_fail(n, NIMBUS_ERR_MISMATCH, error, "input %zu does not fit input 0",
+                                    k);
         dims[axis] += other->dims[axis];
         like.rows = like.rows ? like.rows : other->rows;
     }

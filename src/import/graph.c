@@ -48,8 +48,8 @@ static void list_values(nimbus_importer *im)
                           .name = g->input[k]->name, .input = g->input[k], .maker = SIZE_MAX});
     for (size_t k = 0; k < g->n_node; k++)
         for (size_t j = 0; j < g->node[k]->n_output; j++)
-            add_value(im, (nimbus_import_value){
-                              .name = g->node[k]->output[j], .maker = k, .slot = j});
+            add_value(im,
+                      (nimbus_import_value){.name = g->node[k]->output[j], .maker = k, .slot = j});
 }
 
 /* A name and where it stands in the list of values: qsort has no argument for the list. */
@@ -218,9 +218,8 @@ nimbus_status nimbus_graph_open(nimbus_importer *im, nimbus_error *error)
     im->output = find_value(im, text_of(g->output[0]->name));
     if (im->output == SIZE_MAX) {
         char name[64];
-        return nimbus_fail(
-            error, NIMBUS_ERR_FORMAT, "the graph's output '%s' is made by no node",
-            nimbus_import_printable(name, sizeof name, text_of(g->output[0]->name)));
+        return nimbus_fail(error, NIMBUS_ERR_FORMAT, "the graph's output '%s' is made by no node",
+                           nimbus_import_printable(name, sizeof name, text_of(g->output[0]->name)));
     }
     return mark_needed(im, error);
 }
@@ -243,8 +242,8 @@ void nimbus_graph_close(nimbus_importer *im)
 static const Nimbus__TypeProto__Tensor *array_type(const Nimbus__ValueInfoProto *info)
 {
     const Nimbus__TypeProto *type = info->type;
-    if (!type || type->value_case != NIMBUS__TYPE_PROTO__VALUE_TENSOR_TYPE ||
-        !type->tensor_type || !type->tensor_type->shape)
+    if (!type || type->value_case != NIMBUS__TYPE_PROTO__VALUE_TENSOR_TYPE || !type->tensor_type ||
+        !type->tensor_type->shape)
         return NULL;
     return type->tensor_type;
 }
@@ -288,8 +287,8 @@ static nimbus_status check_input(const nimbus_import_value *v, char name[64],
     const Nimbus__TypeProto__Tensor *type = *out = array_type(v->input);
     nimbus_import_printable(name, 64, v->name);
     if (!type)
-        return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
-                           "input '%s' is no array with dimensions", name);
+        return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED, "input '%s' is no array with dimensions",
+                           name);
     switch (type->elem_type) {
     case NIMBUS__TENSOR_PROTO__DATA_TYPE__FLOAT:
     case NIMBUS__TENSOR_PROTO__DATA_TYPE__FLOAT16:
@@ -378,8 +377,9 @@ nimbus_status nimbus_graph_input(nimbus_importer *im, nimbus_error *error)
         view.dims[k] = (size_t)dim_of(type, k);
     im->fixed_rows = dim_of(type, 0) > 0 ? (size_t)dim_of(type, 0) : 0;
     if (im->fixed_rows > 0)
-        status = nimbus_import_note(im, error, "the model is made for %zu row%s at a time; the net "
-                                               "takes any number",
+        status = nimbus_import_note(im, error,
+                                    "the model is made for %zu row%s at a time; the net "
+                                    "takes any number",
                                     im->fixed_rows, im->fixed_rows == 1 ? "" : "s");
     if (view.rank == 4 && leads_to_planar(im, index)) {
         view.n_axes = 3;

@@ -170,8 +170,7 @@ void nimbus_graph_close(nimbus_importer *im);
 /* Makes the view of the graph's input. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_graph_input(nimbus_importer *im, nimbus_error *error);
 /* Compares the output's dimensions with those the model promises. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_graph_check_output(nimbus_importer *im,
-                                                          nimbus_error *error);
+NIMBUS_MUST_CHECK nimbus_status nimbus_graph_check_output(nimbus_importer *im, nimbus_error *error);
 
 /* ---- node.c: what operators ask of their node ---------------------------------------------- */
 
@@ -203,9 +202,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_node_constant(nimbus_importer *im,
                                                      bool is_real, const nimbus_constant **out,
                                                      nimbus_error *error);
 /* Input k as a single number. *out stays if it is left out. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_node_scalar(nimbus_importer *im,
-                                                   const nimbus_import_node *n, size_t k,
-                                                   double *out, nimbus_error *error);
+NIMBUS_MUST_CHECK nimbus_status nimbus_node_scalar(nimbus_importer *im, const nimbus_import_node *n,
+                                                   size_t k, double *out, nimbus_error *error);
 /* Input 0 (or k) as a view of floats. Error: UNSUPPORTED, MISMATCH. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_node_view(nimbus_importer *im, const nimbus_import_node *n,
                                                  size_t k, nimbus_view *out, nimbus_error *error);
@@ -239,9 +237,9 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_node_run(nimbus_importer *im, nimbus_impo
                                                 nimbus_error *error);
 
 nimbus_operator_fn nimbus_fold_constant, nimbus_fold_constant_of_shape, nimbus_fold_identity,
-    nimbus_fold_cast, nimbus_fold_concat, nimbus_fold_gather, nimbus_fold_slice, nimbus_fold_reshape,
-    nimbus_fold_squeeze, nimbus_fold_unsqueeze, nimbus_fold_transpose, nimbus_fold_add,
-    nimbus_fold_sub, nimbus_fold_mul, nimbus_fold_div, nimbus_fold_shape;
+    nimbus_fold_cast, nimbus_fold_concat, nimbus_fold_gather, nimbus_fold_slice,
+    nimbus_fold_reshape, nimbus_fold_squeeze, nimbus_fold_unsqueeze, nimbus_fold_transpose,
+    nimbus_fold_add, nimbus_fold_sub, nimbus_fold_mul, nimbus_fold_div, nimbus_fold_shape;
 nimbus_operator_fn nimbus_build_shape, nimbus_build_identity, nimbus_build_cast,
     nimbus_build_flatten, nimbus_build_reshape, nimbus_build_squeeze, nimbus_build_unsqueeze,
     nimbus_build_transpose, nimbus_build_concat, nimbus_build_dropout;
@@ -299,8 +297,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_draft_element(nimbus_importer *im,
 NIMBUS_MUST_CHECK nimbus_status nimbus_draft_scale(nimbus_importer *im, const nimbus_import_node *n,
                                                    size_t layer, double scale, double shift,
                                                    size_t *index, nimbus_error *error);
-/* If the draft is `scale * x + shift` with one scale and shift for all values, of any depth, says so
- * and where x is; else it is 1 * itself + 0. */
+/* If the draft is `scale * x + shift` with one scale and shift for all values, of any depth, says
+ * so and where x is; else it is 1 * itself + 0. */
 void nimbus_draft_scaled(const nimbus_importer *im, size_t index, size_t *x, double *scale,
                          double *shift);
 /* Frees what the drafts own. */

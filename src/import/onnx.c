@@ -177,8 +177,7 @@ static nimbus_status import_bytes(const void *bytes, size_t size, const char *fo
     static const nimbus_import_options defaults = NIMBUS_IMPORT_OPTIONS_INIT;
     nimbus_importer im = {.options = options ? options : &defaults, .folder = folder};
     Nimbus__ModelProto *model;
-    if (nimbus_mul_overflows(size, IMPORT_ROOM_TIMES, &im.left) ||
-        im.left > SIZE_MAX - IMPORT_ROOM)
+    if (nimbus_mul_overflows(size, IMPORT_ROOM_TIMES, &im.left) || im.left > SIZE_MAX - IMPORT_ROOM)
         return nimbus_fail(error, NIMBUS_ERR_LIMIT, "a model of %zu bytes", size);
     im.left += IMPORT_ROOM;
     nimbus_arena arena = {.left = im.left};

@@ -66,9 +66,8 @@ nimbus_status nimbus_build_erf(nimbus_importer *im, const nimbus_import_node *n,
 nimbus_status nimbus_build_hard_sigmoid(nimbus_importer *im, const nimbus_import_node *n,
                                         nimbus_error *error)
 {
-    nimbus_draft draft = {.proto = {.type = &nimbus_layer_hard_sigmoid,
-                                    .number = (double)0.2f,
-                                    .number2 = 0.5}};
+    nimbus_draft draft = {
+        .proto = {.type = &nimbus_layer_hard_sigmoid, .number = (double)0.2f, .number2 = 0.5}};
     nimbus_status status = nimbus_node_float(n, "alpha", &draft.proto.number, error);
     if (status == NIMBUS_OK)
         status = nimbus_node_float(n, "beta", &draft.proto.number2, error);
@@ -146,8 +145,8 @@ static nimbus_status build_softmax(nimbus_importer *im, const nimbus_import_node
     if (im->opset >= 13)
         status = nimbus_view_as_channels(im, n, &v, axis, &done, error);
     else if ((done = before == 1))
-        status = nimbus_view_give_shape(im, n, &v, (nimbus_shape){nimbus_view_width(&v), 1, 1},
-                                        error);
+        status =
+            nimbus_view_give_shape(im, n, &v, (nimbus_shape){nimbus_view_width(&v), 1, 1}, error);
     if (status == NIMBUS_OK && !done)
         status = nimbus_node_fail(n, NIMBUS_ERR_UNSUPPORTED, error,
                                   "goes over dimension %zu, expected the channels", axis);

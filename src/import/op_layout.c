@@ -1,4 +1,5 @@
-/* op_layout.c - operators that keep the values: reshape, transpose, squeeze, flatten, concat, ... */
+/* op_layout.c - operators that keep the values: reshape, transpose, squeeze, flatten, concat, ...
+ */
 #include <inttypes.h>
 #include <string.h>
 
@@ -184,10 +185,9 @@ nimbus_status nimbus_build_squeeze(nimbus_importer *im, const nimbus_import_node
         if (status != NIMBUS_OK)
             return status;
         if (axis == 0 || v.dims[axis] != 1)
-            return nimbus_node_fail(
-                n, axis == 0 ? NIMBUS_ERR_UNSUPPORTED : NIMBUS_ERR_MISMATCH, error,
-                "drops dimension %zu, which is %s", axis,
-                axis == 0 ? "the number of rows" : "not 1");
+            return nimbus_node_fail(n, axis == 0 ? NIMBUS_ERR_UNSUPPORTED : NIMBUS_ERR_MISMATCH,
+                                    error, "drops dimension %zu, which is %s", axis,
+                                    axis == 0 ? "the number of rows" : "not 1");
         drop[axis] = true;
     }
     if (!axes && im->fixed_rows == 1)
@@ -243,8 +243,7 @@ nimbus_status nimbus_build_transpose(nimbus_importer *im, const nimbus_import_no
         return status;
     for (size_t k = 0; k < v.rank; k++) {
         int64_t axis = perm && k < count ? perm[k] : (int64_t)(v.rank - 1 - k);
-        if ((perm && count != v.rank) || axis < 0 || axis >= (int64_t)v.rank ||
-            (seen & 1u << axis))
+        if ((perm && count != v.rank) || axis < 0 || axis >= (int64_t)v.rank || (seen & 1u << axis))
             return nimbus_node_fail(n, NIMBUS_ERR_MISMATCH, error,
                                     "perm is no order of the %zu dimensions", v.rank);
         if ((k == 0) != (axis == 0))

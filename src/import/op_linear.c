@@ -32,8 +32,7 @@ static nimbus_status fill_linear(nimbus_importer *im, const nimbus_view *v, cons
     nimbus_view_index(v, index);
     for (size_t m = 0; m < w->m; m++)
         for (size_t j = 0; j < w->d; j++)
-            draft->values[0][m * w->d + index[j]] =
-                w->alpha * w->c->f[m * w->by_m + j * w->by_j];
+            draft->values[0][m * w->d + index[j]] = w->alpha * w->c->f[m * w->by_m + j * w->by_j];
     nimbus_free(index);
     draft->n_values[0] = w->m * w->d;
     draft->n_values[1] = w->m;
@@ -176,9 +175,8 @@ static nimbus_status check_batch_norm(nimbus_importer *im, const nimbus_import_n
                                     params[k]->n, v->dims[1]);
     for (size_t k = 0; k < params[3]->n; k++)
         if (!(params[3]->f[k] >= 0 && (double)params[3]->f[k] + epsilon > 0))
-            return nimbus_node_fail(n, NIMBUS_ERR_VALUE, error,
-                                    "the variance of channel %zu is %g", k,
-                                    (double)params[3]->f[k]);
+            return nimbus_node_fail(n, NIMBUS_ERR_VALUE, error, "the variance of channel %zu is %g",
+                                    k, (double)params[3]->f[k]);
     return NIMBUS_OK;
 }
 
@@ -304,8 +302,8 @@ static nimbus_status scale_by_array(nimbus_importer *im, const nimbus_import_nod
     return nimbus_draft_element(im, n, &draft, v, error);
 }
 
-static nimbus_status build_with_constant(nimbus_importer *im, const nimbus_import_node *n,
-                                         size_t k, enum arithmetic op, nimbus_error *error)
+static nimbus_status build_with_constant(nimbus_importer *im, const nimbus_import_node *n, size_t k,
+                                         enum arithmetic op, nimbus_error *error)
 {
     const nimbus_constant *c;
     nimbus_view v;
@@ -332,7 +330,8 @@ static nimbus_status build_with_constant(nimbus_importer *im, const nimbus_impor
  * stand. */
 static bool same_order(const nimbus_importer *im, const nimbus_view *a, const nimbus_view *b)
 {
-    const nimbus_shape *x = &im->drafts[a->layer].proto.shape, *y = &im->drafts[b->layer].proto.shape;
+    const nimbus_shape *x = &im->drafts[a->layer].proto.shape,
+                       *y = &im->drafts[b->layer].proto.shape;
     size_t bytes = a->n_axes * sizeof *a->base;
     return a->n_axes == b->n_axes && memcmp(a->base, b->base, bytes) == 0 &&
            memcmp(a->order, b->order, bytes) == 0 && memcmp(x, y, sizeof *x) == 0;
@@ -363,10 +362,10 @@ static nimbus_status two_views(nimbus_importer *im, const nimbus_import_node *n,
 static nimbus_status add_views(nimbus_importer *im, const nimbus_import_node *n, nimbus_view *a,
                                const nimbus_view *b, nimbus_error *error)
 {
-    nimbus_draft draft = {.proto = {.type = &nimbus_layer_add,
-                                    .shape = im->drafts[a->layer].proto.shape},
-                          .n_inputs = 2,
-                          .inputs = {a->layer, b->layer}};
+    nimbus_draft draft = {
+        .proto = {.type = &nimbus_layer_add, .shape = im->drafts[a->layer].proto.shape},
+        .n_inputs = 2,
+        .inputs = {a->layer, b->layer}};
     nimbus_status status = nimbus_draft_add(im, n, &draft, &a->layer, error);
     if (status == NIMBUS_OK)
         nimbus_node_set_view(im, n, a);

@@ -28,12 +28,11 @@ static nimbus_status read_list(const nimbus_import_node *n, const char *name, si
                                 expected);
     for (size_t k = 0; k < count; k++) {
         if (list[k] < low || list[k] > (int64_t)MOST)
-            return nimbus_node_fail(n,
-                                    list[k] < 0 && strcmp(name, "pads") == 0
-                                        ? NIMBUS_ERR_UNSUPPORTED
-                                        : NIMBUS_ERR_VALUE,
-                                    error, "%s of %" PRId64 ", expected %" PRId64 " to %u", name,
-                                    list[k], low, MOST);
+            return nimbus_node_fail(
+                n,
+                list[k] < 0 && strcmp(name, "pads") == 0 ? NIMBUS_ERR_UNSUPPORTED
+                                                         : NIMBUS_ERR_VALUE,
+                error, "%s of %" PRId64 ", expected %" PRId64 " to %u", name, list[k], low, MOST);
         out[k] = (size_t)list[k];
     }
     return NIMBUS_OK;
@@ -94,13 +93,15 @@ static nimbus_status read_slide(const nimbus_import_node *n, size_t n_axes, cons
     if (status != NIMBUS_OK)
         return status;
     if (mode != AUTO_NOTSET && (pads[0] || pads[1] || pads[2] || pads[3]))
-        return nimbus_node_fail(n, NIMBUS_ERR_FORMAT, error, "pads and auto_pad exclude each other");
+        return nimbus_node_fail(n, NIMBUS_ERR_FORMAT, error,
+                                "pads and auto_pad exclude each other");
     *s = (nimbus_slide){{1, 1}, {1, 1}, {1, 1}, {0, 0}, {0, 0}};
     extra[0] = extra[1] = 0;
     for (size_t k = 0; k < n_axes; k++) {
         size_t axis = first + k;
         if (lists[0][k] == 0)
-            return nimbus_node_fail(n, NIMBUS_ERR_FORMAT, error, "attribute kernel_shape is missing");
+            return nimbus_node_fail(n, NIMBUS_ERR_FORMAT, error,
+                                    "attribute kernel_shape is missing");
         if (kernel && lists[0][k] != kernel[k])
             return nimbus_node_fail(n, NIMBUS_ERR_MISMATCH, error,
                                     "kernel_shape has %zu where the weights have %zu", lists[0][k],
@@ -243,8 +244,8 @@ static nimbus_status build_pool(nimbus_importer *im, const nimbus_import_node *n
 {
     nimbus_view v;
     nimbus_shape in;
-    nimbus_draft draft = {.proto.type = average ? &nimbus_layer_average_pool
-                                                : &nimbus_layer_max_pool};
+    nimbus_draft draft = {.proto.type =
+                              average ? &nimbus_layer_average_pool : &nimbus_layer_max_pool};
     int64_t count_padding = 0;
     size_t extra[2], positions[2];
     nimbus_status status = image_view(im, n, &v, &in, error);

@@ -118,6 +118,8 @@ nimbus_status nimbus_node_run(nimbus_importer *im, nimbus_import_node *n, nimbus
         return nimbus_node_fail(n, NIMBUS_ERR_FORMAT, error, "%zu inputs, expected %zu to %zu",
                                 n->n_inputs, n->op->min_inputs, n->op->max_inputs);
     nimbus_status status = check_attributes(n, error);
+    if (status != NIMBUS_OK)
+        return status;
     for (size_t k = 0; k < n->n_inputs && status == NIMBUS_OK; k++) {
         nimbus_import_value *v = nimbus_node_input(im, n, k);
         if (!v && k < n->op->min_inputs)

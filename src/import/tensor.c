@@ -309,9 +309,9 @@ static nimbus_status read_inside(struct reading *r, nimbus_constant *c, nimbus_e
         return nimbus_fail(error, NIMBUS_ERR_FORMAT,
                            "tensor %s: data in more than one field, or not in that of %s", r->name,
                            r->type->name);
-    nimbus_status status =
-        t->has_raw_data ? check_count(r, c, t->raw_data.len, r->type->size, error)
-                        : check_count(r, c, there, 1, error);
+    nimbus_status status = t->has_raw_data
+                               ? check_count(r, c, t->raw_data.len, r->type->size, error)
+                               : check_count(r, c, there, 1, error);
     if (status == NIMBUS_OK)
         status = nimbus_constant_new(r->im, r->type->real, c->rank, c->dims, c, error);
     if (status != NIMBUS_OK)

@@ -141,10 +141,10 @@ nimbus_status nimbus_view_give_shape(nimbus_importer *im, const nimbus_import_no
     if (have.channels == shape.channels && have.height == shape.height && have.width == shape.width)
         return NIMBUS_OK;
     bool vector = shape.height == 1 && shape.width == 1;
-    nimbus_draft draft = {.proto = {.type = vector ? &nimbus_layer_flatten : &nimbus_layer_reshape,
-                                    .shape = shape},
-                          .n_inputs = 1,
-                          .inputs = {v->layer}};
+    nimbus_draft draft = {
+        .proto = {.type = vector ? &nimbus_layer_flatten : &nimbus_layer_reshape, .shape = shape},
+        .n_inputs = 1,
+        .inputs = {v->layer}};
     if (!vector)
         draft.proto.new_shape = shape;
     return nimbus_draft_add(im, n, &draft, &v->layer, error);

@@ -1,9 +1,9 @@
 /* wire.c - the bytes of an ONNX model, checked, then unpacked by protobuf-c
  *
- * protobuf-c recurses into messages within messages and allocates before it knows how much is there.
- * So the bytes are walked first, without recursion: every length must fit what is left, messages
- * nest no deeper than a limit, and no field that may stand once stands twice (merging them is one
- * more recursion). What is unpacked lies in an arena with a limit. */
+ * protobuf-c recurses into messages within messages and allocates before it knows how much is
+ * there. So the bytes are walked first, without recursion: every length must fit what is left,
+ * messages nest no deeper than a limit, and no field that may stand once stands twice (merging them
+ * is one more recursion). What is unpacked lies in an arena with a limit. */
 #include <protobuf-c/protobuf-c.h>
 #include <string.h>
 
@@ -95,7 +95,8 @@ static nimbus_status read_varint(struct walk *w, uint64_t *value, nimbus_error *
 static nimbus_status take(struct walk *w, const struct level *l, uint64_t n, size_t at,
                           nimbus_error *error)
 {
-    if (n <= l->end - w->r.at)
+    size_t left = w->r.at < l->end ? l->end - w->r.at : 0; /* of the message */
+    if (w->r.at <= l->end && n <= left)
         return NIMBUS_OK;
     if (n > nimbus_reader_left(&w->r))
         return nimbus_fail_at(error, NIMBUS_ERR_TRUNCATED, w->r.size,
@@ -103,7 +104,7 @@ static nimbus_status take(struct walk *w, const struct level *l, uint64_t n, siz
                               at, (unsigned long long)n, nimbus_reader_left(&w->r));
     return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, at,
                           "byte %zu: a field of %llu bytes in a %s that ends after %zu of them", at,
-                          (unsigned long long)n, l->type->name, l->end - w->r.at);
+                          (unsigned long long)n, l->type->name, left);
 }
 
 /* How a single value of a type stands in the bytes. */
@@ -156,7 +157,7 @@ static nimbus_status walk_bytes(struct walk *w, struct level *l,
     uint64_t n;
     nimbus_status status = read_varint(w, &n, error);
     if (status == NIMBUS_OK)
-        status = take(w, l, w->r.at > l->end ? UINT64_MAX : n, at, error);
+        status = take(w, l, n, at, error);
     if (status != NIMBUS_OK)
         return status;
     if (field && field->type == PROTOBUF_C_TYPE_MESSAGE) {
@@ -171,10 +172,10 @@ static nimbus_status walk_bytes(struct walk *w, struct level *l,
         return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, at,
                               "byte %zu: a zero byte in the text of field %s of %s", at,
                               field->name, l->type->name);
-    size_t element = !field                                ? 1
-                     : wire_of(field->type) == WIRE_4      ? 4
-                     : wire_of(field->type) == WIRE_8      ? 8
-                                                           : 1;
+    size_t element = !field                           ? 1
+                     : wire_of(field->type) == WIRE_4 ? 4
+                     : wire_of(field->type) == WIRE_8 ? 8
+                                                      : 1;
     if (n % element != 0)
         return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, at,
                               "byte %zu: %llu bytes of field %s of %s, expected a multiple of %zu",
