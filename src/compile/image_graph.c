@@ -448,6 +448,7 @@ static nimbus_status take_pool(nimbus_image_build *b, size_t i, nimbus_error *er
     if (status)
         return status;
     b->tensors[i] = tensor_of(b, index, i);
+    b->tensors[i].sole &= average || source.sole; /* the value itself is the source's */
     return NIMBUS_OK;
 }
 

@@ -13,7 +13,7 @@
 #include "compile/image.h"
 
 static const int floors[] = {-128, -96, -64, -32, 0};
-enum { N_FLOORS = sizeof floors / sizeof *floors, GROWTHS = 600 };
+enum { N_FLOORS = sizeof floors / sizeof *floors, GROWTHS = 600, MAP_POINTS = 1024 };
 #define GROWTH 1.02
 
 static bool on_grid(const nimbus_node *node)
@@ -51,9 +51,25 @@ static void lay_out(nimbus_range range, double step, double *zero)
     *zero = z < -128 ? -128 : z > 127 ? 127 : z;
 }
 
+/* 0 for a constant. */
 static double step_of(nimbus_range range)
 {
-    return range.high > range.low ? (range.high - range.low) / 255 : 1;
+    return (range.high - range.low) / 255;
+}
+
+/* Steps of channels that were constant in the data: like those of the others, since what reads
+ * them shares its own steps among all. */
+static void fill_gaps(double *step, size_t n)
+{
+    double sum = 0;
+    size_t n_known = 0;
+    for (size_t c = 0; c < n; c++) {
+        sum += step[c];
+        n_known += step[c] > 0;
+    }
+    for (size_t c = 0; c < n; c++)
+        if (!(step[c] > 0))
+            step[c] = sum > 0 ? sum / (double)n_known : 1;
 }
 
 /* ---- a node on its own ------------------------------------------------------------------------- */
@@ -65,26 +81,54 @@ static bool needs_map(const nimbus_post *post)
            (post->function == NIMBUS_F_CLIP && (post->low > 0 || post->high < 0));
 }
 
+/* Values of the function at both ends of a range and between, with 0. */
+static nimbus_range values_over(const nimbus_post *post, nimbus_range in)
+{
+    nimbus_range out = {0, 0};
+    for (int i = 0; i < MAP_POINTS; i++) {
+        double y = nimbus_function_value(post, in.low + i * (in.high - in.low) / (MAP_POINTS - 1));
+        out.low = fmin(out.low, y);
+        out.high = fmax(out.high, y);
+    }
+    return out;
+}
+
+/* How much of the range lies at an end where the function is as good as constant. */
+static double flat_part(const nimbus_post *post, double from, double to, double tolerance)
+{
+    double end = nimbus_function_value(post, from);
+    for (int i = 1; i < MAP_POINTS; i++) {
+        double at = from + i * (to - from) / (MAP_POINTS - 1);
+        if (fabs(nimbus_function_value(post, at) - end) > tolerance)
+            return (i - 1) * (to - from) / (MAP_POINTS - 1);
+    }
+    return 0; /* everywhere */
+}
+
 /* One grid in front of the function, one behind it. */
 static void lay_out_mapped(const nimbus_image_build *b, nimbus_node *node)
 {
-    nimbus_range in = nimbus_ranges_of_layer(&b->ranges, node->before), out = {0, 0};
+    nimbus_range in = nimbus_ranges_of_layer(&b->ranges, node->before);
+    nimbus_range out = values_over(&node->post, in);
+    double step = step_of(out), zero;
+    fill_gaps(&step, 1);
+    lay_out(out, step, &zero);
+    double low = flat_part(&node->post, in.low, in.high, step / 4);
+    double high = flat_part(&node->post, in.high, in.low, step / 4);
+    in.low += low;
+    in.high += high;
     node->mapped = true;
     node->map_low = in.low;
     node->map_step = step_of(in);
+    fill_gaps(&node->map_step, 1);
     for (int q = 0; q < 256; q++) {
-        double y = nimbus_function_value(&node->post, in.low + q * node->map_step);
-        out.low = y < out.low ? y : out.low;
-        out.high = y > out.high ? y : out.high;
+        double at = rint(nimbus_function_value(&node->post, in.low + q * node->map_step) / step +
+                         zero);
+        node->map[q] = (int8_t)fmin(fmax(at, -128), 127);
     }
     for (size_t c = 0; c < node->shape.channels; c++) {
-        node->step[c] = step_of(out);
-        lay_out(out, node->step[c], &node->zero[c]);
-    }
-    for (int q = 0; q < 256; q++) {
-        double y = nimbus_function_value(&node->post, in.low + q * node->map_step);
-        double at = rint(y / node->step[0] + node->zero[0]);
-        node->map[q] = (int8_t)(at < -128 ? -128 : at > 127 ? 127 : at);
+        node->step[c] = step;
+        node->zero[c] = zero;
     }
 }
 
@@ -100,8 +144,9 @@ static void lay_out_alone(const nimbus_image_build *b, nimbus_node *node, bool c
         node->step[c] = step_of(range_of(b, node, c));
         widest = node->step[c] > widest ? node->step[c] : widest;
     }
+    fill_gaps(node->step, node->shape.channels);
     for (size_t c = 0; c < node->shape.channels; c++) {
-        node->step[c] = common ? widest : node->step[c];
+        node->step[c] = common && widest > 0 ? widest : node->step[c];
         lay_out(range_of(b, node, c), node->step[c], &node->zero[c]);
     }
 }
@@ -116,6 +161,7 @@ typedef struct family {
     int sum_floor, floor; /* zeros of sums and of other nodes that clip at 0 */
     bool *set;            /* [n_nodes] zero of the channel at hand is settled */
     size_t n_channels;
+    double *least;    /* [n_channels] the finest steps that ranges alone allow */
     double *floor_of; /* [n_nodes][n_channels] what need not be told apart from below it */
 } family;
 
@@ -248,10 +294,9 @@ static double least_step(const family *f, size_t c)
     for (size_t n = 0; n < f->b->n_nodes; n++)
         if (is_member(f, n)) {
             nimbus_range range = range_in_family(f, n, c);
-            double step = (range.high - range.low) / 255;
-            least = step > least ? step : least;
+            least = fmax(least, step_of(range));
         }
-    return least > 0 ? least : 1;
+    return least;
 }
 
 /* Lays out all channels for the floors at hand. Returns how coarse that is, infinite if it cannot
@@ -261,10 +306,10 @@ static double lay_out_family(const family *f, bool common)
     size_t n_channels = f->n_channels;
     double coarseness = 0, widest = 0;
     for (size_t c = 0; c < n_channels; c++) {
-        double least = least_step(f, c), step = finest_step(f, c, least);
+        double step = finest_step(f, c, f->least[c]);
         if (step == 0)
             return INFINITY;
-        coarseness += log(step / least);
+        coarseness += log(step / f->least[c]);
         widest = step > widest ? step : widest;
     }
     for (size_t c = 0; c < n_channels && common; c++) {
@@ -283,11 +328,15 @@ static nimbus_status lay_out_best(family *f, bool common, nimbus_error *error)
     int best_floor = 0, best_sum_floor = 0;
     bool sums_clip = false, others_clip = false;
     f->n_channels = f->b->nodes[f->of].shape.channels;
-    f->floor_of = nimbus_alloc(f->b->n_nodes * f->n_channels, sizeof *f->floor_of);
-    if (!f->floor_of)
+    f->least = nimbus_alloc((f->b->n_nodes + 1) * f->n_channels, sizeof *f->least);
+    f->floor_of = f->least + f->n_channels;
+    if (!f->least)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s",
                            f->b->nodes[f->of].layer->name);
     find_lows(f);
+    for (size_t c = 0; c < f->n_channels; c++)
+        f->least[c] = least_step(f, c);
+    fill_gaps(f->least, f->n_channels);
     for (size_t n = 0; n < f->b->n_nodes; n++)
         if (is_member(f, n) && clips(&f->b->nodes[n]))
             *(f->b->nodes[n].kind == NIMBUS_NODE_ADD ? &sums_clip : &others_clip) = true;
@@ -312,7 +361,7 @@ static nimbus_status lay_out_best(family *f, bool common, nimbus_error *error)
         if (is_member(f, n) && clips(node))
             node->low = node->kind == NIMBUS_NODE_ADD ? f->sum_floor : f->floor;
     }
-    nimbus_free(f->floor_of);
+    nimbus_free(f->least);
     return NIMBUS_OK;
 }
 
@@ -364,15 +413,17 @@ static nimbus_status lay_out_input(nimbus_image_build *b, nimbus_error *error)
             range.low = r.low < range.low ? r.low : range.low;
             range.high = r.high > range.high ? r.high : range.high;
         }
-        node->step[c] = factor;
+        node->step[c] = b->net->input_dtype == NIMBUS_U8 ? factor : factor * step_of(range);
+    }
+    fill_gaps(node->step, node->shape.channels);
+    for (size_t c = 0; c < node->shape.channels; c++) {
+        double m = (double)mean[c * n], unit = node->step[c] / (double)inverse[c * n], low = m;
         node->zero[c] = m - 128;
         if (b->net->input_dtype == NIMBUS_U8)
             continue;
-        double unit = step_of(range);
-        range.low -= m;
-        range.high -= m;
-        lay_out(range, unit, &node->zero[c]);
-        node->step[c] = factor * unit;
+        for (size_t i = c * n; i < (c + 1) * n; i++)
+            low = fmin(low, b->ranges.inputs[i].low);
+        lay_out((nimbus_range){low - m, m}, unit, &node->zero[c]);
         node->scale[c] = 1 / unit;
         node->offset[c] = node->zero[c] - m / unit;
     }
