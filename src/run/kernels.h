@@ -1,4 +1,5 @@
-/* kernels.h - every kernel of the executor, listed once
+/* kernels.h - every kernel of the executor, listed once; those for planes of images, in a list of
+ * their own, in image/image_kernels.h
  *
  * A line of NIMBUS_KERNEL_LIST declares a kernel for each instruction set, puts it in the dispatch
  * table, and obliges tests/test_kernels.c to have a check of that name; a benchmark can walk the

@@ -318,17 +318,18 @@ static nimbus_status take_arrays(nimbus_section_reader *s, const image_step_head
     if (has_window(step->kind) && step->kind != NIMBUS_STEP_MAX_POOL &&
         (status = nimbus_section_take(s, "pads", channels, 1, pad)))
         return status;
-    if (step->kind <= NIMBUS_STEP_EXACT)
+    if (step->kind <= NIMBUS_STEP_EXACT) {
         status = nimbus_section_step_arrays(s, step, a);
-    else if (step->kind == NIMBUS_STEP_AVERAGE_POOL &&
-             ((status = nimbus_section_floats(s, "scale", step->M, false, &a->scale)) ||
-              (status = nimbus_section_floats(s, "offset", step->M, false, &a->offset))))
+        return status ? status : nimbus_section_end(s);
+    }
+    if (step->kind == NIMBUS_STEP_AVERAGE_POOL &&
+        ((status = nimbus_section_floats(s, "scale", step->M, false, &a->scale)) ||
+         (status = nimbus_section_floats(s, "offset", step->M, false, &a->offset))))
         return status;
-    else
-        status = step->flags & NIMBUS_FLAG_MAP
-                     ? nimbus_section_take(s, "map entries", 256, 1, &a->map)
-                     : NIMBUS_OK;
-    return status ? status : nimbus_section_end(s);
+    if (step->flags & NIMBUS_FLAG_MAP &&
+        (status = nimbus_section_take(s, "map entries", 256, 1, &a->map)))
+        return status;
+    return nimbus_section_end(s);
 }
 
 static void fill_step(const image_step_header *h, const nimbus_value *out, size_t bytes,

@@ -3,73 +3,33 @@
  * A block of images goes through all steps before the next one starts. How values lie, and why
  * positions are lanes, stands in image.h; image_plan.c has decided everything that does not depend
  * on the pixels. */
-#include "run/image/image.h"
+#include "run/image/image_run.h"
 
 #include <string.h>
-
-/* A block of images under way. */
-typedef struct image_run {
-    const nimbus_program *program;
-    const nimbus_image *image;
-    const nimbus_image_plan *plan;
-    const nimbus_kernels *k;
-    uint8_t *scratch;
-    size_t n_images;
-    int32_t *scores;
-} image_run;
-
-/* A step under way. */
-typedef struct step_run {
-    const image_run *run;
-    size_t i;
-    const nimbus_program_step *step;
-    const nimbus_image_step *of_image;
-    const nimbus_task *task;
-    const uint8_t *x;           /* what taps are counted from */
-    int8_t *out;                /* the first position of channel 0 */
-    size_t out_plane;           /* from there to that of channel 1 */
-    size_t first, n, n_rounded; /* lanes under way, rounded up as kernels want them */
-    size_t end;                 /* where they end; the last ones, where the plane does */
-} step_run;
-
-/* The first plane of a value. */
-static uint8_t *planes(const image_run *run, size_t v)
-{
-    return run->scratch + run->plan->places[v];
-}
-
-static const nimbus_frame *frame_of(const image_run *run, size_t v)
-{
-    return &run->image->frames[run->image->values[v].frame];
-}
-
-static size_t plane_of(const image_run *run, size_t v)
-{
-    return run->plan->planes[run->image->values[v].frame];
-}
 
 /* ---- values ------------------------------------------------------------------------------- */
 
 /* Sets the pads of all channels. */
-static void set_pads(const image_run *run, size_t v, const int8_t *pad)
+static void set_pads(const nimbus_image_block *run, size_t v, const int8_t *pad)
 {
     const nimbus_value *value = &run->image->values[v];
-    const nimbus_frame *frame = frame_of(run, v);
+    const nimbus_frame *frame = nimbus_frame_of(run, v);
     const size_t n = frame->lead + run->n_images * frame->rows * frame->pitch;
-    run->k->frame_i8i8((int8_t *)planes(run, v), plane_of(run, v), value->channels, frame->keep, n,
-                       -128, 127, pad);
+    run->k->frame_i8i8((int8_t *)nimbus_planes(run, v), nimbus_plane_of(run, v), value->channels,
+                       frame->keep, n, -128, 127, pad);
 }
 
 /* What is left to do when a step has computed lanes first .. end - 1 of n channels of value v from
  * channel m on, all of a plane or chunk by chunk: map, clamp, and pads. */
-static void finish_lanes(const step_run *s, size_t m, size_t n, size_t first, size_t end)
+static void finish_lanes(const nimbus_step_run *s, size_t m, size_t n, size_t first, size_t end)
 {
     const nimbus_kernels *k = s->run->k;
     const nimbus_value *value = &s->run->image->values[s->i + 1];
-    const nimbus_frame *frame = frame_of(s->run, s->i + 1);
+    const nimbus_frame *frame = nimbus_frame_of(s->run, s->i + 1);
     const int8_t low = s->of_image->low, high = s->of_image->high;
-    const size_t begin = first ? frame->lead + first : 0, stride = plane_of(s->run, s->i + 1);
-    int8_t *plane = (int8_t *)planes(s->run, s->i + 1) + m * stride;
+    const size_t begin = first ? frame->lead + first : 0,
+                 stride = nimbus_plane_of(s->run, s->i + 1);
+    int8_t *plane = (int8_t *)nimbus_planes(s->run, s->i + 1) + m * stride;
     for (size_t c = 0; c < n && s->step->has_map; c++)
         k->map_i8i8(plane + c * stride + frame->lead + first, end - first, s->step->map);
     if (value->pad || low > -128 || high < 127)
@@ -78,9 +38,9 @@ static void finish_lanes(const step_run *s, size_t m, size_t n, size_t first, si
 }
 
 /* The same for the whole value. */
-static void finish_value(const step_run *s)
+static void finish_value(const nimbus_step_run *s)
 {
-    const nimbus_frame *frame = frame_of(s->run, s->i + 1);
+    const nimbus_frame *frame = nimbus_frame_of(s->run, s->i + 1);
     finish_lanes(s, 0, s->step->n_outputs, 0, s->run->n_images * frame->rows * frame->pitch);
 }
 
@@ -99,10 +59,10 @@ static void flip_bytes(const uint8_t *in, size_t n, uint8_t *out)
 }
 
 /* Brings images into value 0. */
-static void load_images(const image_run *run, const uint8_t *rows, size_t row_stride)
+static void load_images(const nimbus_image_block *run, const uint8_t *rows, size_t row_stride)
 {
     const nimbus_program_info *info = &run->program->info;
-    const nimbus_frame *frame = frame_of(run, 0);
+    const nimbus_frame *frame = nimbus_frame_of(run, 0);
     const bool u8 = info->input_dtype == NIMBUS_U8;
     for (size_t r = 0; r < run->n_images; r++, rows += row_stride) {
         const uint8_t *from = rows;
@@ -113,7 +73,7 @@ static void load_images(const image_run *run, const uint8_t *rows, size_t row_st
             from = run->scratch;
         }
         for (size_t c = 0; c < info->channels; c++) {
-            uint8_t *to = planes(run, 0) + c * plane_of(run, 0) + frame->lead +
+            uint8_t *to = nimbus_planes(run, 0) + c * nimbus_plane_of(run, 0) + frame->lead +
                           r * frame->rows * frame->pitch;
             for (size_t y = 0; y < info->height; y++, from += info->width, to += frame->pitch) {
                 if (u8)
@@ -140,13 +100,13 @@ static void copy_phase(const uint8_t *from, size_t in_stride, size_t n_rows, siz
 
 /* The phases of the source's planes; with a stride of two, two neighbouring ones at a time. Beyond
  * the pads there is nothing to copy. */
-static void make_view(const step_run *s)
+static void make_view(const nimbus_step_run *s)
 {
-    const image_run *run = s->run;
+    const nimbus_image_block *run = s->run;
     const nimbus_task *task = s->task;
     const nimbus_patch *p = &s->of_image->patch;
     const size_t v = s->of_image->sources[0], channels = run->image->values[v].channels;
-    const nimbus_frame *frame = frame_of(run, v);
+    const nimbus_frame *frame = nimbus_frame_of(run, v);
     const size_t height = frame->height + p->top + p->bottom;
     const size_t width = frame->width + p->left + p->right;
     const size_t n_rows = s->step->info.height + (p->height - 1) * p->dilation_y / p->stride_y;
@@ -160,10 +120,10 @@ static void make_view(const step_run *s)
         const size_t rows_there = (height - y + p->stride_y - 1) / p->stride_y;
         const size_t there = (width - x + p->stride_x - 1) / p->stride_x;
         const size_t n_copied = n_rows < rows_there ? n_rows : rows_there;
-        const uint8_t *from =
-            planes(run, v) + frame->lead + y * frame->pitch - p->top * frame->pitch - p->left;
+        const uint8_t *from = nimbus_planes(run, v) + frame->lead + y * frame->pitch -
+                              p->top * frame->pitch - p->left;
         uint8_t *to = run->scratch + task->view + phase * next;
-        for (size_t c = 0; c < channels; c++, to += task->plane, from += plane_of(run, v)) {
+        for (size_t c = 0; c < channels; c++, to += task->plane, from += nimbus_plane_of(run, v)) {
             for (size_t r = 0; r < run->n_images; r++) {
                 const uint8_t *image = from + r * frame->rows * frame->pitch;
                 uint8_t *out = to + r * task->rows * task->pitch;
@@ -181,7 +141,7 @@ static void make_view(const step_run *s)
 /* ---- sums to outputs ----------------------------------------------------------------------- */
 
 /* Scores of n outputs from m on: the sums of the lanes under way that are positions. */
-static void store_scores(const step_run *s, const int32_t *sums, size_t m, size_t n)
+static void store_scores(const nimbus_step_run *s, const int32_t *sums, size_t m, size_t n)
 {
     const nimbus_task *task = s->task;
     const size_t M = s->step->n_outputs, period = task->rows * task->pitch;
@@ -200,20 +160,20 @@ static nimbus_rounding rounding_of(const nimbus_program_step *step, size_t m)
                              step->shift};
 }
 
-static int8_t *lanes_of(const step_run *s, size_t m)
+static int8_t *lanes_of(const nimbus_step_run *s, size_t m)
 {
     return s->out + m * s->out_plane + s->first;
 }
 
 /* After the lanes of n outputs from m on: while they are in the L1 cache. */
-static void end_lanes(const step_run *s, size_t m, size_t n)
+static void end_lanes(const nimbus_step_run *s, size_t m, size_t n)
 {
     if (s->task->direct && s->step->output != NIMBUS_OUT_I32)
         finish_lanes(s, m, n, s->first, s->end);
 }
 
-static void lookup_tile(const step_run *s, const nimbus_tile *tile, size_t m, size_t n_outputs,
-                        const uint8_t *codes, size_t n)
+static void lookup_tile(const nimbus_step_run *s, const nimbus_tile *tile, size_t m,
+                        size_t n_outputs, const uint8_t *codes, size_t n)
 {
     const nimbus_kernels *k = s->run->k;
     const nimbus_program_step *step = s->step;
@@ -237,7 +197,7 @@ static void lookup_tile(const step_run *s, const nimbus_tile *tile, size_t m, si
     }
 }
 
-static void lookup_lanes(const step_run *s)
+static void lookup_lanes(const nimbus_step_run *s)
 {
     const nimbus_kernels *k = s->run->k;
     const nimbus_program_step *step = s->step;
@@ -262,7 +222,7 @@ static void lookup_lanes(const step_run *s)
     }
 }
 
-static void exact_lanes(const step_run *s)
+static void exact_lanes(const nimbus_step_run *s)
 {
     const nimbus_kernels *k = s->run->k;
     const nimbus_task *task = s->task;
@@ -286,7 +246,7 @@ static void exact_lanes(const step_run *s)
 }
 
 /* Convolutions in groups, and average pools. */
-static void grouped_lanes(const step_run *s)
+static void grouped_lanes(const nimbus_step_run *s)
 {
     const nimbus_kernels *k = s->run->k;
     const nimbus_image_step *of_image = s->of_image;
@@ -312,7 +272,7 @@ static void grouped_lanes(const step_run *s)
     }
 }
 
-static void max_lanes(const step_run *s)
+static void max_lanes(const nimbus_step_run *s)
 {
     for (size_t m = 0; m < s->step->n_outputs; m++) {
         s->run->k->max_taps_i8i8((const int8_t *)s->x + m * s->task->plane + s->first,
@@ -322,14 +282,14 @@ static void max_lanes(const step_run *s)
 }
 
 /* From lanes as they were computed to where they belong. */
-static void copy_rows(const step_run *s, size_t v)
+static void copy_rows(const nimbus_step_run *s, size_t v)
 {
-    const image_run *run = s->run;
+    const nimbus_image_block *run = s->run;
     const nimbus_task *task = s->task;
-    const nimbus_frame *frame = frame_of(run, v);
+    const nimbus_frame *frame = nimbus_frame_of(run, v);
     const nimbus_value *value = &run->image->values[v];
     for (size_t c = 0; c < value->channels; c++) {
-        uint8_t *to = planes(run, v) + c * plane_of(run, v) + frame->lead;
+        uint8_t *to = nimbus_planes(run, v) + c * nimbus_plane_of(run, v) + frame->lead;
         const uint8_t *from = run->scratch + task->out + c * task->out_plane;
         for (size_t r = 0; r < run->n_images; r++)
             for (size_t y = 0; y < value->height; y++)
@@ -338,9 +298,9 @@ static void copy_rows(const step_run *s, size_t v)
     }
 }
 
-static void run_lanes(step_run *s)
+static void run_lanes(nimbus_step_run *s)
 {
-    const image_run *run = s->run;
+    const nimbus_image_block *run = s->run;
     const nimbus_task *task = s->task;
     const size_t n_lanes = nimbus_task_lanes(task, &s->step->info, run->n_images);
     const size_t granule = run->k->shape.granule ? run->k->shape.granule : 1;
@@ -370,177 +330,31 @@ static void run_lanes(step_run *s)
     }
 }
 
-/* ---- rows --------------------------------------------------------------------------------- */
-
-/* Where the outputs of one position stand before they go to their channels. */
-static int8_t *output_row(const step_run *s)
-{
-    return (int8_t *)s->run->scratch + s->task->out;
-}
-
-static void store_output_row(const step_run *s, int8_t *out)
-{
-    const int8_t *row = output_row(s);
-    for (size_t m = 0; m < s->step->n_outputs; m++)
-        out[m * s->out_plane] = row[m];
-}
-
-/* Outputs of one position, from its row of sums, to their channels. */
-static void store_sums(const step_run *s, const int32_t *sums, int8_t *out)
-{
-    const nimbus_kernels *k = s->run->k;
-    const nimbus_program_step *step = s->step;
-    if (step->output == NIMBUS_OUT_SCALED)
-        k->scale_i32i8(sums, step->n_outputs, step->scale, step->offset, 1, output_row(s));
-    else
-        k->shift_i32i8(sums, step->n_outputs, step->shift, output_row(s));
-    store_output_row(s, out);
-}
-
-/* Where the window of an image's position (y, x) begins, and its outputs. */
-static const uint8_t *window_at(const step_run *s, size_t r, size_t y, size_t x)
-{
-    const nimbus_patch *p = &s->of_image->patch;
-    const nimbus_frame *frame = frame_of(s->run, s->of_image->sources[0]);
-    return s->x + (r * frame->rows + y * p->stride_y) * frame->pitch + x * p->stride_x;
-}
-
-static int8_t *output_at(const step_run *s, size_t r, size_t y, size_t x)
-{
-    const nimbus_frame *frame = frame_of(s->run, s->i + 1);
-    return s->out + (r * frame->rows + y) * frame->pitch + x;
-}
-
-/* The codes of one position; taps of `x` are what trees read. */
-static void walk(const step_run *s, const int8_t *x, uint8_t *codes)
-{
-    const nimbus_program_step *step = s->step;
-    const bool levels = step->info.shared_columns;
-    const size_t n_nodes = step->n_leaves - 1, per_tree = levels ? step->n_levels : n_nodes;
-    const int8_t *thresholds = step->thresholds;
-    const uint32_t *columns = s->task->columns;
-    for (size_t c = 0; c < step->n_codebooks; c++, columns += per_tree, thresholds += n_nodes) {
-        size_t node = 0;
-        for (size_t h = 0; h < step->n_levels; h++)
-            node = 2 * node + 1 + (x[columns[levels ? h : node]] > thresholds[node]);
-        codes[c] = (uint8_t)(node - n_nodes);
-    }
-}
-
-static void lookup_position(const step_run *s, size_t r, size_t y, size_t x)
-{
-    const image_run *run = s->run;
-    const nimbus_program_step *step = s->step;
-    uint8_t *codes = run->scratch + s->task->codes;
-    int32_t *sums = (int32_t *)(void *)(run->scratch + s->task->sums);
-    walk(s, (const int8_t *)window_at(s, r, y, x), codes);
-    if (step->narrow) {
-        run->k->add_u8i8(&step->table, codes, step->even_bias, step->odd_bias, step->shift,
-                         output_row(s));
-        store_output_row(s, output_at(s, r, y, x));
-        return;
-    }
-    run->k->add_u8i32(&step->table, codes, step->row_bias, sums);
-    if (step->output == NIMBUS_OUT_I32)
-        memcpy(run->scores + r * step->n_outputs, sums, step->n_outputs * sizeof(int32_t));
-    else
-        store_sums(s, sums, output_at(s, r, y, x));
-}
-
-/* The groups of a window's taps (nimbus_weights), with zeros to fill up the last one. */
-static void pack_window(const step_run *s, const uint8_t *x, uint8_t *packed)
-{
-    const nimbus_shape *shape = &s->run->k->shape;
-    const uint32_t *taps = s->task->taps;
-    const size_t D = s->step->n_inputs, n = nimbus_rounded_up(D, shape->group);
-    if (shape->group == 2)
-        for (size_t d = 0; d < n; d++)
-            ((int16_t *)(void *)packed)[d] = (int8_t)x[taps[d]];
-    else
-        for (size_t d = 0; d < n; d++)
-            packed[d] = x[taps[d]] ^ shape->flip;
-}
-
-/* n positions from number `first` on, counted through all images. */
-static void exact_positions(const step_run *s, size_t first, size_t n)
-{
-    const image_run *run = s->run;
-    const nimbus_program_step *step = s->step;
-    const size_t M = step->n_outputs, stride = nimbus_padded(M);
-    const size_t width = step->info.width, n_each = width * step->info.height;
-    const size_t x_stride = nimbus_padded(step->n_inputs) * nimbus_group_bytes(&run->k->shape);
-    uint8_t *packed = run->scratch + s->task->packed;
-    int32_t *sums = (int32_t *)(void *)(run->scratch + s->task->sums);
-    for (size_t i = 0; i < n; i++) {
-        size_t r = (first + i) / n_each, at = (first + i) % n_each;
-        pack_window(s, window_at(s, r, at / width, at % width), packed + i * x_stride);
-    }
-    run->k->dot_rows_i32(&step->weights, packed, x_stride, n, sums, stride);
-    for (size_t i = 0; i < n; i++) {
-        size_t r = (first + i) / n_each, at = (first + i) % n_each;
-        if (step->output == NIMBUS_OUT_I32)
-            memcpy(run->scores + r * M, sums + i * stride, M * sizeof *sums);
-        else
-            store_sums(s, sums + i * stride, output_at(s, r, at / width, at % width));
-    }
-}
-
-static void run_rows(const step_run *s)
-{
-    const nimbus_step_info *info = &s->step->info;
-    const size_t n = s->run->n_images * info->height * info->width;
-    if (info->kind == NIMBUS_STEP_EXACT) {
-        for (size_t i = 0; i < n; i += NIMBUS_EXACT_ROWS)
-            exact_positions(s, i, n - i < NIMBUS_EXACT_ROWS ? n - i : NIMBUS_EXACT_ROWS);
-        return;
-    }
-    for (size_t r = 0; r < s->run->n_images; r++)
-        for (size_t y = 0; y < info->height; y++)
-            for (size_t x = 0; x < info->width; x++)
-                lookup_position(s, r, y, x);
-}
-
-/* The average of whole planes. */
-static void average_all(const step_run *s)
-{
-    const image_run *run = s->run;
-    const size_t v = s->of_image->sources[0];
-    const nimbus_frame *frame = frame_of(run, v);
-    const size_t n = (frame->height - 1) * frame->pitch + frame->width;
-    int32_t *sums = (int32_t *)(void *)(run->scratch + s->task->sums);
-    for (size_t r = 0; r < run->n_images; r++) {
-        const uint8_t *x = planes(run, v) + frame->lead + r * frame->rows * frame->pitch;
-        run->k->sum_i8i32((const int8_t *)x, plane_of(run, v), s->step->n_outputs, frame->keep_last,
-                          n, run->k->shape.flip, sums);
-        store_sums(s, sums, output_at(s, r, 0, 0));
-    }
-}
-
 /* ---- steps without a window ----------------------------------------------------------------- */
 
-static void add(const step_run *s)
+static void add(const nimbus_step_run *s)
 {
-    const image_run *run = s->run;
-    const nimbus_frame *frame = frame_of(run, s->i + 1);
+    const nimbus_image_block *run = s->run;
+    const nimbus_frame *frame = nimbus_frame_of(run, s->i + 1);
     const size_t n = run->n_images * frame->rows * frame->pitch;
     const int8_t *sources[NIMBUS_MAX_SOURCES];
     for (size_t c = 0; c < s->step->n_outputs; c++) {
         for (size_t k = 0; k < s->of_image->n_sources; k++)
-            sources[k] = (const int8_t *)planes(run, s->of_image->sources[k]) + c * s->out_plane +
-                         frame->lead;
+            sources[k] = (const int8_t *)nimbus_planes(run, s->of_image->sources[k]) +
+                         c * s->out_plane + frame->lead;
         run->k->add_i8i8(sources, s->of_image->n_sources, n, s->out + c * s->out_plane);
         finish_lanes(s, c, 1, 0, n);
     }
 }
 
-static void concat(const step_run *s)
+static void concat(const nimbus_step_run *s)
 {
-    const image_run *run = s->run;
-    const nimbus_frame *frame = frame_of(run, s->i + 1);
+    const nimbus_image_block *run = s->run;
+    const nimbus_frame *frame = nimbus_frame_of(run, s->i + 1);
     int8_t *out = s->out;
     for (size_t k = 0; k < s->of_image->n_sources; k++) {
         const size_t v = s->of_image->sources[k];
-        const uint8_t *from = planes(run, v) + frame->lead;
+        const uint8_t *from = nimbus_planes(run, v) + frame->lead;
         for (size_t c = 0; c < run->image->values[v].channels; c++) {
             memcpy(out, from, run->n_images * frame->rows * frame->pitch);
             out += s->out_plane;
@@ -551,30 +365,30 @@ static void concat(const step_run *s)
 
 /* ---- blocks ------------------------------------------------------------------------------- */
 
-static void run_step(const image_run *run, size_t i)
+static void run_step(const nimbus_image_block *run, size_t i)
 {
     const bool last = i + 1 == run->program->info.n_steps;
-    step_run s = {.run = run,
-                  .i = i,
-                  .step = &run->program->steps[i],
-                  .of_image = &run->image->steps[i],
-                  .task = &run->plan->tasks[i]};
+    nimbus_step_run s = {.run = run,
+                         .i = i,
+                         .step = &run->program->steps[i],
+                         .of_image = &run->image->steps[i],
+                         .task = &run->plan->tasks[i]};
     const size_t source = s.of_image->sources[0];
     if (s.of_image->fills_pad)
         set_pads(run, source, s.of_image->pad);
-    s.x = s.task->phases_y ? run->scratch + s.task->view : planes(run, source);
+    s.x = s.task->phases_y ? run->scratch + s.task->view : nimbus_planes(run, source);
     if (!last) {
-        s.out = (int8_t *)planes(run, i + 1) + frame_of(run, i + 1)->lead;
-        s.out_plane = plane_of(run, i + 1);
+        s.out = (int8_t *)nimbus_planes(run, i + 1) + nimbus_frame_of(run, i + 1)->lead;
+        s.out_plane = nimbus_plane_of(run, i + 1);
     }
     if (s.step->info.kind == NIMBUS_STEP_ADD)
         add(&s);
     else if (s.step->info.kind == NIMBUS_STEP_CONCAT)
         concat(&s);
     else if (s.of_image->average_all)
-        average_all(&s);
+        nimbus_average_all(&s);
     else if (s.task->in_rows)
-        run_rows(&s);
+        nimbus_run_positions(&s);
     else
         run_lanes(&s);
     const bool finished = s.step->info.kind == NIMBUS_STEP_ADD || s.task->chunk > 0;
@@ -593,10 +407,11 @@ void nimbus_image_run(const nimbus_program *program, const uint8_t *rows, size_t
                       size_t n_rows, int32_t *scores, void *scratch)
 {
     const nimbus_image *image = program->image;
-    image_run run = {.program = program,
-                     .image = image,
-                     .k = program->kernels,
-                     .scratch = (uint8_t *)scratch + (-(uintptr_t)scratch & (NIMBUS_PAD - 1))};
+    nimbus_image_block run = {.program = program,
+                              .image = image,
+                              .k = program->kernels,
+                              .scratch =
+                                  (uint8_t *)scratch + (-(uintptr_t)scratch & (NIMBUS_PAD - 1))};
     while (n_rows > 0) {
         run.plan = n_rows == 1 ? &image->one : &image->block;
         run.n_images = n_rows < run.plan->n_images ? n_rows : run.plan->n_images;
