@@ -2,7 +2,7 @@
  *
  * Bytes are tried as they are and with their checksums made right, since those keep every mutation
  * from the reader behind them. A program that loads must give the same scores for a row whether it
- * runs alone or among others. */
+ * runs alone or among others. Seeds are programs on rows (random_*) and on images (image_*). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-enum { N_ROWS = 40, MAX_INPUTS = 1 << 14 };
+enum { N_ROWS = 40, MAX_INPUTS = 1 << 14, MAX_SCRATCH = 1 << 20, MAX_WORK = 1 << 24 };
 
 static void put_u32le(uint8_t *p, uint32_t v)
 {
@@ -45,6 +45,9 @@ static void run(const nimbus_program *program, const uint8_t *bytes, size_t size
     size_t M = info->n_outputs;
     if (info->n_inputs > MAX_INPUTS)
         return;
+    if (info->channels && (nimbus_scratch_size(program, 1) > MAX_SCRATCH ||
+                           info->lookups + info->comparisons + info->multiply_adds > MAX_WORK))
+        return; /* planes need not be in the file */
     uint8_t *rows = nimbus_alloc(N_ROWS, row_bytes);
     int32_t *scores = nimbus_alloc(N_ROWS * M, sizeof *scores);
     int32_t *alone = nimbus_alloc(M, sizeof *alone);

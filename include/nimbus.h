@@ -67,9 +67,10 @@ typedef struct nimbus_program nimbus_program;
 
 /* A compiled program as a whole. Sizes in bytes; counts are per row. */
 typedef struct nimbus_program_info {
-    size_t n_inputs;          /* D of the first step: elements in a row */
-    size_t n_outputs;         /* M of the last step: scores in a row of results */
-    nimbus_dtype input_dtype; /* what nimbus_run reads: raw, not normalised */
+    size_t n_inputs;                /* D of the first step: elements in a row */
+    size_t channels, height, width; /* of an image, if rows are such, [channel][y][x]; else 0 */
+    size_t n_outputs;               /* M of the last step: scores in a row of results */
+    nimbus_dtype input_dtype;       /* what nimbus_run reads: raw, not normalised */
     size_t n_steps;
     float output_scale; /* real-valued output = score * output_scale */
     size_t table_bytes; /* tables and int8 weights as stored */
@@ -79,21 +80,37 @@ typedef struct nimbus_program_info {
     size_t multiply_adds; /* int8 multiply-adds per row, in exact steps only */
 } nimbus_program_info;
 
-typedef enum nimbus_step_kind { NIMBUS_STEP_LOOKUP = 1, NIMBUS_STEP_EXACT = 2 } nimbus_step_kind;
+/* The last four are of programs on images alone. */
+typedef enum nimbus_step_kind {
+    NIMBUS_STEP_LOOKUP = 1,
+    NIMBUS_STEP_EXACT = 2,
+    NIMBUS_STEP_ADD = 3,
+    NIMBUS_STEP_MAX_POOL = 4,
+    NIMBUS_STEP_AVERAGE_POOL = 5,
+    NIMBUS_STEP_CONCAT = 6
+} nimbus_step_kind;
 
-/* One step of a program: a lookup layer, or a layer left as an exact int8 product. */
+/* One step of a program: a lookup layer, or a layer left as an exact int8 product, or what else a
+ * program on images has. Of images, the sizes below n_levels; 0 in programs on rows. */
 typedef struct nimbus_step_info {
     nimbus_step_kind kind;
-    char name[48];       /* the layer's name in the net it was compiled from */
-    size_t n_inputs;     /* columns of its input that exist after dead columns are dropped */
-    size_t n_outputs;    /* columns it computes */
-    size_t n_codebooks;  /* C; 0 for an exact step, as are n_levels and table_bits */
-    size_t n_levels;     /* H */
+    char name[48];      /* the layer's name in the net it was compiled from */
+    size_t n_inputs;    /* columns of its input that exist after dead columns are dropped; of an
+                           image, what one output can see: taps times channels of its group */
+    size_t n_outputs;   /* columns it computes, or channels */
+    size_t n_codebooks; /* C; 0 for an exact step, as are n_levels and table_bits */
+    size_t n_levels;    /* H */
+    size_t n_sources, height, width;    /* how many values it reads; of a channel it makes */
+    size_t kernel_height, kernel_width; /* of a window, 0 where a step has none, as the rest */
+    size_t stride_y, stride_x, n_groups;
     unsigned table_bits; /* stored bits per table entry: 8 or 4 */
     int shared_columns;  /* 1: a tree level reads one column; 0: every node its own */
     size_t bytes;        /* of the step in the file */
     size_t lookups, comparisons, multiply_adds; /* per row */
 } nimbus_step_info;
+
+/* The name of a kind, "lookup", "max pool", ...; "" for no kind. */
+NIMBUS_API const char *nimbus_step_kind_name(nimbus_step_kind kind);
 
 /* Opens a .nimbus file. On success *out is owned by the caller (nimbus_close); on failure it is
  * NULL. Errors: IO, FORMAT, TRUNCATED, CHECKSUM, VERSION, UNSUPPORTED, LIMIT, MEMORY. */

@@ -175,15 +175,18 @@ static inline made_program made_small_program(uint32_t kind, nimbus_dtype dtype,
     return made;
 }
 
+static inline void made_free_step(made_step *s)
+{
+    void *owned[] = {s->columns, s->thresholds, s->f_thresholds, s->tables, s->weights,
+                     s->bias,    s->in_scale,   s->in_offset,    s->scale,  s->offset};
+    for (size_t k = 0; k < sizeof owned / sizeof *owned; k++)
+        free(owned[k]);
+}
+
 static inline void made_free(made_program *program)
 {
-    for (uint32_t i = 0; i < program->n_steps; i++) {
-        made_step *s = &program->steps[i];
-        void *owned[] = {s->columns, s->thresholds, s->f_thresholds, s->tables, s->weights,
-                         s->bias,    s->in_scale,   s->in_offset,    s->scale,  s->offset};
-        for (size_t k = 0; k < sizeof owned / sizeof *owned; k++)
-            free(owned[k]);
-    }
+    for (uint32_t i = 0; i < program->n_steps; i++)
+        made_free_step(&program->steps[i]);
 }
 
 /* ---- writing ----------------------------------------------------------------------------- */
@@ -221,16 +224,8 @@ static inline void made_write_tables(nimbus_buffer *b, const made_step *s)
     }
 }
 
-static inline void made_write_step(nimbus_buffer *b, const made_step *s, const char *name)
+static inline void made_write_arrays(nimbus_buffer *b, const made_step *s)
 {
-    const uint32_t fields[] = {s->kind,  s->D,     s->M,      s->C,    s->H,
-                               s->flags, s->input, s->output, s->shift};
-    char padded_name[NIMBUS_STEP_NAME_BYTES] = {0};
-    strncpy(padded_name, name, sizeof padded_name - 1);
-    made_write_u32s(b, fields, 9);
-    for (int i = 0; i < 7; i++)
-        nimbus_write_u32le(b, 0);
-    nimbus_write_bytes(b, padded_name, sizeof padded_name);
     if (s->kind == NIMBUS_STEP_LOOKUP) {
         size_t n_nodes = (size_t)s->C * (made_leaves(s) - 1);
         made_write_u32s(b, s->columns,
@@ -256,6 +251,19 @@ static inline void made_write_step(nimbus_buffer *b, const made_step *s, const c
         made_write_bytes(b, s->map, 256);
 }
 
+static inline void made_write_step(nimbus_buffer *b, const made_step *s, const char *name)
+{
+    const uint32_t fields[] = {s->kind,  s->D,     s->M,      s->C,    s->H,
+                               s->flags, s->input, s->output, s->shift};
+    char padded_name[NIMBUS_STEP_NAME_BYTES] = {0};
+    strncpy(padded_name, name, sizeof padded_name - 1);
+    made_write_u32s(b, fields, 9);
+    for (int i = 0; i < 7; i++)
+        nimbus_write_u32le(b, 0);
+    nimbus_write_bytes(b, padded_name, sizeof padded_name);
+    made_write_arrays(b, s);
+}
+
 /* The program as a file; aborts when out of memory. */
 static inline nimbus_buffer made_write(const made_program *program)
 {
@@ -278,7 +286,7 @@ static inline nimbus_buffer made_write(const made_program *program)
                              strlen(program->metadata)};
     }
     if (nimbus_container_write(&out, NIMBUS_PROGRAM_MAGIC, NIMBUS_PROGRAM_MAJOR,
-                               NIMBUS_PROGRAM_MINOR, sections, n + 1, NULL) != NIMBUS_OK)
+                               NIMBUS_ROW_PROGRAM_MINOR, sections, n + 1, NULL) != NIMBUS_OK)
         abort();
     for (uint32_t i = 0; i <= program->n_steps; i++)
         nimbus_buffer_free(&parts[i]);

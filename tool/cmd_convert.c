@@ -8,7 +8,7 @@
 typedef struct convert_arguments {
     common_arguments common;
     const char *output, *layers, *checkpoint;
-    int speed, accuracy, tree, splits, tables, estimator, no_fine_tune;
+    int speed, accuracy, tree, splits, tables, estimator, no_fine_tune, flip;
     size_t v, levels, trees, bits, epochs, fit_rows;
     double lambda, layer_epochs, rate, distill, temperature, tau, margin_noise, valid;
     size_t batch, shift;
@@ -67,6 +67,8 @@ static const option_entry entries[] = {
      "softens both sides' outputs for that part (2)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
      "images are moved by up to this many pixels while fine-tuning (1; tables 0)"},
+    {"flip", 0, OPTION_FLAG, NULL, AT(flip), 0, 0, NULL,
+     "images are mirrored left-right at random while fine-tuning"},
     {"smoothing", 0, OPTION_NUMBER, "X", AT(smoothing), 0, 0.99, NULL,
      "part of each label spread over all classes (the conversion's own)"},
     {"weight-decay", 0, OPTION_NUMBER, "X", AT(weight_decay), 0, 10, NULL,
@@ -127,6 +129,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.train.distill = args->distill;
     o.train.temperature = args->temperature;
     o.train.shift = (unsigned)(args->shift == LEFT_OPEN ? default_shift(data) : args->shift);
+    o.train.flip = args->flip;
     o.train.label_smoothing = args->smoothing;
     o.train.weight_decay = args->weight_decay;
     o.train.tau = args->tau;

@@ -11,7 +11,8 @@
 #include <string.h>
 
 #include "compile/compile.h"
-#include "net/simd.h"
+
+enum { BATCH = 256, MAX_ROWS = 4096 };
 
 typedef struct compilation {
     nimbus_net *net; /* a copy: float tables get rounded */
@@ -19,7 +20,7 @@ typedef struct compilation {
     size_t n_steps;
     nimbus_step_build *steps;
     size_t *product; /* [n_steps + 1] layer index of each step's linear layer; last: n_layers */
-    nimbus_range *layer_ranges, *input_ranges; /* NULL until an exact layer needs them */
+    nimbus_ranges ranges; /* empty until an exact layer needs them */
 } compilation;
 
 /* ---- the chain ---------------------------------------------------------------------------------
@@ -44,7 +45,7 @@ static nimbus_status find_steps(compilation *c, nimbus_error *error)
                                layer->name, layer->type->name, net->layers[i - 1].name);
         if (layer->type == &nimbus_layer_linear)
             c->product[n++] = i;
-        else if (n == 0 && i > 0 && layer->type != &nimbus_layer_dropout)
+        else if (n == 0 && i > 0 && !nimbus_layer_changes_nothing(layer))
             return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
                                "layer %s (%s) stands before the first linear layer", layer->name,
                                layer->type->name);
@@ -54,7 +55,7 @@ static nimbus_status find_steps(compilation *c, nimbus_error *error)
     c->product[n] = net->n_layers;
     c->n_steps = n;
     for (size_t i = c->product[n - 1] + 1; i < net->n_layers; i++)
-        if (net->layers[i].type != &nimbus_layer_dropout)
+        if (!nimbus_layer_changes_nothing(&net->layers[i]))
             return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
                                "layer %s (%s) stands after the last linear layer; its scores are "
                                "a program's outputs",
@@ -118,7 +119,7 @@ static nimbus_status exact_input(compilation *c, size_t s, double *alpha, double
     if (!step->in_scale || !step->in_offset)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s", step->layer->name);
     for (size_t d = 0; d < step->d; d++) {
-        nimbus_range range = c->input_ranges[d];
+        nimbus_range range = c->ranges.inputs[d];
         double width = range.high > range.low ? range.high - range.low : 1;
         step->in_scale[d] = 255 / width;
         step->in_offset[d] = -128 - range.low * step->in_scale[d];
@@ -174,45 +175,6 @@ done:
 /* ---- comparisons -------------------------------------------------------------------------------
  */
 
-/* Greatest raw u8 value that is not above t after normalisation, -1 if all are: with the same
- * single-precision arithmetic as the net, so that no pixel is decided differently. */
-static nimbus_cut cut_of_u8(real mean, real inverse_std, real t)
-{
-    int value = 255;
-    while (value >= 0 && ((real)value - mean) * inverse_std > t)
-        value--;
-    if (value < 0)
-        return (nimbus_cut){.at = -INFINITY};
-    if (value == 255)
-        return (nimbus_cut){.at = INFINITY};
-    return (nimbus_cut){.at = value - 128};
-}
-
-/* Floats by rank: 0 is zero, then upwards and downwards without gaps to the infinities. */
-static float float_of_rank(int64_t rank)
-{
-    uint32_t bits = (uint32_t)(rank < 0 ? -rank : rank);
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return rank < 0 ? -value : value;
-}
-
-/* The same for raw floats: the greatest float that is not above. Found by halving, since far from
- * the mean many floats in a row are normalised to one value. */
-static nimbus_cut cut_of_f32(real mean, real inverse_std, real t)
-{
-    const int64_t infinity = 0x7f800000;
-    int64_t low = -infinity, high = infinity;
-    while (high - low > 1) {
-        int64_t middle = low + (high - low) / 2;
-        if (((real)float_of_rank(middle) - mean) * inverse_std > t)
-            high = middle;
-        else
-            low = middle;
-    }
-    return (nimbus_cut){.at = (double)float_of_rank(low)};
-}
-
 /* Cut of one comparison of step s (> 0) in the integers of the step before. */
 static nimbus_cut cut_of_sum(const nimbus_step_build *before, size_t column, double t)
 {
@@ -250,7 +212,7 @@ static nimbus_status set_cuts(compilation *c, size_t s, nimbus_error *error)
                                "input column %zu is normalised by %g, expected a positive factor",
                                column, (double)inverse[column]);
         } else {
-            step->cuts[i] = (step->input == NIMBUS_IN_U8 ? cut_of_u8 : cut_of_f32)(
+            step->cuts[i] = (step->input == NIMBUS_IN_U8 ? nimbus_cut_u8 : nimbus_cut_f32)(
                 mean[column], inverse[column], thresholds[i]);
         }
     }
@@ -280,25 +242,15 @@ static nimbus_status output_scores(nimbus_step_build *step, nimbus_error *error)
 /* What the sums of every output can be. */
 static void reach_of_sums(const nimbus_step_build *step, double *low, double *high)
 {
-    const nimbus_lookup *lookup = step->layer->lookup;
     memset(low, 0, step->m * sizeof *low);
     memset(high, 0, step->m * sizeof *high);
-    for (size_t m = 0; m < step->m; m++) {
-        for (size_t d = 0; !step->lookup && d < step->d; d++)
+    if (step->lookup)
+        nimbus_tables_reach(step->layer, nimbus_lookup_tables(step->layer), step->unit, NULL, low,
+                            high);
+    for (size_t m = 0; m < step->m && !step->lookup; m++) {
+        for (size_t d = 0; d < step->d; d++)
             high[m] += 128 * abs(step->weight[m * step->d + d]);
-        for (size_t c = 0; step->lookup && c < lookup->n_codebooks; c++) {
-            const real *entry =
-                nimbus_lookup_tables(step->layer) + c * lookup->n_leaves * step->m + m;
-            real least = *entry, most = *entry;
-            for (size_t k = 1; k < lookup->n_leaves; k++) {
-                real value = entry[k * step->m];
-                least = value < least ? value : least;
-                most = value > most ? value : most;
-            }
-            low[m] += rint((double)least / step->unit[m]);
-            high[m] += rint((double)most / step->unit[m]);
-        }
-        low[m] = step->lookup ? low[m] : -high[m];
+        low[m] = -high[m];
     }
 }
 
@@ -366,10 +318,8 @@ static nimbus_status output_scaled(compilation *c, size_t s, nimbus_error *error
     size_t at = c->product[s];
     nimbus_range range = {INFINITY, -INFINITY};
     for (; at < c->product[s + 1]; at++) {
-        nimbus_range r = c->layer_ranges[at];
-        bool is_function = c->net->layers[at].type != &nimbus_layer_batch_norm &&
-                           c->net->layers[at].type != &nimbus_layer_dropout &&
-                           c->net->layers[at].type != &nimbus_layer_linear;
+        nimbus_range r = nimbus_ranges_of_layer(&c->ranges, at);
+        bool is_function = nimbus_function_of(&c->net->layers[at]) != NIMBUS_F_IDENTITY;
         if (is_function && mapped)
             break; /* range of its input */
         range = r;
@@ -390,14 +340,14 @@ static nimbus_status output_scaled(compilation *c, size_t s, nimbus_error *error
     if (mapped) {
         double y_low = INFINITY, y_high = -INFINITY;
         for (int q = 0; q < 256; q++) {
-            double y = nimbus_function_value(post->function, low + q * unit);
+            double y = nimbus_function_value(post, low + q * unit);
             y_low = y < y_low ? y : y_low;
             y_high = y > y_high ? y : y_high;
         }
         alpha = y_high > y_low ? (y_high - y_low) / 255 : 1;
         beta = y_low + 128 * alpha;
         for (int q = 0; q < 256; q++) {
-            double y = nimbus_function_value(post->function, low + q * unit);
+            double y = nimbus_function_value(post, low + q * unit);
             step->map[q] = (int8_t)lrint((y - beta) / alpha);
         }
     }
@@ -462,8 +412,10 @@ static nimbus_status measure_if_needed(compilation *c, nimbus_error *error)
                            "the int8 values at layer %s need measured ranges: convert a float net "
                            "to lookups first, or give data to measure them on",
                            who);
-    return nimbus_ranges_measure(c->net, c->options->calibration, c->options->n_threads,
-                                 &c->layer_ranges, &c->input_ranges, error);
+    return nimbus_ranges_measure(
+        c->net,
+        &(nimbus_measure){c->options->calibration, MAX_ROWS, BATCH, c->options->n_threads},
+        &c->ranges, error);
 }
 
 static nimbus_status make_steps(compilation *c, nimbus_error *error)
@@ -541,7 +493,7 @@ static nimbus_status write_program(compilation *c, nimbus_buffer *out, nimbus_er
         sections[n++] = (nimbus_section){NIMBUS_TAG('M', 'E', 'T', 'A'), (const uint8_t *)metadata,
                                          strlen(metadata)};
     status = nimbus_container_write(out, NIMBUS_PROGRAM_MAGIC, NIMBUS_PROGRAM_MAJOR,
-                                    NIMBUS_PROGRAM_MINOR, sections, n, error);
+                                    NIMBUS_ROW_PROGRAM_MINOR, sections, n, error);
 done:
     nimbus_buffer_free(&header);
     for (size_t s = 0; bodies && s < c->n_steps; s++)
@@ -566,9 +518,16 @@ nimbus_status nimbus_compile_net(const nimbus_net *net, const nimbus_compile_opt
                            "compile options of %zu bytes, expected %zu: not set up with "
                            "NIMBUS_COMPILE_OPTIONS_INIT",
                            c.options->size, sizeof *options);
-    if ((status = nimbus_net_copy(net, &c.net, error)) || (status = find_steps(&c, error)) ||
-        (status = nimbus_stand_ins_make(c.net, c.options, fitted, error)) ||
-        (status = make_steps(&c, error)) || (status = write_program(&c, &out, error)))
+    bool on_rows = nimbus_net_is_on_rows(net);
+    if ((status = nimbus_net_copy(net, &c.net, error)) ||
+        (on_rows && (status = find_steps(&c, error))) ||
+        (status = nimbus_stand_ins_make(c.net, c.options, fitted && on_rows, error)))
+        goto done;
+    if (on_rows && (status = make_steps(&c, error)) == NIMBUS_OK)
+        status = write_program(&c, &out, error);
+    else if (!on_rows)
+        status = nimbus_image_compile(c.net, c.options, &out, error);
+    if (status)
         goto done;
     *bytes = out.bytes;
     *n_bytes = out.size;
@@ -579,8 +538,7 @@ done:
         nimbus_step_build_free(&c.steps[s]);
     nimbus_free(c.steps);
     nimbus_free(c.product);
-    nimbus_free(c.layer_ranges);
-    nimbus_free(c.input_ranges);
+    nimbus_ranges_free(&c.ranges);
     nimbus_net_free(c.net);
     return status;
 }

@@ -7,21 +7,35 @@
 
 #include "compile/compile.h"
 
-double nimbus_function_value(nimbus_function f, double v)
+static double clipped(double v, double low, double high)
 {
-    switch (f) {
+    return v < low ? low : v > high ? high : v;
+}
+
+double nimbus_function_value(const nimbus_post *post, double v)
+{
+    switch (post->function) {
     case NIMBUS_F_RELU:
         return v > 0 ? v : 0;
+    case NIMBUS_F_CLIP:
+        return clipped(v, post->low, post->high);
     case NIMBUS_F_TANH:
         return tanh(v);
     case NIMBUS_F_SIGMOID:
         return 1 / (1 + exp(-v));
     case NIMBUS_F_GELU:
         return 0.5 * v * (1 + erf(v / sqrt(2)));
+    case NIMBUS_F_HARD_SWISH:
+        return v * clipped(v / 6 + 0.5, 0, 1);
     case NIMBUS_F_IDENTITY:
         break;
     }
     return v;
+}
+
+bool nimbus_function_is_monotone(nimbus_function f)
+{
+    return f != NIMBUS_F_GELU && f != NIMBUS_F_HARD_SWISH;
 }
 
 void nimbus_post_free(nimbus_post *post)
@@ -33,74 +47,99 @@ void nimbus_post_free(nimbus_post *post)
     memset(post, 0, sizeof *post);
 }
 
-static bool function_of(const nimbus_layer *layer, nimbus_function *f)
+nimbus_status nimbus_post_new(nimbus_post *post, size_t m, nimbus_error *error)
+{
+    memset(post, 0, sizeof *post);
+    post->n = m;
+    post->a1 = nimbus_alloc(m, sizeof *post->a1);
+    post->b1 = nimbus_alloc(m, sizeof *post->b1);
+    post->a2 = nimbus_alloc(m, sizeof *post->a2);
+    post->b2 = nimbus_alloc(m, sizeof *post->b2);
+    if (!post->a1 || !post->b1 || !post->a2 || !post->b2) {
+        nimbus_post_free(post);
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to fold %zu columns", m);
+    }
+    for (size_t i = 0; i < m; i++)
+        post->a1[i] = post->a2[i] = 1;
+    return NIMBUS_OK;
+}
+
+nimbus_function nimbus_function_of(const nimbus_layer *layer)
 {
     static const struct {
         const nimbus_layer_type *type;
         nimbus_function function;
-    } functions[] = {{&nimbus_layer_relu, NIMBUS_F_RELU},
-                     {&nimbus_layer_tanh, NIMBUS_F_TANH},
-                     {&nimbus_layer_sigmoid, NIMBUS_F_SIGMOID},
-                     {&nimbus_layer_gelu, NIMBUS_F_GELU}};
+    } functions[] = {
+        {&nimbus_layer_relu, NIMBUS_F_RELU},       {&nimbus_layer_clip, NIMBUS_F_CLIP},
+        {&nimbus_layer_tanh, NIMBUS_F_TANH},       {&nimbus_layer_sigmoid, NIMBUS_F_SIGMOID},
+        {&nimbus_layer_gelu, NIMBUS_F_GELU},       {&nimbus_layer_hard_sigmoid, NIMBUS_F_CLIP},
+        {&nimbus_layer_hard_swish, NIMBUS_F_HARD_SWISH}};
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
-        if (layer->type == functions[i].type) {
-            *f = functions[i].function;
-            return true;
+        if (layer->type == functions[i].type)
+            return functions[i].function;
+    return NIMBUS_F_IDENTITY;
+}
+
+void nimbus_post_take_function(nimbus_post *post, const nimbus_layer *layer)
+{
+    post->function = nimbus_function_of(layer);
+    if (layer->type == &nimbus_layer_clip) {
+        post->low = layer->number;
+        post->high = layer->number2;
+    }
+    if (layer->type == &nimbus_layer_hard_sigmoid) { /* a line, clipped to 0..1 */
+        post->high = 1;
+        for (size_t i = 0; i < post->n; i++) {
+            post->a1[i] *= layer->number;
+            post->b1[i] = post->b1[i] * layer->number + layer->number2;
         }
-    return false;
+    }
 }
 
 /* y = (x - mean) / sqrt(variance + epsilon) * scale + shift on top of a * v + b. */
-static void fold_batch_norm(const nimbus_layer *layer, size_t m, double *a, double *b)
+void nimbus_post_take_batch_norm(nimbus_post *post, const nimbus_layer *layer, bool second)
 {
     nimbus_layer *l = (nimbus_layer *)layer;
+    double *a = second ? post->a2 : post->a1, *b = second ? post->b2 : post->b1;
     const real *mean = nimbus_layer_param(l, "mean")->value;
     const real *variance = nimbus_layer_param(l, "variance")->value;
     const nimbus_param *scale = nimbus_layer_param(l, "scale");
     const nimbus_param *shift = nimbus_layer_param(l, "shift");
     double epsilon = layer->number;
-    for (size_t i = 0; i < m; i++) {
+    for (size_t i = 0; i < post->n; i++) {
         double factor = (scale ? (double)scale->value[i] : 1) / sqrt((double)variance[i] + epsilon);
         b[i] = (b[i] - (double)mean[i]) * factor + (shift ? (double)shift->value[i] : 0);
         a[i] *= factor;
     }
 }
 
+bool nimbus_layer_changes_nothing(const nimbus_layer *layer)
+{
+    return layer->type == &nimbus_layer_dropout || layer->type == &nimbus_layer_flatten ||
+           layer->type == &nimbus_layer_reshape;
+}
+
 nimbus_status nimbus_post_fold(const nimbus_net *net, size_t first, size_t last, size_t m,
                                nimbus_post *out, nimbus_error *error)
 {
-    bool past_function = false;
-    memset(out, 0, sizeof *out);
-    out->a1 = nimbus_alloc(m, sizeof *out->a1);
-    out->b1 = nimbus_alloc(m, sizeof *out->b1);
-    out->a2 = nimbus_alloc(m, sizeof *out->a2);
-    out->b2 = nimbus_alloc(m, sizeof *out->b2);
-    if (!out->a1 || !out->b1 || !out->a2 || !out->b2) {
-        nimbus_post_free(out);
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to fold %zu columns", m);
-    }
-    for (size_t i = 0; i < m; i++)
-        out->a1[i] = out->a2[i] = 1;
-    for (size_t i = first; i < last; i++) {
+    nimbus_status status = nimbus_post_new(out, m, error);
+    for (size_t i = first; i < last && status == NIMBUS_OK; i++) {
         const nimbus_layer *layer = &net->layers[i];
-        nimbus_function f;
-        if (layer->type == &nimbus_layer_dropout)
+        if (nimbus_layer_changes_nothing(layer))
             continue;
         if (layer->type == &nimbus_layer_batch_norm) {
-            fold_batch_norm(layer, m, past_function ? out->a2 : out->a1,
-                            past_function ? out->b2 : out->b1);
-        } else if (function_of(layer, &f) && !past_function) {
-            out->function = f;
-            past_function = true;
+            nimbus_post_take_batch_norm(out, layer, out->function != NIMBUS_F_IDENTITY);
+        } else if (nimbus_function_of(layer) && !out->function) {
+            nimbus_post_take_function(out, layer);
         } else {
             nimbus_post_free(out);
-            return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
-                               "layer %s (%s): between two products a program can hold batch "
-                               "norm, dropout and one activation function",
-                               layer->name, layer->type->name);
+            status = nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
+                                 "layer %s (%s): between two products a program can hold batch "
+                                 "norm, dropout and one activation function",
+                                 layer->name, layer->type->name);
         }
     }
-    return NIMBUS_OK;
+    return status;
 }
 
 nimbus_cut nimbus_cut_affine(double a, double b, double t)
@@ -111,11 +150,13 @@ nimbus_cut nimbus_cut_affine(double a, double b, double t)
 }
 
 /* Where an increasing function crosses t; infinite where it stays on one side. */
-static double pull_function(nimbus_function f, double t)
+static double pull_function(const nimbus_post *post, double t)
 {
-    switch (f) {
+    switch (post->function) {
     case NIMBUS_F_RELU:
         return t < 0 ? -INFINITY : t;
+    case NIMBUS_F_CLIP:
+        return t < post->low ? -INFINITY : t >= post->high ? INFINITY : t;
     case NIMBUS_F_TANH:
         return t <= -1 ? -INFINITY : t >= 1 ? INFINITY : atanh(t);
     case NIMBUS_F_SIGMOID:
@@ -123,6 +164,17 @@ static double pull_function(nimbus_function f, double t)
     default:
         return t;
     }
+}
+
+/* The same for `below t`, which a value on a bound that clips is not: max(v, 0) < 0 is never true,
+ * though v < 0 may be. */
+static double pull_function_below(const nimbus_post *post, double t)
+{
+    if (post->function == NIMBUS_F_RELU)
+        return t <= 0 ? -INFINITY : t;
+    if (post->function == NIMBUS_F_CLIP)
+        return t <= post->low ? -INFINITY : t > post->high ? INFINITY : t;
+    return pull_function(post, t);
 }
 
 /* A cut at an infinity is a constant answer: says it unflipped. */
@@ -139,10 +191,8 @@ nimbus_cut nimbus_post_cut(const nimbus_post *post, size_t m, double t)
     if (isinf(cut.at))
         return cut;
     bool flipped = cut.flipped;
-    cut = settle((nimbus_cut){pull_function(post->function, cut.at), flipped});
-    /* max(v, 0) < 0 is never true, though v < 0 may be */
-    if (post->function == NIMBUS_F_RELU && flipped && !isinf(cut.at) && cut.at == 0)
-        return (nimbus_cut){.at = INFINITY};
+    cut.at = flipped ? pull_function_below(post, cut.at) : pull_function(post, cut.at);
+    cut = settle(cut);
     if (isinf(cut.at))
         return cut;
     nimbus_cut inner = nimbus_cut_affine(post->a1[m], post->b1[m], cut.at);

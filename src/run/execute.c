@@ -6,6 +6,7 @@
  * All working memory is the caller's scratch, cut up once per call. */
 #include <string.h>
 
+#include "run/image/image.h"
 #include "run/program.h"
 
 static size_t larger(size_t a, size_t b)
@@ -65,6 +66,8 @@ static size_t room(const nimbus_program *program, size_t n_rows)
 size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows)
 {
     const nimbus_scratch *s = &program->scratch;
+    if (program->image)
+        return nimbus_image_scratch_size(program, n_rows);
     return nimbus_padded((2 * s->activations + s->codes + s->packed + s->sums) *
                          room(program, n_rows)) +
            s->row_codes + s->row_packed + s->row_sums + NIMBUS_PAD;
@@ -431,6 +434,10 @@ nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t
     size_t row_bytes = info->n_inputs * (info->input_dtype == NIMBUS_F32 ? sizeof(float) : 1);
     if (!rows || !scores || !scratch || (n_rows > 1 && row_stride < row_bytes))
         return NIMBUS_ERR_ARGUMENT;
+    if (program->image) {
+        nimbus_image_run(program, rows, row_stride, n_rows, scores, scratch);
+        return NIMBUS_OK;
+    }
 
     nimbus_block b;
     nimbus_block_init(&b, program, n_rows, scratch);

@@ -64,7 +64,8 @@ static bool usable_neon_dotprod(void)
     {.isa = #name,                                                                                 \
      .shape = {__VA_ARGS__},                                                                       \
      .usable = usable_##name,                                                                      \
-     NIMBUS_KERNEL_LIST(MEMBER, name) NODE_LIST(MEMBER, name) WIDE_LIST(MEMBER, name)},
+     NIMBUS_KERNEL_LIST(MEMBER, name) NIMBUS_IMAGE_KERNEL_LIST(MEMBER, name)                       \
+         NODE_LIST(MEMBER, name) WIDE_LIST(MEMBER, name)},
 
 const nimbus_kernels nimbus_kernel_table[] = {NIMBUS_ISA_LIST(TABLE)};
 const size_t nimbus_kernel_table_size = sizeof nimbus_kernel_table / sizeof *nimbus_kernel_table;

@@ -1,4 +1,5 @@
-/* kernels.h - every kernel of the executor, listed once
+/* kernels.h - every kernel of the executor, listed once; those for planes of images, in a list of
+ * their own, in image/image_kernels.h
  *
  * A line of NIMBUS_KERNEL_LIST declares a kernel for each instruction set, puts it in the dispatch
  * table, and obliges tests/test_kernels.c to have a check of that name; a benchmark can walk the
@@ -19,6 +20,7 @@
 #include <stdint.h>
 
 #include "nimbus.h"
+#include "run/image/image_kernels.h"
 
 #define NIMBUS_PAD         64 /* elements; at least the lanes of every instruction set */
 #define NIMBUS_MAX_TILE    4  /* outputs that a column lookup computes together */
@@ -246,6 +248,7 @@ typedef struct nimbus_shape {
 #define NIMBUS_DECLARE_KERNEL(isa, op, parameters) void NIMBUS_KERNEL_NAME(op, isa) parameters;
 #define NIMBUS_DECLARE_ISA(isa, NODE_LIST, WIDE_LIST, ...)                                         \
     NIMBUS_KERNEL_LIST(NIMBUS_DECLARE_KERNEL, isa)                                                 \
+    NIMBUS_IMAGE_KERNEL_LIST(NIMBUS_DECLARE_KERNEL, isa)                                           \
     NODE_LIST(NIMBUS_DECLARE_KERNEL, isa)                                                          \
     WIDE_LIST(NIMBUS_DECLARE_KERNEL, isa)
 NIMBUS_ISA_LIST(NIMBUS_DECLARE_ISA)
@@ -257,6 +260,7 @@ typedef struct nimbus_kernels {
     bool (*usable)(void); /* on this CPU */
 #define NIMBUS_KERNEL_MEMBER(isa, op, parameters) void(*op) parameters;
     NIMBUS_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
+    NIMBUS_IMAGE_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
     NIMBUS_NODE_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
     NIMBUS_WIDE_KERNEL_LIST(NIMBUS_KERNEL_MEMBER, c)
 #undef NIMBUS_KERNEL_MEMBER

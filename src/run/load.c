@@ -6,271 +6,60 @@
  * be out of bounds: the executor checks nothing. */
 #include <string.h>
 
-#include "run/program.h"
+#include "run/image/image.h"
+#include "run/section.h"
 
 enum {
+    TAG_IMAG = NIMBUS_TAG('I', 'M', 'A', 'G'),
     TAG_PROG = NIMBUS_TAG('P', 'R', 'O', 'G'),
     TAG_STEP = NIMBUS_TAG('S', 'T', 'E', 'P'),
     TAG_META = NIMBUS_TAG('M', 'E', 'T', 'A')
 };
 
-/* Where reading stands in one section; errors are reported as offsets in the whole file. */
-typedef struct section_reader {
-    nimbus_reader r;
-    uint64_t start;   /* of the section in the file */
-    const char *name; /* for messages: "program header", "step 3" */
-    nimbus_error *error;
-} section_reader;
-
-#define FAIL(s, status, back, ...)                                                                 \
-    nimbus_fail_at((s)->error, status, (s)->start + (s)->r.at - (back), __VA_ARGS__)
-
-/* Refuses a u32 field just read that is outside low..high. */
-static nimbus_status check_u32(section_reader *s, const char *field, uint32_t value, uint32_t low,
-                               uint32_t high)
-{
-    if (value >= low && value <= high)
-        return NIMBUS_OK;
-    return FAIL(s, NIMBUS_ERR_FORMAT, 4, "%s: %s is %u, expected %u to %u", s->name, field, value,
-                low, high);
-}
-
-static nimbus_status read_u32(section_reader *s, const char *field, uint32_t low, uint32_t high,
-                              uint32_t *value)
-{
-    *value = nimbus_read_u32le(&s->r);
-    return check_u32(s, field, *value, low, high);
-}
-
-static nimbus_status read_width(section_reader *s, const char *field, uint32_t low, uint32_t *value)
-{
-    *value = nimbus_read_u32le(&s->r);
-    if (*value > NIMBUS_MAX_PROGRAM_WIDTH)
-        return FAIL(s, NIMBUS_ERR_LIMIT, 4, "%s: %s is %u, the limit is %u", s->name, field, *value,
-                    NIMBUS_MAX_PROGRAM_WIDTH);
-    return check_u32(s, field, *value, low, NIMBUS_MAX_PROGRAM_WIDTH);
-}
-
-static bool is_finite(uint32_t bits)
-{
-    return (bits & 0x7f800000u) != 0x7f800000u;
-}
-
-static bool is_nan(uint32_t bits)
-{
-    return (bits & 0x7fffffffu) > 0x7f800000u;
-}
-
-/* ---- the step header --------------------------------------------------------------------- */
-
-typedef struct step_header {
-    uint32_t kind, D, M, C, H, flags, input, output, shift;
-} step_header;
-
-static nimbus_status check_zero(section_reader *s, size_t n, const char *what)
-{
-    const uint8_t *bytes = nimbus_read_bytes(&s->r, n);
-    for (size_t i = 0; i < n; i++)
-        if (bytes[i])
-            return FAIL(s, NIMBUS_ERR_FORMAT, n - i, "%s: %s is %u, expected 0", s->name, what,
-                        bytes[i]);
-    return NIMBUS_OK;
-}
-
-static nimbus_status read_name(section_reader *s, char name[NIMBUS_STEP_NAME_BYTES])
-{
-    memcpy(name, nimbus_read_bytes(&s->r, NIMBUS_STEP_NAME_BYTES), NIMBUS_STEP_NAME_BYTES);
-    size_t length = 0;
-    while (length < NIMBUS_STEP_NAME_BYTES && name[length])
-        length++;
-    if (length == NIMBUS_STEP_NAME_BYTES)
-        return FAIL(s, NIMBUS_ERR_FORMAT, 1, "%s: name has no terminating NUL", s->name);
-    s->r.at -= NIMBUS_STEP_NAME_BYTES - length;
-    return check_zero(s, NIMBUS_STEP_NAME_BYTES - length, "padding after the name");
-}
-
-static nimbus_status read_step_header(section_reader *s, step_header *h, char *name)
+static nimbus_status read_step_header(nimbus_section_reader *s, nimbus_step_header *h, char *name)
 {
     nimbus_status status;
     if (s->r.size < NIMBUS_STEP_HEADER_BYTES)
-        return FAIL(s, NIMBUS_ERR_TRUNCATED, 0, "%s: %zu bytes, a header needs %d", s->name,
-                    s->r.size, NIMBUS_STEP_HEADER_BYTES);
-    if ((status = read_u32(s, "kind", NIMBUS_STEP_LOOKUP, NIMBUS_STEP_EXACT, &h->kind)))
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_TRUNCATED, 0, "%s: %zu bytes, a header needs %d",
+                                s->name, s->r.size, NIMBUS_STEP_HEADER_BYTES);
+    if ((status = nimbus_section_u32(s, "kind", NIMBUS_STEP_LOOKUP, NIMBUS_STEP_EXACT, &h->kind)))
         return status;
     bool lookup = h->kind == NIMBUS_STEP_LOOKUP;
     uint32_t allowed = NIMBUS_FLAG_MAP | (lookup ? NIMBUS_FLAG_PER_NODE | NIMBUS_FLAG_4BIT : 0u);
-    if ((status = read_width(s, "number of inputs", 1, &h->D)) ||
-        (status = read_width(s, "number of outputs", 1, &h->M)))
+    if ((status = nimbus_section_width(s, "number of inputs", 1, &h->D)) ||
+        (status = nimbus_section_width(s, "number of outputs", 1, &h->M)))
         return status;
     if (lookup) {
-        if ((status = read_width(s, "number of codebooks", 1, &h->C)) ||
-            (status = read_u32(s, "number of levels", 1, 8, &h->H)))
+        if ((status = nimbus_section_width(s, "number of codebooks", 1, &h->C)) ||
+            (status = nimbus_section_u32(s, "number of levels", 1, 8, &h->H)))
             return status;
-    } else if ((status = read_u32(s, "number of codebooks of an exact step", 0, 0, &h->C)) ||
-               (status = read_u32(s, "number of levels of an exact step", 0, 0, &h->H))) {
+    } else if ((status =
+                    nimbus_section_u32(s, "number of codebooks of an exact step", 0, 0, &h->C)) ||
+               (status = nimbus_section_u32(s, "number of levels of an exact step", 0, 0, &h->H))) {
         return status;
     }
     h->flags = nimbus_read_u32le(&s->r);
     if (h->flags & ~allowed)
-        return FAIL(s, NIMBUS_ERR_FORMAT, 4, "%s: flags are 0x%x, expected only bits of 0x%x",
-                    s->name, h->flags, allowed);
-    if ((status = read_u32(s, "input kind", NIMBUS_IN_U8, NIMBUS_IN_I8, &h->input)) ||
-        (status = read_u32(s, "output kind", NIMBUS_OUT_I32, NIMBUS_OUT_SCALED, &h->output)))
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, 4,
+                                "%s: flags are 0x%x, expected only bits of 0x%x", s->name, h->flags,
+                                allowed);
+    if ((status = nimbus_section_u32(s, "input kind", NIMBUS_IN_U8, NIMBUS_IN_I8, &h->input)) ||
+        (status =
+             nimbus_section_u32(s, "output kind", NIMBUS_OUT_I32, NIMBUS_OUT_SCALED, &h->output)))
         return status;
     if (h->output == NIMBUS_OUT_I32 && h->flags & NIMBUS_FLAG_MAP)
-        return FAIL(s, NIMBUS_ERR_FORMAT, 4, "%s: has a map, but its output is 32-bit scores",
-                    s->name);
-    if ((status = read_u32(s, "shift", 0, h->output == NIMBUS_OUT_SHIFT ? NIMBUS_MAX_SHIFT : 0,
-                           &h->shift)) ||
-        (status = check_zero(s, 28, "reserved byte")))
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, 4,
+                                "%s: has a map, but its output is 32-bit scores", s->name);
+    if ((status = nimbus_section_u32(
+             s, "shift", 0, h->output == NIMBUS_OUT_SHIFT ? NIMBUS_MAX_SHIFT : 0, &h->shift)) ||
+        (status = nimbus_section_zero(s, 28, "reserved byte")))
         return status;
-    return read_name(s, name);
-}
-
-/* ---- the arrays -------------------------------------------------------------------------- */
-
-/* Finds the next array, count * size bytes at a multiple of 64; NULL after an error. */
-static nimbus_status take(section_reader *s, const char *name, uint64_t count, uint64_t size,
-                          const uint8_t **out)
-{
-    nimbus_status status;
-    size_t gap = (size_t)(-s->r.at & 63), left = nimbus_reader_left(&s->r);
-    if (left < gap || count > (left - gap) / size)
-        return FAIL(s, NIMBUS_ERR_TRUNCATED, 0,
-                    "%s: %zu bytes are left, expected %zu of padding and %llu x %llu of %s",
-                    s->name, left, gap, (unsigned long long)count, (unsigned long long)size, name);
-    if ((status = check_zero(s, gap, "padding byte")))
-        return status;
-    *out = nimbus_read_bytes(&s->r, (size_t)(count * size));
-    return NIMBUS_OK;
-}
-
-/* Takes n floats, which must be finite, or (thresholds) only not NaN. */
-static nimbus_status take_floats(section_reader *s, const char *name, uint64_t n, bool infinite,
-                                 const uint8_t **out)
-{
-    nimbus_status status = take(s, name, n, 4, out);
-    if (status != NIMBUS_OK)
-        return status;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits = nimbus_u32_at(*out, i);
-        if (infinite ? is_nan(bits) : !is_finite(bits))
-            return FAIL(s, NIMBUS_ERR_VALUE, 4 * (n - i), "%s: %s %zu is not %s", s->name, name, i,
-                        infinite ? "a number" : "finite");
-    }
-    return NIMBUS_OK;
-}
-
-static nimbus_status take_columns(section_reader *s, const step_header *h, uint64_t n,
-                                  const uint8_t **out)
-{
-    nimbus_status status = take(s, "columns", n, 4, out);
-    if (status != NIMBUS_OK)
-        return status;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t column = nimbus_u32_at(*out, i);
-        if (column >= h->D)
-            return FAIL(s, NIMBUS_ERR_FORMAT, 4 * (n - i),
-                        "%s: column %zu is %u, the step has %u inputs", s->name, i, column, h->D);
-    }
-    return NIMBUS_OK;
-}
-
-static size_t table_row_bytes(const step_header *h)
-{
-    return h->flags & NIMBUS_FLAG_4BIT ? ((size_t)h->M + 1) / 2 : h->M;
-}
-
-static nimbus_status take_tables(section_reader *s, const step_header *h, uint64_t n_rows,
-                                 const uint8_t **out)
-{
-    bool packed = h->flags & NIMBUS_FLAG_4BIT;
-    size_t row_bytes = table_row_bytes(h);
-    nimbus_status status = take(s, "tables", n_rows, row_bytes, out);
-    if (status != NIMBUS_OK || !packed || h->M % 2 == 0)
-        return status;
-    for (size_t row = 0; row < n_rows; row++)
-        if ((*out)[(row + 1) * row_bytes - 1] >> 4)
-            return FAIL(s, NIMBUS_ERR_FORMAT, (n_rows - row - 1) * row_bytes + 1,
-                        "%s: the unused half byte of table row %zu is not zero", s->name, row);
-    return NIMBUS_OK;
-}
-
-static nimbus_status take_arrays(section_reader *s, const step_header *h, nimbus_step_arrays *a)
-{
-    nimbus_status status;
-    if (h->kind == NIMBUS_STEP_LOOKUP) {
-        uint64_t C = h->C, n_nodes = (1u << h->H) - 1;
-        uint64_t per_tree = h->flags & NIMBUS_FLAG_PER_NODE ? n_nodes : h->H;
-        if ((status = take_columns(s, h, C * per_tree, &a->columns)))
-            return status;
-        status = h->input == NIMBUS_IN_F32
-                     ? take_floats(s, "threshold", C * n_nodes, true, &a->thresholds)
-                     : take(s, "thresholds", C * n_nodes, 1, &a->thresholds);
-        if (status || (status = take_tables(s, h, C << h->H, &a->tables)))
-            return status;
-    } else if ((status = take(s, "weights", h->M, h->D, &a->weights))) {
-        return status;
-    }
-    if ((status = take(s, "biases", h->M, 4, &a->bias)))
-        return status;
-    if (h->kind == NIMBUS_STEP_EXACT && h->input == NIMBUS_IN_F32 &&
-        ((status = take_floats(s, "input scale", h->D, false, &a->in_scale)) ||
-         (status = take_floats(s, "input offset", h->D, false, &a->in_offset))))
-        return status;
-    if (h->output == NIMBUS_OUT_SCALED &&
-        ((status = take_floats(s, "scale", h->M, false, &a->scale)) ||
-         (status = take_floats(s, "offset", h->M, false, &a->offset))))
-        return status;
-    if (h->flags & NIMBUS_FLAG_MAP && (status = take(s, "map entries", 256, 1, &a->map)))
-        return status;
-    if (nimbus_reader_left(&s->r))
-        return FAIL(s, NIMBUS_ERR_FORMAT, 0, "%s: %zu bytes after the last array, expected none",
-                    s->name, nimbus_reader_left(&s->r));
-    return NIMBUS_OK;
-}
-
-/* The most that |sum| can be for output m, without its bias. */
-static int64_t largest_sum(const nimbus_program_step *step, const nimbus_step_arrays *a, size_t m)
-{
-    int64_t total = 0;
-    if (step->info.kind == NIMBUS_STEP_EXACT) {
-        for (size_t d = 0; d < step->n_inputs; d++) {
-            int weight = (int8_t)a->weights[m * step->n_inputs + d];
-            total += 128 * (weight < 0 ? -weight : weight);
-        }
-        return total;
-    }
-    for (size_t c = 0; c < step->n_codebooks; c++) {
-        int largest = 0;
-        for (size_t k = 0; k < step->n_leaves; k++) {
-            int entry = nimbus_table_entry(step, a->tables, c * step->n_leaves + k, m);
-            entry = entry < 0 ? -entry : entry;
-            largest = entry > largest ? entry : largest;
-        }
-        total += largest;
-    }
-    return total;
-}
-
-static nimbus_status check_sums(section_reader *s, const nimbus_program_step *step,
-                                const nimbus_step_arrays *a)
-{
-    for (size_t m = 0; m < step->n_outputs; m++) {
-        int64_t bias = (int32_t)nimbus_u32_at(a->bias, m);
-        int64_t largest = largest_sum(step, a, m) + (bias < 0 ? -bias : bias);
-        if (largest > INT32_MAX)
-            return nimbus_fail_at(s->error, NIMBUS_ERR_VALUE,
-                                  s->start + (uint64_t)(a->bias - s->r.bytes) + 4 * m,
-                                  "%s: output %zu can reach %lld, expected at most %d", s->name, m,
-                                  (long long)largest, INT32_MAX);
-    }
-    return NIMBUS_OK;
+    return nimbus_section_name(s, name);
 }
 
 /* ---- steps and the program --------------------------------------------------------------- */
 
-static void fill_step(nimbus_program_step *step, const step_header *h, size_t bytes)
+static void fill_step(nimbus_program_step *step, const nimbus_step_header *h, size_t bytes)
 {
     bool lookup = h->kind == NIMBUS_STEP_LOOKUP;
     step->input = h->input;
@@ -297,7 +86,7 @@ static void fill_step(nimbus_program_step *step, const step_header *h, size_t by
 }
 
 /* How step i must fit the program and the step before it. */
-static nimbus_status check_chain(section_reader *s, const nimbus_program *program, size_t i)
+static nimbus_status check_chain(nimbus_section_reader *s, const nimbus_program *program, size_t i)
 {
     const nimbus_program_step *step = &program->steps[i];
     const nimbus_program_info *info = &program->info;
@@ -329,25 +118,22 @@ static nimbus_status load_step(nimbus_program *program, size_t i, const nimbus_s
 {
     nimbus_program_step *step = &program->steps[i];
     nimbus_step_arrays arrays = {0};
-    step_header header;
-    char name[32] = "step ";
+    nimbus_step_header header;
+    char name[NIMBUS_SECTION_NAME_BYTES];
     nimbus_status status;
-
-    size_t n_digits = 1, number = i;
-    while (number /= 10)
-        n_digits++;
-    for (number = i; n_digits; number /= 10)
-        name[5 + --n_digits] = (char)('0' + number % 10);
-    section_reader s = {nimbus_reader_of(section->bytes, section->size), start, name, error};
+    nimbus_section_reader s = nimbus_section_of_step(section, start, i, name, error);
     if ((status = read_step_header(&s, &header, step->info.name)))
         return status;
     fill_step(step, &header, section->size);
-    if ((status = check_chain(&s, program, i)) || (status = take_arrays(&s, &header, &arrays)) ||
-        (status = check_sums(&s, step, &arrays)))
+    if ((status = check_chain(&s, program, i)) ||
+        (status = nimbus_section_step_arrays(&s, &header, &arrays)) ||
+        (status = nimbus_section_end(&s)) ||
+        (status = nimbus_section_check_sums(&s, step, &arrays)))
         return status;
     nimbus_program_info *info = &program->info;
-    info->table_bytes += arrays.tables ? table_row_bytes(&header) * ((size_t)header.C << header.H)
-                                       : (size_t)header.D * header.M;
+    info->table_bytes += arrays.tables
+                             ? nimbus_table_row_bytes(&header) * ((size_t)header.C << header.H)
+                             : (size_t)header.D * header.M;
     info->lookups += step->info.lookups;
     info->comparisons += step->info.comparisons;
     info->multiply_adds += step->info.multiply_adds;
@@ -357,22 +143,22 @@ static nimbus_status load_step(nimbus_program *program, size_t i, const nimbus_s
 static nimbus_status load_header(nimbus_program_info *info, const nimbus_section *section,
                                  uint64_t start, nimbus_error *error)
 {
-    section_reader s = {nimbus_reader_of(section->bytes, section->size), start, "program header",
-                        error};
+    nimbus_section_reader s = {nimbus_reader_of(section->bytes, section->size), start,
+                               "program header", error};
     uint32_t n_inputs, dtype, n_outputs, n_steps, zero, scale_bits;
     nimbus_status status;
     if (section->size != NIMBUS_PROGRAM_HEADER_BYTES)
-        return FAIL(&s, NIMBUS_ERR_FORMAT, 0, "%s: %zu bytes, expected %d", s.name, section->size,
-                    NIMBUS_PROGRAM_HEADER_BYTES);
-    if ((status = read_width(&s, "number of inputs", 1, &n_inputs)) ||
-        (status = read_u32(&s, "input type", NIMBUS_U8, NIMBUS_F32, &dtype)) ||
-        (status = read_width(&s, "number of outputs", 1, &n_outputs)) ||
-        (status = read_u32(&s, "number of steps", 1, NIMBUS_MAX_PROGRAM_STEPS, &n_steps)))
+        return NIMBUS_FAIL_BACK(&s, NIMBUS_ERR_FORMAT, 0, "%s: %zu bytes, expected %d", s.name,
+                                section->size, NIMBUS_PROGRAM_HEADER_BYTES);
+    if ((status = nimbus_section_width(&s, "number of inputs", 1, &n_inputs)) ||
+        (status = nimbus_section_u32(&s, "input type", NIMBUS_U8, NIMBUS_F32, &dtype)) ||
+        (status = nimbus_section_width(&s, "number of outputs", 1, &n_outputs)) ||
+        (status = nimbus_section_u32(&s, "number of steps", 1, NIMBUS_MAX_PROGRAM_STEPS, &n_steps)))
         return status;
     scale_bits = nimbus_read_u32le(&s.r);
-    if (!is_finite(scale_bits))
-        return FAIL(&s, NIMBUS_ERR_VALUE, 4, "%s: output scale is not finite", s.name);
-    if ((status = read_u32(&s, "reserved field", 0, 0, &zero)))
+    if (!nimbus_is_finite(scale_bits))
+        return NIMBUS_FAIL_BACK(&s, NIMBUS_ERR_VALUE, 4, "%s: output scale is not finite", s.name);
+    if ((status = nimbus_section_u32(&s, "reserved field", 0, 0, &zero)))
         return status;
     info->n_inputs = n_inputs;
     info->input_dtype = (nimbus_dtype)dtype;
@@ -421,23 +207,30 @@ static nimbus_status load(nimbus_program *program, const uint8_t *bytes,
 {
     nimbus_program_info *info = &program->info;
     nimbus_status status;
-    if (n == 0 || sections[0].tag != TAG_PROG)
+    if (n == 0 || (sections[0].tag != TAG_PROG && sections[0].tag != TAG_IMAG))
         return nimbus_fail(error, NIMBUS_ERR_FORMAT, "the first section is not a program header");
+    const bool image = sections[0].tag == TAG_IMAG;
+    const uint64_t start = (uint64_t)(sections[0].bytes - bytes);
     if ((status = nimbus_kernels_choose(&program->kernels, error)) ||
-        (status = load_header(info, &sections[0], (uint64_t)(sections[0].bytes - bytes), error)) ||
+        (status = image ? nimbus_image_load_header(program, &sections[0], start, error)
+                        : load_header(info, &sections[0], start, error)) ||
         (status = check_sections(sections, n, info->n_steps, error)))
         return status;
     if (!(program->steps = nimbus_alloc(info->n_steps, sizeof *program->steps)))
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %zu steps", info->n_steps);
     for (size_t i = 0; i < info->n_steps; i++) {
         const nimbus_section *section = &sections[1 + i];
-        status = load_step(program, i, section, (uint64_t)(section->bytes - bytes), error);
+        const uint64_t at = (uint64_t)(section->bytes - bytes);
+        status = image ? nimbus_image_load_step(program, i, section, at, error)
+                       : load_step(program, i, section, at, error);
         if (status != NIMBUS_OK)
             return status;
     }
     const nimbus_section *meta = 1 + info->n_steps < n ? &sections[n - 1] : NULL;
     status = load_metadata(program, meta, meta ? (uint64_t)(meta->bytes - bytes) : 0, error);
-    return status ? status : nimbus_program_tune(program, error);
+    if (status)
+        return status;
+    return image ? nimbus_image_plan_all(program, error) : nimbus_program_tune(program, error);
 }
 
 nimbus_status nimbus_load(const void *bytes, size_t n_bytes, nimbus_program **out,
@@ -481,6 +274,7 @@ void nimbus_close(nimbus_program *program)
     for (size_t i = 0; program->steps && i < program->info.n_steps; i++)
         nimbus_step_free(&program->steps[i]);
     nimbus_free(program->steps);
+    nimbus_image_free(program->image, program->info.n_steps);
     nimbus_free(program->metadata);
     nimbus_free(program);
 }

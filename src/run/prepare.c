@@ -26,8 +26,7 @@ static float f32_at(const uint8_t *bytes, size_t i)
     return value;
 }
 
-/* n floats of the file in an array of n_allocated, or NULL. */
-static float *copy_floats(const uint8_t *bytes, size_t n, size_t n_allocated)
+float *nimbus_copy_floats(const uint8_t *bytes, size_t n, size_t n_allocated)
 {
     float *copy = nimbus_alloc(n_allocated, sizeof *copy);
     for (size_t i = 0; copy && i < n; i++)
@@ -285,8 +284,8 @@ static bool prepare_exact(nimbus_program_step *step, const nimbus_step_arrays *a
         return nimbus_step_lay_out_parts(step);
     if (step->input != NIMBUS_IN_F32)
         return true;
-    step->in_scale = copy_floats(arrays->in_scale, D, D);
-    step->in_offset = copy_floats(arrays->in_offset, D, D);
+    step->in_scale = nimbus_copy_floats(arrays->in_scale, D, D);
+    step->in_offset = nimbus_copy_floats(arrays->in_offset, D, D);
     return step->in_scale && step->in_offset;
 }
 
@@ -298,38 +297,38 @@ static bool prepare_lookup(nimbus_program_step *step, const nimbus_step_arrays *
               prepare_columns(step, order, arrays->columns) &&
               prepare_thresholds(step, order, arrays->thresholds) &&
               prepare_tables(step, order, arrays->tables) &&
-              nimbus_step_lay_out_walk(step, kernels) &&
+              (step->of_image || nimbus_step_lay_out_walk(step, kernels)) &&
               (!nimbus_step_has_columns(step, kernels) ||
                (prepare_trees(step) && nimbus_step_lay_out_tiles(step, kernels)));
     nimbus_free(order);
     return ok;
 }
 
-static bool prepare(nimbus_program_step *step, const nimbus_step_arrays *arrays,
-                    const nimbus_kernels *kernels)
+bool nimbus_step_prepare_output(nimbus_program_step *step, const nimbus_step_arrays *arrays)
 {
     size_t M = step->n_outputs;
     if (!(step->bias = nimbus_alloc(M, sizeof *step->bias)))
         return false;
-    for (size_t m = 0; m < M; m++)
+    for (size_t m = 0; m < M && arrays->bias; m++)
         step->bias[m] = (int32_t)nimbus_u32_at(arrays->bias, m);
     if (step->output == NIMBUS_OUT_SCALED) {
-        step->scale = copy_floats(arrays->scale, M, nimbus_padded(M));
-        step->offset = copy_floats(arrays->offset, M, nimbus_padded(M));
+        step->scale = nimbus_copy_floats(arrays->scale, M, nimbus_padded(M));
+        step->offset = nimbus_copy_floats(arrays->offset, M, nimbus_padded(M));
         if (!step->scale || !step->offset)
             return false;
     }
     if (step->has_map)
         memcpy(step->map, arrays->map, sizeof step->map);
     step->columns_from = SIZE_MAX;
-    return step->info.kind == NIMBUS_STEP_EXACT ? prepare_exact(step, arrays, kernels)
-                                                : prepare_lookup(step, arrays, kernels);
+    return true;
 }
 
 nimbus_status nimbus_step_prepare(nimbus_program_step *step, const nimbus_step_arrays *arrays,
                                   const nimbus_kernels *kernels, nimbus_error *error)
 {
-    bool ok = prepare(step, arrays, kernels);
+    bool ok = nimbus_step_prepare_output(step, arrays) &&
+              (step->info.kind == NIMBUS_STEP_EXACT ? prepare_exact(step, arrays, kernels)
+                                                    : prepare_lookup(step, arrays, kernels));
     nimbus_free(step->low);
     nimbus_free(step->high);
     step->low = step->high = NULL;

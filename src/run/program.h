@@ -41,6 +41,7 @@ typedef struct nimbus_program_step {
     unsigned shift;
     bool has_map, narrow; /* narrow: sums that are only shifted, and all fit 16 bits */
     bool in_bytes;        /* in columns, lookup_u8i8 and wide_u8i8 make the outputs */
+    bool of_image;        /* n_inputs are the taps of a window, which are never a row */
     size_t n_inputs, n_outputs, n_codebooks, n_levels, n_leaves; /* D, M, C, H, K */
 
     /* Lookup steps, in rows. */
@@ -101,6 +102,7 @@ struct nimbus_program {
     const nimbus_kernels *kernels;
     nimbus_program_step *steps;
     char *metadata;
+    struct nimbus_image *image; /* image/image.h; NULL: a program on rows, and then: */
     nimbus_scratch scratch;
     size_t block_rows; /* NIMBUS_BLOCK_ROWS, or half or a quarter of them */
     /* How many rows of a block of n run in columns, the others one by one. */
@@ -165,7 +167,13 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_step_prepare(nimbus_program_step *step,
                                                     const nimbus_step_arrays *arrays,
                                                     const nimbus_kernels *kernels,
                                                     nimbus_error *error);
+/* The part of it that does not depend on the kind: bias, scale, offset and map. */
+NIMBUS_MUST_CHECK bool nimbus_step_prepare_output(nimbus_program_step *step,
+                                                  const nimbus_step_arrays *arrays);
 void nimbus_step_free(nimbus_program_step *step);
+
+/* n floats of a file in an array of n_allocated, or NULL. */
+float *nimbus_copy_floats(const uint8_t *bytes, size_t n, size_t n_allocated);
 
 /* layout.c: the parts of preparing that depend on a set's kernels. False: out of memory. */
 bool nimbus_step_lay_out_tiles(nimbus_program_step *step, const nimbus_kernels *kernels);

@@ -23,3 +23,10 @@ const char *nimbus_isa(const nimbus_program *program)
 {
     return program->kernels->isa;
 }
+
+const char *nimbus_step_kind_name(nimbus_step_kind kind)
+{
+    static const char *const names[] = {"",         "lookup",       "exact", "add",
+                                        "max pool", "average pool", "concat"};
+    return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "";
+}

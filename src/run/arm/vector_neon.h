@@ -113,6 +113,12 @@ HELPER void v_store_part(void *p, vec a, size_t i)
     vst1q_u8(p, a);
 }
 
+/* The lower (i = 0) or upper half of a. */
+HELPER void v_store_half(void *p, vec a, size_t i)
+{
+    vst1_u8(p, i ? vget_high_u8(a) : vget_low_u8(a));
+}
+
 HELPER vec v_zero(void)
 {
     return vdupq_n_u8(0);
@@ -131,6 +137,11 @@ HELPER vec v_now(vec a)
     return a;
 }
 
+HELPER vec v_and(vec a, vec b)
+{
+    return vandq_u8(a, b);
+}
+
 HELPER vec v_or(vec a, vec b)
 {
     return vorrq_u8(a, b);
@@ -146,6 +157,23 @@ HELPER vec v_xor(vec a, vec b)
 HELPER vec v_add8(vec a, vec b)
 {
     return vaddq_u8(a, b);
+}
+
+/* Of i8. */
+HELPER vec v_min8(vec a, vec b)
+{
+    return vreinterpretq_u8_s8(vminq_s8(as_s8(a), as_s8(b)));
+}
+
+HELPER vec v_max8(vec a, vec b)
+{
+    return vreinterpretq_u8_s8(vmaxq_s8(as_s8(a), as_s8(b)));
+}
+
+/* Of i8, with signed saturation. */
+HELPER vec v_add_saturated8(vec a, vec b)
+{
+    return vreinterpretq_u8_s8(vqaddq_s8(as_s8(a), as_s8(b)));
 }
 
 HELPER vec v_sub8(vec a, vec b)
@@ -375,6 +403,17 @@ HELPER void v_widen_u16(vec a, vec out[2])
 {
     out[0] = vreinterpretq_u8_u32(vmovl_u16(vget_low_u16(as_u16(a))));
     out[1] = vreinterpretq_u8_u32(vmovl_high_u16(as_u16(a)));
+}
+
+/* Within every 16 bytes: a, then b, with signed saturation. */
+HELPER vec v_pack32_halves(vec a, vec b)
+{
+    return from_s16(vcombine_s16(vqmovn_s32(as_s32(a)), vqmovn_s32(as_s32(b))));
+}
+
+HELPER vec v_pack16_halves(vec a, vec b)
+{
+    return v_pack16(a, b);
 }
 
 /* Four vectors of i32 as one of i8 with signed saturation. */

@@ -37,3 +37,5 @@
 #include "run/vector/dot_template.h"
 
 #include "run/vector/finish_template.h"
+
+#include "run/vector/image_template.h"

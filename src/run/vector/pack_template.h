@@ -15,29 +15,34 @@ HELPER void store_block32(int32_t *out, const vec sums[4])
     }
 }
 
-#if GROUP == 4
-/* The bytes of LANES rows of four columns. */
-HELPER void pack_block(const vec column[4], uint32_t flip, uint8_t *out)
+/* The columns of a group for LANES rows side by side, as four vectors. */
+HELPER void zip_block(const vec column[GROUP], vec flips, vec out[4])
 {
+#if GROUP == 4
     vec low01 = v_zip_low8(column[0], column[1]), high01 = v_zip_high8(column[0], column[1]);
     vec low23 = v_zip_low8(column[2], column[3]), high23 = v_zip_high8(column[2], column[3]);
-    const vec flips = v_set32((int32_t)flip);
-    v_store(out, v_xor(flips, v_zip_low16(low01, low23)));
-    v_store(out + LANES, v_xor(flips, v_zip_high16(low01, low23)));
-    v_store(out + 2 * LANES, v_xor(flips, v_zip_low16(high01, high23)));
-    v_store(out + 3 * LANES, v_xor(flips, v_zip_high16(high01, high23)));
-}
+    out[0] = v_xor(flips, v_zip_low16(low01, low23));
+    out[1] = v_xor(flips, v_zip_high16(low01, low23));
+    out[2] = v_xor(flips, v_zip_low16(high01, high23));
+    out[3] = v_xor(flips, v_zip_high16(high01, high23));
 #else
-HELPER void pack_block(const vec column[2], uint32_t flip, uint8_t *out)
-{
     vec low = v_zip_low8(column[0], column[1]), high = v_zip_high8(column[0], column[1]);
-    (void)flip;
-    v_store(out, v_widen_low8(low));
-    v_store(out + LANES, v_widen_high8(low));
-    v_store(out + 2 * LANES, v_widen_low8(high));
-    v_store(out + 3 * LANES, v_widen_high8(high));
-}
+    (void)flips;
+    out[0] = v_widen_low8(low);
+    out[1] = v_widen_high8(low);
+    out[2] = v_widen_low8(high);
+    out[3] = v_widen_high8(high);
 #endif
+}
+
+HELPER void pack_block(const vec column[GROUP], uint32_t flip, uint8_t *out)
+{
+    vec packed[4];
+    zip_block(column, v_set32((int32_t)flip), packed);
+    UNROLL
+    for (size_t i = 0; i < 4; i++)
+        v_store(out + i * LANES, packed[i]);
+}
 
 TARGET void KERNEL(pack_u8u8)(const uint8_t *columns, size_t stride, size_t n, size_t n_columns,
                               uint32_t flip, uint8_t *out, size_t out_stride)

@@ -68,6 +68,12 @@ HELPER void v_store_part(void *p, vec a, size_t i)
     _mm_storeu_si128(p, i ? _mm256_extracti128_si256(a, 1) : _mm256_castsi256_si128(a));
 }
 
+/* The lower (i = 0) or upper half of a. */
+HELPER void v_store_half(void *p, vec a, size_t i)
+{
+    _mm_storeu_si128(p, i ? _mm256_extracti128_si256(a, 1) : _mm256_castsi256_si128(a));
+}
+
 HELPER vec v_zero(void)
 {
     return _mm256_setzero_si256();
@@ -108,6 +114,23 @@ HELPER vec v_xor(vec a, vec b)
 HELPER vec v_add8(vec a, vec b)
 {
     return _mm256_add_epi8(a, b);
+}
+
+/* Of i8. */
+HELPER vec v_min8(vec a, vec b)
+{
+    return _mm256_min_epi8(a, b);
+}
+
+HELPER vec v_max8(vec a, vec b)
+{
+    return _mm256_max_epi8(a, b);
+}
+
+/* Of i8, with signed saturation. */
+HELPER vec v_add_saturated8(vec a, vec b)
+{
+    return _mm256_adds_epi8(a, b);
 }
 
 HELPER vec v_sub8(vec a, vec b)
@@ -335,6 +358,17 @@ HELPER void v_widen_u16(vec a, vec out[2])
 {
     out[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(a));
     out[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1));
+}
+
+/* Within every 16 bytes: a, then b, with signed saturation. */
+HELPER vec v_pack32_halves(vec a, vec b)
+{
+    return _mm256_packs_epi32(a, b);
+}
+
+HELPER vec v_pack16_halves(vec a, vec b)
+{
+    return _mm256_packs_epi16(a, b);
 }
 
 /* Four vectors of i32 as one of i8 with signed saturation. */

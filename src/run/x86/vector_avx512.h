@@ -88,6 +88,12 @@ HELPER void v_store_part(void *p, vec a, size_t i)
                                  : _mm512_extracti32x4_epi32(a, 3));
 }
 
+/* The lower (i = 0) or upper half of a. */
+HELPER void v_store_half(void *p, vec a, size_t i)
+{
+    _mm256_storeu_si256(p, i ? _mm512_extracti64x4_epi64(a, 1) : _mm512_castsi512_si256(a));
+}
+
 HELPER vec v_zero(void)
 {
     return _mm512_setzero_si512();
@@ -126,6 +132,23 @@ HELPER vec v_xor(vec a, vec b)
 HELPER vec v_add8(vec a, vec b)
 {
     return _mm512_add_epi8(a, b);
+}
+
+/* Of i8. */
+HELPER vec v_min8(vec a, vec b)
+{
+    return _mm512_min_epi8(a, b);
+}
+
+HELPER vec v_max8(vec a, vec b)
+{
+    return _mm512_max_epi8(a, b);
+}
+
+/* Of i8, with signed saturation. */
+HELPER vec v_add_saturated8(vec a, vec b)
+{
+    return _mm512_adds_epi8(a, b);
 }
 
 HELPER vec v_sub8(vec a, vec b)

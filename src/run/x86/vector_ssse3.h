@@ -63,6 +63,12 @@ HELPER void v_store_part(void *p, vec a, size_t i)
     _mm_storeu_si128(p, a);
 }
 
+/* The lower (i = 0) or upper half of a. */
+HELPER void v_store_half(void *p, vec a, size_t i)
+{
+    _mm_storel_epi64(p, i ? _mm_unpackhi_epi64(a, a) : a);
+}
+
 HELPER vec v_zero(void)
 {
     return _mm_setzero_si128();
@@ -103,6 +109,25 @@ HELPER vec v_xor(vec a, vec b)
 HELPER vec v_add8(vec a, vec b)
 {
     return _mm_add_epi8(a, b);
+}
+
+/* Of i8, through those of u8, which came first. */
+HELPER vec v_min8(vec a, vec b)
+{
+    const vec flip = _mm_set1_epi8(-128);
+    return _mm_xor_si128(flip, _mm_min_epu8(_mm_xor_si128(a, flip), _mm_xor_si128(b, flip)));
+}
+
+HELPER vec v_max8(vec a, vec b)
+{
+    const vec flip = _mm_set1_epi8(-128);
+    return _mm_xor_si128(flip, _mm_max_epu8(_mm_xor_si128(a, flip), _mm_xor_si128(b, flip)));
+}
+
+/* Of i8, with signed saturation. */
+HELPER vec v_add_saturated8(vec a, vec b)
+{
+    return _mm_adds_epi8(a, b);
 }
 
 HELPER vec v_sub8(vec a, vec b)
@@ -325,6 +350,17 @@ HELPER void v_widen_u16(vec a, vec out[2])
 {
     out[0] = _mm_unpacklo_epi16(a, _mm_setzero_si128());
     out[1] = _mm_unpackhi_epi16(a, _mm_setzero_si128());
+}
+
+/* Within every 16 bytes: a, then b, with signed saturation. */
+HELPER vec v_pack32_halves(vec a, vec b)
+{
+    return _mm_packs_epi32(a, b);
+}
+
+HELPER vec v_pack16_halves(vec a, vec b)
+{
+    return _mm_packs_epi16(a, b);
 }
 
 /* Four vectors of i32 as one of i8 with signed saturation. */

@@ -1,0 +1,232 @@
+/* section.c - checked reading of a section's fields and arrays
+ *
+ * Every array is found in the bytes before anything of its size is allocated, so memory stays in
+ * proportion to the file. */
+#include "run/section.h"
+
+#include <string.h>
+
+nimbus_section_reader nimbus_section_of_step(const nimbus_section *section, uint64_t start,
+                                             size_t i, char name[NIMBUS_SECTION_NAME_BYTES],
+                                             nimbus_error *error)
+{
+    size_t n_digits = 1, number = i;
+    memcpy(name, "step ", 5);
+    while (number /= 10)
+        n_digits++;
+    name[5 + n_digits] = '\0';
+    for (number = i; n_digits; number /= 10)
+        name[5 + --n_digits] = (char)('0' + number % 10);
+    return (nimbus_section_reader){nimbus_reader_of(section->bytes, section->size), start, name,
+                                   error};
+}
+
+/* Refuses a u32 field just read that is outside low..high. */
+static nimbus_status check_u32(nimbus_section_reader *s, const char *field, uint32_t value,
+                               uint32_t low, uint32_t high)
+{
+    if (value >= low && value <= high)
+        return NIMBUS_OK;
+    return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, 4, "%s: %s is %u, expected %u to %u", s->name,
+                            field, value, low, high);
+}
+
+nimbus_status nimbus_section_u32(nimbus_section_reader *s, const char *field, uint32_t low,
+                                 uint32_t high, uint32_t *value)
+{
+    *value = nimbus_read_u32le(&s->r);
+    return check_u32(s, field, *value, low, high);
+}
+
+nimbus_status nimbus_section_width(nimbus_section_reader *s, const char *field, uint32_t low,
+                                   uint32_t *value)
+{
+    *value = nimbus_read_u32le(&s->r);
+    if (*value > NIMBUS_MAX_PROGRAM_WIDTH)
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_LIMIT, 4, "%s: %s is %u, the limit is %u", s->name,
+                                field, *value, NIMBUS_MAX_PROGRAM_WIDTH);
+    return check_u32(s, field, *value, low, NIMBUS_MAX_PROGRAM_WIDTH);
+}
+
+bool nimbus_is_finite(uint32_t bits)
+{
+    return (bits & 0x7f800000u) != 0x7f800000u;
+}
+
+static bool is_nan(uint32_t bits)
+{
+    return (bits & 0x7fffffffu) > 0x7f800000u;
+}
+
+nimbus_status nimbus_section_zero(nimbus_section_reader *s, size_t n, const char *what)
+{
+    const uint8_t *bytes = nimbus_read_bytes(&s->r, n);
+    for (size_t i = 0; i < n; i++)
+        if (bytes[i])
+            return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, n - i, "%s: %s is %u, expected 0",
+                                    s->name, what, bytes[i]);
+    return NIMBUS_OK;
+}
+
+nimbus_status nimbus_section_name(nimbus_section_reader *s, char name[NIMBUS_STEP_NAME_BYTES])
+{
+    memcpy(name, nimbus_read_bytes(&s->r, NIMBUS_STEP_NAME_BYTES), NIMBUS_STEP_NAME_BYTES);
+    size_t length = 0;
+    while (length < NIMBUS_STEP_NAME_BYTES && name[length])
+        length++;
+    if (length == NIMBUS_STEP_NAME_BYTES)
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, 1, "%s: name has no terminating NUL",
+                                s->name);
+    s->r.at -= NIMBUS_STEP_NAME_BYTES - length;
+    return nimbus_section_zero(s, NIMBUS_STEP_NAME_BYTES - length, "padding after the name");
+}
+
+/* ---- arrays ------------------------------------------------------------------------------ */
+
+/* Finds the next array, count * size bytes at a multiple of 64; NULL after an error. */
+nimbus_status nimbus_section_take(nimbus_section_reader *s, const char *name, uint64_t count,
+                                  uint64_t size, const uint8_t **out)
+{
+    nimbus_status status;
+    size_t gap = (size_t)(-s->r.at & 63), left = nimbus_reader_left(&s->r);
+    if (left < gap || count > (left - gap) / size)
+        return NIMBUS_FAIL_BACK(
+            s, NIMBUS_ERR_TRUNCATED, 0,
+            "%s: %zu bytes are left, expected %zu of padding and %llu x %llu of %s", s->name, left,
+            gap, (unsigned long long)count, (unsigned long long)size, name);
+    if ((status = nimbus_section_zero(s, gap, "padding byte")))
+        return status;
+    *out = nimbus_read_bytes(&s->r, (size_t)(count * size));
+    return NIMBUS_OK;
+}
+
+/* Takes n floats, which must be finite, or (thresholds) only not NaN. */
+nimbus_status nimbus_section_floats(nimbus_section_reader *s, const char *name, uint64_t n,
+                                    bool infinite, const uint8_t **out)
+{
+    nimbus_status status = nimbus_section_take(s, name, n, 4, out);
+    if (status != NIMBUS_OK)
+        return status;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits = nimbus_u32_at(*out, i);
+        if (infinite ? is_nan(bits) : !nimbus_is_finite(bits))
+            return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_VALUE, 4 * (n - i), "%s: %s %zu is not %s",
+                                    s->name, name, i, infinite ? "a number" : "finite");
+    }
+    return NIMBUS_OK;
+}
+
+static nimbus_status take_columns(nimbus_section_reader *s, const nimbus_step_header *h, uint64_t n,
+                                  const uint8_t **out)
+{
+    nimbus_status status = nimbus_section_take(s, "columns", n, 4, out);
+    if (status != NIMBUS_OK)
+        return status;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t column = nimbus_u32_at(*out, i);
+        if (column >= h->D)
+            return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, 4 * (n - i),
+                                    "%s: column %zu is %u, the step has %u inputs", s->name, i,
+                                    column, h->D);
+    }
+    return NIMBUS_OK;
+}
+
+size_t nimbus_table_row_bytes(const nimbus_step_header *h)
+{
+    return h->flags & NIMBUS_FLAG_4BIT ? ((size_t)h->M + 1) / 2 : h->M;
+}
+
+static nimbus_status take_tables(nimbus_section_reader *s, const nimbus_step_header *h,
+                                 uint64_t n_rows, const uint8_t **out)
+{
+    bool packed = h->flags & NIMBUS_FLAG_4BIT;
+    size_t row_bytes = nimbus_table_row_bytes(h);
+    nimbus_status status = nimbus_section_take(s, "tables", n_rows, row_bytes, out);
+    if (status != NIMBUS_OK || !packed || h->M % 2 == 0)
+        return status;
+    for (size_t row = 0; row < n_rows; row++)
+        if ((*out)[(row + 1) * row_bytes - 1] >> 4)
+            return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, (n_rows - row - 1) * row_bytes + 1,
+                                    "%s: the unused half byte of table row %zu is not zero",
+                                    s->name, row);
+    return NIMBUS_OK;
+}
+
+nimbus_status nimbus_section_step_arrays(nimbus_section_reader *s, const nimbus_step_header *h,
+                                         nimbus_step_arrays *a)
+{
+    nimbus_status status;
+    if (h->kind == NIMBUS_STEP_LOOKUP) {
+        uint64_t C = h->C, n_nodes = (1u << h->H) - 1;
+        uint64_t per_tree = h->flags & NIMBUS_FLAG_PER_NODE ? n_nodes : h->H;
+        if ((status = take_columns(s, h, C * per_tree, &a->columns)))
+            return status;
+        status = h->input == NIMBUS_IN_F32
+                     ? nimbus_section_floats(s, "threshold", C * n_nodes, true, &a->thresholds)
+                     : nimbus_section_take(s, "thresholds", C * n_nodes, 1, &a->thresholds);
+        if (status || (status = take_tables(s, h, C << h->H, &a->tables)))
+            return status;
+    } else if ((status = nimbus_section_take(s, "weights", h->M, h->D, &a->weights))) {
+        return status;
+    }
+    if ((status = nimbus_section_take(s, "biases", h->M, 4, &a->bias)))
+        return status;
+    if (h->kind == NIMBUS_STEP_EXACT && h->input == NIMBUS_IN_F32 &&
+        ((status = nimbus_section_floats(s, "input scale", h->D, false, &a->in_scale)) ||
+         (status = nimbus_section_floats(s, "input offset", h->D, false, &a->in_offset))))
+        return status;
+    if (h->output == NIMBUS_OUT_SCALED &&
+        ((status = nimbus_section_floats(s, "scale", h->M, false, &a->scale)) ||
+         (status = nimbus_section_floats(s, "offset", h->M, false, &a->offset))))
+        return status;
+    return h->flags & NIMBUS_FLAG_MAP ? nimbus_section_take(s, "map entries", 256, 1, &a->map)
+                                      : NIMBUS_OK;
+}
+
+nimbus_status nimbus_section_end(const nimbus_section_reader *s)
+{
+    if (nimbus_reader_left(&s->r))
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, 0,
+                                "%s: %zu bytes after the last array, expected none", s->name,
+                                nimbus_reader_left(&s->r));
+    return NIMBUS_OK;
+}
+
+/* The most that |sum| can be for output m, without its bias. */
+static int64_t largest_sum(const nimbus_program_step *step, const nimbus_step_arrays *a, size_t m)
+{
+    int64_t total = 0;
+    if (step->info.kind == NIMBUS_STEP_EXACT) {
+        for (size_t d = 0; d < step->n_inputs; d++) {
+            int weight = (int8_t)a->weights[m * step->n_inputs + d];
+            total += 128 * (weight < 0 ? -weight : weight);
+        }
+        return total;
+    }
+    for (size_t c = 0; c < step->n_codebooks; c++) {
+        int largest = 0;
+        for (size_t k = 0; k < step->n_leaves; k++) {
+            int entry = nimbus_table_entry(step, a->tables, c * step->n_leaves + k, m);
+            entry = entry < 0 ? -entry : entry;
+            largest = entry > largest ? entry : largest;
+        }
+        total += largest;
+    }
+    return total;
+}
+
+nimbus_status nimbus_section_check_sums(nimbus_section_reader *s, const nimbus_program_step *step,
+                                        const nimbus_step_arrays *a)
+{
+    for (size_t m = 0; m < step->n_outputs; m++) {
+        int64_t bias = (int32_t)nimbus_u32_at(a->bias, m);
+        int64_t largest = largest_sum(step, a, m) + (bias < 0 ? -bias : bias);
+        if (largest > INT32_MAX)
+            return nimbus_fail_at(s->error, NIMBUS_ERR_VALUE,
+                                  s->start + (uint64_t)(a->bias - s->r.bytes) + 4 * m,
+                                  "%s: output %zu can reach %lld, expected at most %d", s->name, m,
+                                  (long long)largest, INT32_MAX);
+    }
+    return NIMBUS_OK;
+}
