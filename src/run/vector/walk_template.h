@@ -63,8 +63,11 @@ HELPER vec v_select_top8(vec which, vec a, vec b)
 
 HELPER vec v_join_tops8(const vec tops[4])
 {
-    return v_or(v_or(v_and(tops[0], v_set8(8)), v_and(tops[1], v_set8(4))),
-                v_or(v_and(tops[2], v_set8(2)), v_and(tops[3], v_set8(1))));
+    vec code = v_zero();
+    UNROLL
+    for (size_t h = 0; h < 4; h++)
+        code = v_add_where8(tops[h], code, v_set8(8 >> h));
+    return code;
 }
 #endif
 
