@@ -48,9 +48,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
         if (nimbus_plan_layers(net, &options, &plans, &error) != NIMBUS_OK)
             check_message(text, error.message);
         for (size_t i = 0; plans && i < net->n_layers; i++)
-            if (plans[i].v < 1 || plans[i].levels < 1 || plans[i].levels > NIMBUS_MAX_LEVELS ||
-                plans[i].bits == 1 || plans[i].bits > 8 || plans[i].tree > NIMBUS_TREE_FERN ||
-                plans[i].columns > NIMBUS_COLUMNS_WINDOW)
+            if (nimbus_layer_is_convertible(&net->layers[i]) &&
+                (plans[i].v < 1 || plans[i].trees < 1 || plans[i].levels < 1 ||
+                 plans[i].levels > NIMBUS_MAX_LEVELS || plans[i].bits == 1 || plans[i].bits > 8 ||
+                 plans[i].tree > NIMBUS_TREE_FERN || plans[i].columns > NIMBUS_COLUMNS_WINDOW))
                 abort();
     }
     nimbus_free(plans);

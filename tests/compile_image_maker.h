@@ -117,8 +117,8 @@ static inline void plant_trees(nimbus_net *net, size_t l, size_t n_codebooks, si
 static inline size_t add_channel_norm(nimbus_net *net, size_t source, uint64_t seed, bool zeros)
 {
     static const double scales[] = {1, -1, 2, -0.5, 0};
-    size_t l = add_to(net, (nimbus_layer){.type = &nimbus_layer_batch_norm, .number = 0.25}, source,
-                      0);
+    size_t l =
+        add_to(net, (nimbus_layer){.type = &nimbus_layer_batch_norm, .number = 0.25}, source, 0);
     nimbus_layer *layer = &net->layers[l];
     for (size_t j = 0; j < layer->shape.channels; j++) {
         size_t kind = nimbus_random_below(seed, 60 + l, j, zeros ? 5 : 4);

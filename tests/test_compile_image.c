@@ -1,7 +1,8 @@
 /* test_compile_image.c - src/compile: nets with image layers as programs */
 #include "compile_image_maker.h"
 
-/* ---- trees alone: the same bits ---------------------------------------------------------------- */
+/* ---- trees alone: the same bits ----------------------------------------------------------------
+ */
 
 /* A convolution of trees, with what stands behind it; sometimes pools, sometimes two at once. */
 static size_t add_tree_block(nimbus_net *net, size_t source, uint64_t seed)
@@ -19,9 +20,10 @@ static size_t add_tree_block(nimbus_net *net, size_t source, uint64_t seed)
                           (nimbus_layer){.type = &nimbus_layer_pad,
                                          .slide = {.before = {kernel - 1, 0}, .after = {0, 1}}},
                           source, 0);
-        size_t l = add_to(net, conv_proto(2 + nimbus_random_below(seed, 1100 + i, source, 4),
-                                          kernel, stride, pad),
-                          from, 0);
+        size_t l = add_to(
+            net,
+            conv_proto(2 + nimbus_random_below(seed, 1100 + i, source, 4), kernel, stride, pad),
+            from, 0);
         plant_trees(net, l, 1 + nimbus_random_below(seed, 1200 + i, l, 4),
                     1 + nimbus_random_below(seed, 1300 + i, l, 3),
                     (nimbus_tree_kind)nimbus_random_below(seed, 1400, l, 3),
@@ -144,8 +146,7 @@ static nimbus_net *exact_net(nimbus_dtype dtype, nimbus_shape shape, uint64_t se
         if (once_in(seed, 24, 2))
             l = add_to(net, conv_proto(OUTPUTS, 1, 1, 0), l, seed);
         l = add_to(net, (nimbus_layer){.type = &nimbus_layer_average_pool}, l, 0);
-    }
-    else if (once_in(seed, 23, 2))
+    } else if (once_in(seed, 23, 2))
         l = add_to(net, (nimbus_layer){.type = &nimbus_layer_transpose, .order = {2, 0, 1}}, l, 0);
     if (net->layers[l].shape.channels != OUTPUTS || net->layers[l].shape.height > 1)
         l = add_to(net, (nimbus_layer){.type = &nimbus_layer_linear, .units = OUTPUTS}, l, seed);
@@ -184,11 +185,71 @@ static void test_exact_nets(void **state)
         nimbus_data *data = random_images(seed, dtype, shape);
         nimbus_net *net = exact_net(dtype, shape, seed);
         double distance = error_of(net, data);
-        print_message("%d %g\n", (int)seed, distance);
-        if (distance > 0.01) for (size_t q = 0; q < net->n_layers; q++) print_message("   %s %zu %zu  %zux%zux%zu\n", net->layers[q].name, net->layers[q].input[0], net->layers[q].input[1], net->layers[q].shape.channels, net->layers[q].shape.height, net->layers[q].shape.width);
+        if (!(distance < 0.01))
+            print_error("net %d: squared error %g\n", (int)seed, distance);
+        assert_true(distance < 0.01);
         nimbus_net_free(net);
         nimbus_data_free(data);
     }
+}
+
+/* Trees that decide as in the net, since they read pixels or other trees' sums; behind them sums
+ * and exact products. */
+static nimbus_net *summed_trees(nimbus_shape shape, uint64_t seed, bool float_tables)
+{
+    nimbus_net *net = image_net(NIMBUS_U8, shape);
+    size_t ends[2], channels = 3 + nimbus_random_below(seed, 30, 0, 4);
+    for (size_t i = 0; i < 2; i++) {
+        size_t l = 0, deep = i == 1 && once_in(seed, 31, 2);
+        for (size_t k = 0; k <= deep; k++) {
+            l = add_to(net, conv_proto(channels, 3, 1, 1), l, 0);
+            plant_trees(net, l, 2 + nimbus_random_below(seed, 32 + i, k, 12), 4, NIMBUS_TREE_SHARED,
+                        8, false, seed + i);
+            if (float_tables && k == deep)
+                net->layers[l].lookup->bits = 0;
+            if (once_in(seed, 33 + k, 2))
+                l = add_channel_norm(net, l, seed, k == deep);
+            if (k < deep || once_in(seed, 34 + i, 3))
+                l = add_to(net, function_proto(0), l, 0);
+        }
+        ends[i] = l;
+    }
+    size_t l = join(net, &nimbus_layer_add, ends[0], ends[1]);
+    if (!once_in(seed, 35, 3))
+        l = add_to(net, function_proto(0), l, 0);
+    if (once_in(seed, 36, 2))
+        l = add_to(net, conv_proto(6, 3, 2, 1), l, seed);
+    if (once_in(seed, 37, 2))
+        l = add_to(net, (nimbus_layer){.type = &nimbus_layer_average_pool}, l, 0);
+    add_to(net, (nimbus_layer){.type = &nimbus_layer_linear, .units = OUTPUTS}, l, seed);
+    return net;
+}
+
+static void test_summed_trees(void **state)
+{
+    (void)state;
+    size_t n_shifted = 0, n_scaled = 0;
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        nimbus_shape shape = {1 + nimbus_random_below(seed, 1, 0, 3),
+                              5 + nimbus_random_below(seed, 1, 1, 5),
+                              5 + nimbus_random_below(seed, 1, 2, 5)};
+        nimbus_data *data = random_images(seed, NIMBUS_U8, shape);
+        nimbus_net *net = summed_trees(shape, seed, seed % 2);
+        double distance = error_of(net, data);
+        nimbus_buffer bytes = compiled(net, data, 1);
+        for (size_t i = 0; i < 2; i++) {
+            bool lookup = step_word(&bytes, i, 0) == NIMBUS_STEP_LOOKUP;
+            n_shifted += lookup && step_word(&bytes, i, 6) == NIMBUS_OUT_SHIFT;
+            n_scaled += lookup && step_word(&bytes, i, 6) == NIMBUS_OUT_SCALED;
+        }
+        if (!(distance < 0.005))
+            print_error("net %d: squared error %g\n", (int)seed, distance);
+        assert_true(distance < 0.005);
+        nimbus_buffer_free(&bytes);
+        nimbus_net_free(net);
+        nimbus_data_free(data);
+    }
+    assert_true(n_shifted > 0 && n_scaled > 0); /* both forms of a sum on a grid */
 }
 
 int main(void)
@@ -196,6 +257,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tree_nets),
         cmocka_unit_test(test_exact_nets),
+        cmocka_unit_test(test_summed_trees),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -9,7 +9,7 @@
 #include "net/lookup.h"
 #include "net/net.h"
 
-enum { BATCH = 256 };
+enum { MAX_BATCH = 256, BATCH_REALS = 1 << 22 };
 
 /* Sums for a normalised squared error, by column. */
 typedef struct distance {
@@ -26,7 +26,9 @@ typedef struct checking {
     distance *dense;      /* [n_layers] float layer as the reference */
     distance *soft_layer; /* [n_layers] lookup form as the reference */
     distance integer;
-    real *y; /* [BATCH][widest] outputs of one float layer */
+    size_t batch;
+    real *y; /* [batch][widest] outputs of one float layer, and what it needs beside */
+    void *layer_saved, *layer_scratch;
     int32_t *scores;
     void *scratch;
     size_t n_outputs;
@@ -83,19 +85,53 @@ static nimbus_status set_all(nimbus_net *net, nimbus_layer_state to, nimbus_erro
     return NIMBUS_OK;
 }
 
+/* Rows that fit at a time: images have wide layers. */
+static size_t batch_of(const nimbus_net *net)
+{
+    size_t width = 0;
+    for (size_t i = 0; i < net->n_layers; i++)
+        width += nimbus_shape_width(net->layers[i].shape);
+    size_t n = BATCH_REALS / width;
+    return n < 1 ? 1 : n < MAX_BATCH ? n : MAX_BATCH;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Memory for the float form of a layer alone. */
+static bool prepare_layers(checking *c)
+{
+    size_t saved = 0, scratch = 0;
+    for (size_t i = 0; c->teacher && i < c->teacher->n_layers; i++) {
+        const nimbus_layer *layer = &c->teacher->layers[i];
+        if (!c->lookup->layers[i].lookup)
+            continue;
+        if (layer->type->saved_size)
+            saved = larger(saved, layer->type->saved_size(layer, c->batch));
+        if (layer->type->scratch_size)
+            scratch = larger(scratch, layer->type->scratch_size(layer, c->batch));
+    }
+    c->layer_saved = nimbus_alloc(saved, 1);
+    c->layer_scratch = nimbus_alloc(scratch, 1);
+    return c->layer_saved && c->layer_scratch;
+}
+
 static nimbus_status prepare(checking *c, const nimbus_net *teacher, const nimbus_net *converted,
                              nimbus_error *error)
 {
     nimbus_status status;
     size_t widest = 1;
 
+    c->batch = batch_of(converted);
     if ((teacher && (status = nimbus_net_copy(teacher, &c->teacher, error))) ||
         (status = nimbus_net_copy(converted, &c->soft, error)) ||
         (status = nimbus_net_copy(converted, &c->lookup, error)) ||
         (status = set_all(c->soft, NIMBUS_STATE_SOFT, error)) ||
         (status = set_all(c->lookup, NIMBUS_STATE_LOOKUP, error)) ||
-        (status = nimbus_pass_new(c->soft, 0, BATCH, 0, &c->soft_pass, error)) ||
-        (status = nimbus_pass_new(c->lookup, 0, BATCH, 0, &c->lookup_pass, error)))
+        (status = nimbus_pass_new(c->soft, 0, c->batch, 0, &c->soft_pass, error)) ||
+        (status = nimbus_pass_new(c->lookup, 0, c->batch, 0, &c->lookup_pass, error)))
         return status;
     c->dense = nimbus_alloc(c->lookup->n_layers, sizeof *c->dense);
     c->soft_layer = nimbus_alloc(c->lookup->n_layers, sizeof *c->soft_layer);
@@ -107,11 +143,11 @@ static nimbus_status prepare(checking *c, const nimbus_net *teacher, const nimbu
              (distance_new(&c->dense[i], width) && distance_new(&c->soft_layer[i], width));
     }
     c->n_outputs = nimbus_shape_width(c->lookup->layers[c->lookup->n_layers - 1].shape);
-    ok = ok && distance_new(&c->integer, c->n_outputs);
-    c->y = nimbus_alloc(BATCH * widest, sizeof *c->y);
-    c->scores = nimbus_alloc(BATCH * c->n_outputs, sizeof *c->scores);
+    ok = ok && distance_new(&c->integer, c->n_outputs) && prepare_layers(c);
+    c->y = nimbus_alloc(c->batch * widest, sizeof *c->y);
+    c->scores = nimbus_alloc(c->batch * c->n_outputs, sizeof *c->scores);
     if (c->program)
-        c->scratch = nimbus_alloc(nimbus_scratch_size(c->program, BATCH), 1);
+        c->scratch = nimbus_alloc(nimbus_scratch_size(c->program, c->batch), 1);
     if (!ok || !c->y || !c->scores || (c->program && !c->scratch))
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to check");
     return NIMBUS_OK;
@@ -137,8 +173,12 @@ static void check_layers(checking *c, size_t n, nimbus_check_report *out)
         distance_add(&c->soft_layer[i], lookup, soft, n);
         if (c->teacher && c->teacher->layers[i].type == layer->type &&
             c->teacher->layers[i].state == NIMBUS_STATE_DENSE) {
-            nimbus_io io = {
-                .n_rows = n, .n_inputs = 1, .x = {c->lookup_pass->out[layer->input[0]]}, .y = c->y};
+            nimbus_io io = {.n_rows = n,
+                            .n_inputs = 1,
+                            .x = {c->lookup_pass->out[layer->input[0]]},
+                            .y = c->y,
+                            .saved = c->layer_saved,
+                            .scratch = c->layer_scratch};
             layer->type->forward(&c->teacher->layers[i], &io);
             distance_add(&c->dense[i], c->y, lookup, n);
         }
@@ -173,8 +213,8 @@ static nimbus_status run_all(checking *c, nimbus_check_report *out, nimbus_error
 {
     const nimbus_data_info *info = nimbus_data_get_info(c->data);
     size_t correct = 0;
-    for (size_t first = 0; first < info->n_rows; first += BATCH) {
-        size_t n = info->n_rows - first < BATCH ? info->n_rows - first : BATCH;
+    for (size_t first = 0; first < info->n_rows; first += c->batch) {
+        size_t n = info->n_rows - first < c->batch ? info->n_rows - first : c->batch;
         nimbus_rows_read(c->data, first, n, nimbus_pass_input(c->lookup_pass));
         nimbus_rows_read(c->data, first, n, nimbus_pass_input(c->soft_pass));
         nimbus_pass_forward(c->lookup_pass, n, c->lookup->n_layers - 1);
@@ -209,6 +249,8 @@ static void checking_free(checking *c)
     nimbus_free(c->soft_layer);
     distance_free(&c->integer);
     nimbus_free(c->y);
+    nimbus_free(c->layer_saved);
+    nimbus_free(c->layer_scratch);
     nimbus_free(c->scores);
     nimbus_free(c->scratch);
     nimbus_net_free(c->teacher);

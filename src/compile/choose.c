@@ -270,7 +270,7 @@ static nimbus_status choose(choosing *c, candidate *best, nimbus_error *error)
     nimbus_status status = begin(c, best, error);
     /* backwards: what a layer costs depends on how many of its columns the next one reads */
     for (size_t i = c->n_layers, at = c->report->n_layers; i-- > 0 && status == NIMBUS_OK;) {
-        at -= c->net->layers[i].type == &nimbus_layer_linear;
+        at -= nimbus_layer_is_product(&c->net->layers[i]);
         if (c->flips[i])
             status = flip(c, best, i, &c->report->layers[at], error);
     }
@@ -318,11 +318,11 @@ static nimbus_status list_layers(choosing *c, nimbus_error *error)
     nimbus_choose_report *report = c->report;
     for (size_t i = 0; i < c->n_layers; i++) {
         const nimbus_layer *layer = &c->net->layers[i];
-        if (layer->type != &nimbus_layer_linear)
+        if (!nimbus_layer_is_product(layer))
             continue;
         if (report->n_layers == NIMBUS_REPORT_LAYERS)
             return nimbus_fail(error, NIMBUS_ERR_LIMIT,
-                               "a choice among more than %d linear layers; name those to be exact",
+                               "a choice among more than %d products; name those to be exact",
                                NIMBUS_REPORT_LAYERS);
         bool lookup = layer->state == NIMBUS_STATE_SOFT || layer->state == NIMBUS_STATE_LOOKUP;
         nimbus_choose_layer *listed = &report->layers[report->n_layers++];
@@ -341,7 +341,7 @@ static void list_choice(const choosing *c, const bool *exact)
     for (size_t i = 0, at = 0; i < c->n_layers; i++) {
         if (exact[i])
             c->report->layers[at].kind = NIMBUS_STEP_EXACT;
-        at += c->net->layers[i].type == &nimbus_layer_linear;
+        at += nimbus_layer_is_product(&c->net->layers[i]);
     }
     list_names(c, exact, c->report->exact);
 }

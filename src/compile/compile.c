@@ -38,11 +38,6 @@ static nimbus_status find_steps(compilation *c, nimbus_error *error)
                            net->n_layers);
     for (size_t i = 0; i < net->n_layers; i++) {
         const nimbus_layer *layer = &net->layers[i];
-        if (i > 0 && (layer->n_inputs != 1 || layer->input[0] != i - 1))
-            return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
-                               "layer %s (%s) does not simply follow layer %s; programs of this "
-                               "version are chains",
-                               layer->name, layer->type->name, net->layers[i - 1].name);
         if (layer->type == &nimbus_layer_linear)
             c->product[n++] = i;
         else if (n == 0 && i > 0 && !nimbus_layer_changes_nothing(layer))
@@ -413,8 +408,7 @@ static nimbus_status measure_if_needed(compilation *c, nimbus_error *error)
                            "to lookups first, or give data to measure them on",
                            who);
     return nimbus_ranges_measure(
-        c->net,
-        &(nimbus_measure){c->options->calibration, MAX_ROWS, BATCH, c->options->n_threads},
+        c->net, &(nimbus_measure){c->options->calibration, MAX_ROWS, BATCH, c->options->n_threads},
         &c->ranges, error);
 }
 

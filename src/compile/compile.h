@@ -28,8 +28,8 @@ typedef enum nimbus_function {
 /* value = a2 * f(a1 * v + b1) + b2 for every output column v of the product. */
 typedef struct nimbus_post {
     nimbus_function function;
-    double low, high;              /* of a clip */
-    size_t n;                      /* M */
+    double low, high;          /* of a clip */
+    size_t n;                  /* M */
     double *a1, *b1, *a2, *b2; /* [M] */
 } nimbus_post;
 
@@ -86,12 +86,12 @@ typedef struct nimbus_branch {
 typedef struct nimbus_trees_build {
     const nimbus_layer *layer;
     const nimbus_branch *splits; /* [C][K-1] */
-    const uint32_t *number;     /* [D] what a column is called in the program */
-    bool f32;                   /* thresholds */
-    const double *unit;         /* [M] of the tables; negative: entries are negated */
-    const real *tables;         /* [C][K][M] */
-    const bool *live;           /* [M] outputs that are stored */
-    const bool *used;           /* [C] codebooks that are stored; NULL: all */
+    const uint32_t *number;      /* [D] what a column is called in the program */
+    bool f32;                    /* thresholds */
+    const double *unit;          /* [M] of the tables; negative: entries are negated */
+    const real *tables;          /* [C][K][M] */
+    const bool *live;            /* [M] outputs that are stored */
+    const bool *used;            /* [C] codebooks that are stored; NULL: all */
 } nimbus_trees_build;
 
 static inline int nimbus_table_entry(real value, double unit)
@@ -193,7 +193,7 @@ typedef struct nimbus_ranges {
     nimbus_range *channels; /* of every layer's outputs, channel by channel */
     double *means;          /* the same */
     size_t n_rows;
-    nimbus_range *inputs;   /* of the raw input columns, [D] */
+    nimbus_range *inputs; /* of the raw input columns, [D] */
 } nimbus_ranges;
 
 /* Rows to look at. */
@@ -215,14 +215,16 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_ranges_narrow(nimbus_net *net, const nimb
 nimbus_range nimbus_ranges_of_layer(const nimbus_ranges *ranges, size_t layer);
 void nimbus_ranges_free(nimbus_ranges *ranges);
 
-/* ---- input.c: raw values in front of comparisons ---------------------------------------------- */
+/* ---- input.c: raw values in front of comparisons ----------------------------------------------
+ */
 
 /* Cut, in raw values - 128, of `(x - mean) * inverse_std > t` for raw u8 values x. */
 nimbus_cut nimbus_cut_u8(real mean, real inverse_std, real t);
 /* The same for raw floats. */
 nimbus_cut nimbus_cut_f32(real mean, real inverse_std, real t);
 
-/* ---- image.c: programs on images --------------------------------------------------------------- */
+/* ---- image.c: programs on images ---------------------------------------------------------------
+ */
 
 /* Whether a net is what programs on rows can hold, a chain of linear layers and what stands between
  * them; all others become programs on images. */

@@ -69,11 +69,13 @@ nimbus_function nimbus_function_of(const nimbus_layer *layer)
     static const struct {
         const nimbus_layer_type *type;
         nimbus_function function;
-    } functions[] = {
-        {&nimbus_layer_relu, NIMBUS_F_RELU},       {&nimbus_layer_clip, NIMBUS_F_CLIP},
-        {&nimbus_layer_tanh, NIMBUS_F_TANH},       {&nimbus_layer_sigmoid, NIMBUS_F_SIGMOID},
-        {&nimbus_layer_gelu, NIMBUS_F_GELU},       {&nimbus_layer_hard_sigmoid, NIMBUS_F_CLIP},
-        {&nimbus_layer_hard_swish, NIMBUS_F_HARD_SWISH}};
+    } functions[] = {{&nimbus_layer_relu, NIMBUS_F_RELU},
+                     {&nimbus_layer_clip, NIMBUS_F_CLIP},
+                     {&nimbus_layer_tanh, NIMBUS_F_TANH},
+                     {&nimbus_layer_sigmoid, NIMBUS_F_SIGMOID},
+                     {&nimbus_layer_gelu, NIMBUS_F_GELU},
+                     {&nimbus_layer_hard_sigmoid, NIMBUS_F_CLIP},
+                     {&nimbus_layer_hard_swish, NIMBUS_F_HARD_SWISH}};
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
         if (layer->type == functions[i].type)
             return functions[i].function;

@@ -6,9 +6,10 @@ enum { MAX_ROWS = 4096, MAX_LARGE_ROWS = 512, BATCH_REALS = 1 << 22, LARGE_REALS
 bool nimbus_net_is_on_rows(const nimbus_net *net)
 {
     static const nimbus_layer_type *const types[] = {
-        &nimbus_layer_input, &nimbus_layer_linear, &nimbus_layer_batch_norm, &nimbus_layer_relu,
-        &nimbus_layer_gelu,  &nimbus_layer_tanh,   &nimbus_layer_sigmoid,    &nimbus_layer_dropout,
-        &nimbus_layer_flatten, &nimbus_layer_reshape};
+        &nimbus_layer_input,   &nimbus_layer_linear,  &nimbus_layer_batch_norm,
+        &nimbus_layer_relu,    &nimbus_layer_gelu,    &nimbus_layer_tanh,
+        &nimbus_layer_sigmoid, &nimbus_layer_dropout, &nimbus_layer_flatten,
+        &nimbus_layer_reshape};
     for (size_t i = 0; i < net->n_layers; i++) {
         const nimbus_layer *layer = &net->layers[i];
         bool known = i == 0 || (layer->n_inputs == 1 && layer->input[0] == i - 1);
@@ -31,9 +32,11 @@ static nimbus_status measure(nimbus_image_build *b, nimbus_error *error)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "the int8 values of a program on images need measured ranges: give data "
                            "to measure them on");
-    nimbus_measure rows = {b->options->calibration,
-                           width > LARGE_REALS ? MAX_LARGE_ROWS : MAX_ROWS,
-                           batch < 1 ? 1 : batch > 256 ? 256 : batch, b->options->n_threads};
+    nimbus_measure rows = {b->options->calibration, width > LARGE_REALS ? MAX_LARGE_ROWS : MAX_ROWS,
+                           batch < 1     ? 1
+                           : batch > 256 ? 256
+                                         : batch,
+                           b->options->n_threads};
     nimbus_status status = nimbus_ranges_measure(b->net, &rows, &b->ranges, error);
     return status ? status : nimbus_ranges_narrow(b->net, &rows, &b->ranges, error);
 }

@@ -18,13 +18,13 @@
 #include "compile/compile.h"
 
 typedef enum nimbus_node_kind { /* as in a step of the program */
-    NIMBUS_NODE_INPUT = 0,
-    NIMBUS_NODE_LOOKUP,
-    NIMBUS_NODE_EXACT,
-    NIMBUS_NODE_ADD,
-    NIMBUS_NODE_MAX_POOL,
-    NIMBUS_NODE_AVERAGE_POOL,
-    NIMBUS_NODE_CONCAT
+                                NIMBUS_NODE_INPUT = 0,
+                                NIMBUS_NODE_LOOKUP,
+                                NIMBUS_NODE_EXACT,
+                                NIMBUS_NODE_ADD,
+                                NIMBUS_NODE_MAX_POOL,
+                                NIMBUS_NODE_AVERAGE_POOL,
+                                NIMBUS_NODE_CONCAT
 } nimbus_node_kind;
 
 typedef struct nimbus_node {
@@ -44,8 +44,8 @@ typedef struct nimbus_node {
 
     /* what it makes */
     bool shifted;
-    double *step, *zero; /* [M] of the grid */
-    int low, high;       /* clamp */
+    double *step, *zero;      /* [M] of the grid */
+    int low, high;            /* clamp */
     double map_low, map_step; /* a mapped node: what its function reads for q = -128, per q */
     bool mapped;
     int8_t map[256];
@@ -58,25 +58,25 @@ typedef struct nimbus_node {
     int8_t *pad;             /* [channels of the source] */
 
     /* lookup: its comparisons, [C][K-1] */
-    nimbus_cut *cuts;     /* in sums of a shifted origin, else in its integers */
-    bool *zero_above;     /* whether 0, which stands around the image, is above the threshold */
+    nimbus_cut *cuts;      /* in sums of a shifted origin, else in its integers */
+    bool *zero_above;      /* whether 0, which stands around the image, is above the threshold */
     nimbus_branch *splits; /* as stored */
-    bool *used;           /* [C] codebooks that matter */
+    bool *used;            /* [C] codebooks that matter */
 
     bool *live; /* [M] channels that are computed */
     uint32_t output, shift;
-    int32_t *bias;         /* [M] */
+    int32_t *bias;          /* [M] */
     double *scale, *offset; /* [M] */
 } nimbus_node;
 
 /* A layer's outputs, said in nodes. */
 typedef struct nimbus_tensor {
     size_t node;
-    nimbus_shape shape;  /* as the net sees it, without pads */
-    uint32_t *order;     /* element of the node's value that each is; NULL: itself. Owned */
+    nimbus_shape shape; /* as the net sees it, without pads */
+    uint32_t *order;    /* element of the node's value that each is; NULL: itself. Owned */
     size_t before[2], after[2];
-    bool padded;         /* by a layer `pad` of zeros in front */
-    bool sole;           /* nothing else reads the node's value */
+    bool padded; /* by a layer `pad` of zeros in front */
+    bool sole;   /* nothing else reads the node's value */
 } nimbus_tensor;
 
 typedef struct nimbus_image_build {
@@ -120,7 +120,8 @@ static inline size_t nimbus_node_channel(const nimbus_node *node, size_t d)
     return (node->order ? node->order[d] : d) / nimbus_node_taps(node);
 }
 
-/* ---- image_graph.c: layers become nodes -------------------------------------------------------- */
+/* ---- image_graph.c: layers become nodes --------------------------------------------------------
+ */
 
 NIMBUS_MUST_CHECK nimbus_status nimbus_image_graph(nimbus_image_build *b, nimbus_error *error);
 void nimbus_node_free(nimbus_node *node);
@@ -128,7 +129,8 @@ void nimbus_node_free(nimbus_node *node);
 /* Where channel *channel of node's value was made; sets it. */
 size_t nimbus_image_origin(const nimbus_image_build *b, size_t node, size_t *channel);
 
-/* ---- image_grid.c: grids of values, from measured ranges --------------------------------------- */
+/* ---- image_grid.c: grids of values, from measured ranges ---------------------------------------
+ */
 
 NIMBUS_MUST_CHECK nimbus_status nimbus_image_grids(nimbus_image_build *b, nimbus_error *error);
 /* real = *alpha * q + *beta for channel c of node's value, which is on a grid. */
@@ -137,14 +139,16 @@ void nimbus_image_affine(const nimbus_image_build *b, size_t node, size_t c, dou
 /* The i8 nearest to the real 0. */
 int8_t nimbus_image_zero(const nimbus_image_build *b, size_t node, size_t c);
 
-/* ---- image_product.c: integers of products, and their outputs on grids ------------------------- */
+/* ---- image_product.c: integers of products, and their outputs on grids -------------------------
+ */
 
 NIMBUS_MUST_CHECK nimbus_status nimbus_image_units(nimbus_image_build *b, nimbus_node *node,
                                                    nimbus_error *error);
 NIMBUS_MUST_CHECK nimbus_status nimbus_image_outputs(nimbus_image_build *b, nimbus_node *node,
                                                      nimbus_error *error);
 
-/* ---- image_tree.c: comparisons, what is read at all, sums for trees ---------------------------- */
+/* ---- image_tree.c: comparisons, what is read at all, sums for trees ----------------------------
+ */
 
 NIMBUS_MUST_CHECK nimbus_status nimbus_image_cuts(nimbus_image_build *b, nimbus_node *node,
                                                   nimbus_error *error);
@@ -152,13 +156,15 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_image_shifts(nimbus_image_build *b, nimbu
 NIMBUS_MUST_CHECK nimbus_status nimbus_image_splits(nimbus_image_build *b, nimbus_node *node,
                                                     nimbus_error *error);
 
-/* ---- image_live.c: channels and codebooks that matter ------------------------------------------ */
+/* ---- image_live.c: channels and codebooks that matter ------------------------------------------
+ */
 
 void nimbus_image_live(nimbus_image_build *b);
 /* Entries of codebooks that are left out, all the same for an output, go into its bias. */
 void nimbus_image_keep_constants(nimbus_node *node);
 
-/* ---- image_write.c ----------------------------------------------------------------------------- */
+/* ---- image_write.c -----------------------------------------------------------------------------
+ */
 
 NIMBUS_MUST_CHECK nimbus_status nimbus_image_write(const nimbus_image_build *b, nimbus_buffer *out,
                                                    nimbus_error *error);

@@ -51,7 +51,8 @@ size_t nimbus_image_origin(const nimbus_image_build *b, size_t node, size_t *cha
     }
 }
 
-/* ---- what becomes of a layer's outputs --------------------------------------------------------- */
+/* ---- what becomes of a layer's outputs ---------------------------------------------------------
+ */
 
 static bool slides_off(const nimbus_layer *layer)
 {
@@ -96,7 +97,8 @@ static nimbus_status find_fates(nimbus_image_build *b, nimbus_error *error)
     return NIMBUS_OK;
 }
 
-/* ---- nodes ------------------------------------------------------------------------------------- */
+/* ---- nodes -------------------------------------------------------------------------------------
+ */
 
 static nimbus_status add_node(nimbus_image_build *b, nimbus_node proto, size_t *index,
                               nimbus_error *error)
@@ -196,7 +198,8 @@ static nimbus_status refuse_pads(const nimbus_image_build *b, size_t i, nimbus_e
     return NIMBUS_OK;
 }
 
-/* ---- batch norms and functions ----------------------------------------------------------------- */
+/* ---- batch norms and functions -----------------------------------------------------------------
+ */
 
 /* Whether batch norm i can stand behind what its node computes. Numbers in which every channel has
  * a line of its own serve readers that multiply or compare; where they are padded, 0 has to be one
@@ -273,7 +276,8 @@ static nimbus_status take_elementwise(nimbus_image_build *b, size_t i, nimbus_er
     return NIMBUS_OK;
 }
 
-/* ---- changes of shape -------------------------------------------------------------------------- */
+/* ---- changes of shape --------------------------------------------------------------------------
+ */
 
 /* Element of the input that element e of a transposed output is. */
 static size_t transposed(const nimbus_layer *layer, size_t e)
@@ -294,8 +298,8 @@ static nimbus_status take_shape(nimbus_image_build *b, size_t i, nimbus_error *e
     nimbus_tensor *tensor = &b->tensors[i];
     size_t n = nimbus_shape_width(layer->shape);
     bool moves = false, transposes = layer->type == &nimbus_layer_transpose;
-    nimbus_status status = layer->type == &nimbus_layer_dropout ? NIMBUS_OK
-                                                                : refuse_pads(b, i, error);
+    nimbus_status status =
+        layer->type == &nimbus_layer_dropout ? NIMBUS_OK : refuse_pads(b, i, error);
     if (status)
         return status;
     *tensor = *source;
@@ -339,7 +343,8 @@ static nimbus_status take_pad(nimbus_image_build *b, size_t i, nimbus_error *err
     return NIMBUS_OK;
 }
 
-/* ---- windows ----------------------------------------------------------------------------------- */
+/* ---- windows -----------------------------------------------------------------------------------
+ */
 
 /* A layer's window, with the zeros of a layer `pad` in front. */
 static nimbus_status take_window(const nimbus_image_build *b, size_t i, const nimbus_tensor *source,
@@ -433,18 +438,18 @@ static nimbus_status take_pool(nimbus_image_build *b, size_t i, nimbus_error *er
                            "program all windows have the same number of elements",
                            layer->name);
     size_t index;
-    status = add_node(
-        b,
-        (nimbus_node){.kind = average ? NIMBUS_NODE_AVERAGE_POOL : NIMBUS_NODE_MAX_POOL,
-                      .layer = layer,
-                      .n_sources = 1,
-                      .sources = {source.node},
-                      .shape = layer->shape,
-                      .slide = slide,
-                      .groups = 0,
-                      .before = i,
-                      .at = i},
-        &index, error);
+    status =
+        add_node(b,
+                 (nimbus_node){.kind = average ? NIMBUS_NODE_AVERAGE_POOL : NIMBUS_NODE_MAX_POOL,
+                               .layer = layer,
+                               .n_sources = 1,
+                               .sources = {source.node},
+                               .shape = layer->shape,
+                               .slide = slide,
+                               .groups = 0,
+                               .before = i,
+                               .at = i},
+                 &index, error);
     if (status)
         return status;
     b->tensors[i] = tensor_of(b, index, i);
@@ -452,7 +457,8 @@ static nimbus_status take_pool(nimbus_image_build *b, size_t i, nimbus_error *er
     return NIMBUS_OK;
 }
 
-/* ---- several sources --------------------------------------------------------------------------- */
+/* ---- several sources ---------------------------------------------------------------------------
+ */
 
 /* A sum's sources lie on one grid: only values whose grid is free can, which nothing else reads. */
 static bool can_be_added(const nimbus_image_build *b, size_t node, size_t channels)
@@ -491,15 +497,16 @@ static nimbus_status take_join(nimbus_image_build *b, size_t i, nimbus_error *er
     return NIMBUS_OK;
 }
 
-/* ---- the graph --------------------------------------------------------------------------------- */
+/* ---- the graph ---------------------------------------------------------------------------------
+ */
 
 static nimbus_status take_input(nimbus_image_build *b, nimbus_error *error)
 {
     const nimbus_layer *layer = &b->net->layers[0];
     size_t index;
-    nimbus_status status = add_node(
-        b, (nimbus_node){.kind = NIMBUS_NODE_INPUT, .layer = layer, .shape = layer->shape}, &index,
-        error);
+    nimbus_status status =
+        add_node(b, (nimbus_node){.kind = NIMBUS_NODE_INPUT, .layer = layer, .shape = layer->shape},
+                 &index, error);
     if (status == NIMBUS_OK)
         b->tensors[0] = tensor_of(b, index, 0);
     return status;
@@ -571,7 +578,8 @@ static void finish(nimbus_image_build *b)
     for (size_t n = b->n_nodes; n-- > 1;) { /* what reads numbers, directly or through others */
         const nimbus_node *node = &b->nodes[n];
         bool hands_on = node->kind == NIMBUS_NODE_MAX_POOL || node->kind == NIMBUS_NODE_CONCAT;
-        for (size_t k = 0; k < node->n_sources && node->kind != NIMBUS_NODE_LOOKUP && !hands_on; k++)
+        for (size_t k = 0; k < node->n_sources && node->kind != NIMBUS_NODE_LOOKUP && !hands_on;
+             k++)
             for (size_t c = 0; c < b->nodes[node->sources[k]].shape.channels; c++) {
                 size_t channel = c;
                 b->nodes[nimbus_image_origin(b, node->sources[k], &channel)].shifted = false;

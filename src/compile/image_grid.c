@@ -72,7 +72,8 @@ static void fill_gaps(double *step, size_t n)
             step[c] = sum > 0 ? sum / (double)n_known : 1;
 }
 
-/* ---- a node on its own ------------------------------------------------------------------------- */
+/* ---- a node on its own -------------------------------------------------------------------------
+ */
 
 /* Whether a table of 256 values has to stand for the function, which saturation cannot. */
 static bool needs_map(const nimbus_post *post)
@@ -122,8 +123,8 @@ static void lay_out_mapped(const nimbus_image_build *b, nimbus_node *node)
     node->map_step = step_of(in);
     fill_gaps(&node->map_step, 1);
     for (int q = 0; q < 256; q++) {
-        double at = rint(nimbus_function_value(&node->post, in.low + q * node->map_step) / step +
-                         zero);
+        double at =
+            rint(nimbus_function_value(&node->post, in.low + q * node->map_step) / step + zero);
         node->map[q] = (int8_t)fmin(fmax(at, -128), 127);
     }
     for (size_t c = 0; c < node->shape.channels; c++) {
@@ -151,13 +152,14 @@ static void lay_out_alone(const nimbus_image_build *b, nimbus_node *node, bool c
     }
 }
 
-/* ---- nodes that are added ---------------------------------------------------------------------- */
+/* ---- nodes that are added ----------------------------------------------------------------------
+ */
 
 /* Nodes that sums join, of one number of channels. */
 typedef struct family {
     nimbus_image_build *b;
-    const size_t *root; /* [n_nodes] */
-    size_t of;          /* the root of this one */
+    const size_t *root;   /* [n_nodes] */
+    size_t of;            /* the root of this one */
     int sum_floor, floor; /* zeros of sums and of other nodes that clip at 0 */
     bool *set;            /* [n_nodes] zero of the channel at hand is settled */
     size_t n_channels;
@@ -203,8 +205,7 @@ static void find_lows(const family *f)
                 sum += range_of(f->b, &f->b->nodes[origin_in(f, node, k, c)], c).high;
             for (size_t k = 0; k < node->n_sources; k++) {
                 size_t o = origin_in(f, node, k, c);
-                f->floor_of[o * f->n_channels + c] =
-                    range_of(f->b, &f->b->nodes[o], c).high - sum;
+                f->floor_of[o * f->n_channels + c] = range_of(f->b, &f->b->nodes[o], c).high - sum;
             }
         }
     }
@@ -246,8 +247,7 @@ static bool settle_sum(const family *f, size_t n, size_t c, double step)
         sum += f->b->nodes[o].zero[c];
     }
     nimbus_range zeros = zeros_of(f, n, c, step);
-    double goal = clips(node) ? f->sum_floor
-                              : fmin(fmax(sum, zeros.low), zeros.high);
+    double goal = clips(node) ? f->sum_floor : fmin(fmax(sum, zeros.low), zeros.high);
     slack = goal - sum;
     for (size_t k = 0; k < node->n_sources && slack != 0; k++) {
         double *zero = &f->b->nodes[origins[k]].zero[c];
@@ -387,7 +387,8 @@ static void find_families(const nimbus_image_build *b, size_t *root)
         root[n] = find(root, n);
 }
 
-/* ---- the input --------------------------------------------------------------------------------- */
+/* ---- the input ---------------------------------------------------------------------------------
+ */
 
 static nimbus_status lay_out_input(nimbus_image_build *b, nimbus_error *error)
 {
@@ -430,7 +431,8 @@ static nimbus_status lay_out_input(nimbus_image_build *b, nimbus_error *error)
     return NIMBUS_OK;
 }
 
-/* ---- all of them ------------------------------------------------------------------------------- */
+/* ---- all of them -------------------------------------------------------------------------------
+ */
 
 void nimbus_image_affine(const nimbus_image_build *b, size_t node, size_t c, double *alpha,
                          double *beta)
@@ -499,8 +501,8 @@ nimbus_status nimbus_image_grids(nimbus_image_build *b, nimbus_error *error)
         node->offset = nimbus_alloc(m, sizeof *node->offset);
         if (!root || !flags || !node->step || !node->zero || !node->unit || !node->constant ||
             !node->bias || !node->scale || !node->offset)
-            status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s",
-                                 node->layer->name);
+            status =
+                nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s", node->layer->name);
     }
     if (status == NIMBUS_OK)
         status = lay_out_all(b, root, flags, error);

@@ -4,7 +4,8 @@
 
 #include "compile/image.h"
 
-/* ---- tables ------------------------------------------------------------------------------------ */
+/* ---- tables ------------------------------------------------------------------------------------
+ */
 
 /* Scores leave no room for a batch norm behind the tables: it goes into them. */
 static void fold_into_tables(const nimbus_node *node)
@@ -69,7 +70,8 @@ static nimbus_status lookup_units(const nimbus_image_build *b, nimbus_node *node
     return NIMBUS_OK;
 }
 
-/* ---- weights ----------------------------------------------------------------------------------- */
+/* ---- weights -----------------------------------------------------------------------------------
+ */
 
 /* Taps of one group. */
 static size_t depth_of(const nimbus_node *node)
@@ -182,7 +184,8 @@ nimbus_status nimbus_image_units(nimbus_image_build *b, nimbus_node *node, nimbu
     return status;
 }
 
-/* ---- outputs ----------------------------------------------------------------------------------- */
+/* ---- outputs -----------------------------------------------------------------------------------
+ */
 
 static nimbus_status output_scores(nimbus_image_build *b, nimbus_node *node, nimbus_error *error)
 {
@@ -213,6 +216,59 @@ static void output_scaled(nimbus_node *node)
     }
 }
 
+/* Largest entry of every output of the tables, in steps of the grid; 0 for one that is 0
+ * throughout.
+ */
+static double largest_entry(const nimbus_node *node, const nimbus_param *tables, size_t m)
+{
+    size_t n = node->shape.channels;
+    double largest = 0;
+    for (size_t i = m; i < tables->n; i += n)
+        largest = fmax(largest, fabs((double)tables->value[i]));
+    return largest * fabs(node->post.a1[m]) / node->step[m];
+}
+
+/* Tables in fractions 2^-shift of the grid, so that shifted sums are on it already. Only where that
+ * makes no entry much coarser: at most twice, or so little that the rounding of C entries is lost
+ * beside that of the sum. */
+static bool output_on_grid(nimbus_node *node)
+{
+    const nimbus_lookup *lookup = node->layer->lookup;
+    const nimbus_param *tables = nimbus_layer_param((nimbus_layer *)node->layer, "tables");
+    size_t n = node->shape.channels;
+    double most = lookup->bits <= 4 ? 7 : 127, largest = 0, coarsest = 0;
+    uint32_t shift = 0;
+    for (size_t m = 0; m < n; m++)
+        largest = fmax(largest, largest_entry(node, tables, m));
+    if (node->mapped || !(largest > 0) || largest > most)
+        return false;
+    while (shift < NIMBUS_MAX_SHIFT && ldexp(largest, (int)shift + 1) <= most)
+        shift++;
+    for (size_t m = 0; m < n; m++) {
+        double own = node->unit[m] * fabs(node->post.a1[m]);
+        double bias =
+            ldexp((node->post.a1[m] * node->constant[m] + node->post.b1[m]) / node->step[m] +
+                      node->zero[m],
+                  (int)shift);
+        if (own > 0 && largest_entry(node, tables, m) > 0)
+            coarsest = fmax(coarsest, ldexp(node->step[m], -(int)shift) / own);
+        if (!(fabs(bias) < INT32_MAX / 2))
+            return false;
+    }
+    if (coarsest > 2 && (double)lookup->n_codebooks > 0.25 * ldexp(1, 2 * (int)shift))
+        return false;
+    double half = shift > 0 ? 0.5 : 0; /* shifting rounds down */
+    node->output = NIMBUS_OUT_SHIFT;
+    node->shift = shift;
+    node->tables = tables->value;
+    for (size_t m = 0; m < n; m++) {
+        double bias = (node->post.a1[m] * node->constant[m] + node->post.b1[m]) / node->step[m];
+        node->bias[m] = (int32_t)lrint(ldexp(bias + node->zero[m] + half, (int)shift));
+        node->unit[m] = ldexp(node->step[m], -(int)shift) / node->post.a1[m];
+    }
+    return true;
+}
+
 static nimbus_status check_scaled(const nimbus_node *node, nimbus_error *error)
 {
     for (size_t m = 0; m < node->shape.channels; m++)
@@ -234,6 +290,8 @@ nimbus_status nimbus_image_outputs(nimbus_image_build *b, nimbus_node *node, nim
         nimbus_image_affine(b, node->sources[0], m, &node->unit[m], &node->constant[m]);
         node->unit[m] /= (double)nimbus_node_taps(node);
     }
+    if (node->kind == NIMBUS_NODE_LOOKUP && output_on_grid(node))
+        return NIMBUS_OK;
     output_scaled(node);
     return check_scaled(node, error);
 }

@@ -120,7 +120,8 @@ nimbus_status nimbus_image_cuts(nimbus_image_build *b, nimbus_node *node, nimbus
     return NIMBUS_OK;
 }
 
-/* ---- sums for trees ---------------------------------------------------------------------------- */
+/* ---- sums for trees ----------------------------------------------------------------------------
+ */
 
 /* Whether comparison i of a used codebook has a threshold among the sums of this origin. */
 static bool splits_sums(const nimbus_image_build *b, const nimbus_node *node, size_t i,
@@ -137,8 +138,7 @@ static nimbus_status shift_node(nimbus_image_build *b, nimbus_node *origin, nimb
     size_t n = origin->shape.channels;
     double *low = nimbus_alloc(2 * n, sizeof *low), *high = low + n, widest = 0;
     if (!low)
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s",
-                           origin->layer->name);
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s", origin->layer->name);
     for (size_t m = 0; m < n; m++) {
         low[m] = INFINITY;
         high[m] = -INFINITY;
@@ -175,7 +175,8 @@ nimbus_status nimbus_image_shifts(nimbus_image_build *b, nimbus_error *error)
     return status;
 }
 
-/* ---- thresholds and padding -------------------------------------------------------------------- */
+/* ---- thresholds and padding --------------------------------------------------------------------
+ */
 
 /* Numbers that padding of a channel may be: above all thresholds that 0 is above, not above the
  * others. */
@@ -193,7 +194,7 @@ static double threshold_of(const nimbus_node *origin, size_t c, nimbus_cut cut)
 /* Decides as all values do, unless padding does otherwise: then they split at the end of the range,
  * which values of a shifted node stay off. */
 static nimbus_branch decide(nimbus_node *origin, size_t c, nimbus_cut cut, bool padded,
-                           bool zero_above)
+                            bool zero_above)
 {
     nimbus_branch split = {.flipped = cut.flipped};
     double t = isinf(cut.at) ? cut.at : threshold_of(origin, c, cut);

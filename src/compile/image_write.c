@@ -180,8 +180,8 @@ static nimbus_status write_step(const nimbus_image_build *b, const nimbus_node *
         nimbus_write_bytes(out, node->map, sizeof node->map);
     }
     if (status == NIMBUS_OK && out->failed)
-        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to write layer %s",
-                             node->layer->name);
+        status =
+            nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to write layer %s", node->layer->name);
     return status;
 }
 

@@ -125,7 +125,8 @@ nimbus_status nimbus_ranges_measure(nimbus_net *net, const nimbus_measure *measu
     return status;
 }
 
-/* ---- ranges that leave out what is rare and far ------------------------------------------------ */
+/* ---- ranges that leave out what is rare and far ------------------------------------------------
+ */
 
 enum { BINS = 512, ROUNDS = 4 };
 

@@ -34,7 +34,7 @@ static double whole_threshold(nimbus_cut cut)
 /* Decision and stored threshold of one node. For an input of shifted sums, cut.at is in sums:
  * (sum + bias) >> shift > t  is  sum > ((t + 1) << shift) - bias - 1, solved for the nearest t. */
 static nimbus_branch decide(const nimbus_step_build *step, const nimbus_step_build *before,
-                           nimbus_cut cut, size_t column)
+                            nimbus_cut cut, size_t column)
 {
     nimbus_branch split = {.flipped = cut.flipped};
     double t, low = -128, high = 127;
@@ -160,8 +160,8 @@ nimbus_status nimbus_step_build_write(const nimbus_step_build *step,
     nimbus_status status = NIMBUS_OK;
 
     if ((lookup && !splits) || !number) {
-        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to write layer %s",
-                             step->layer->name);
+        status =
+            nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to write layer %s", step->layer->name);
         goto done;
     }
     write_header(step, d, m, flags, out);
@@ -202,8 +202,8 @@ nimbus_status nimbus_step_build_write(const nimbus_step_build *step,
                              "layer %s: a sum can reach %.0f, more than 32 bits hold",
                              step->layer->name, reach + largest_bias);
     else if (out->failed)
-        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to write layer %s",
-                             step->layer->name);
+        status =
+            nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to write layer %s", step->layer->name);
 done:
     nimbus_free(splits);
     nimbus_free(number);
