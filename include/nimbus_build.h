@@ -474,12 +474,14 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_convert(
 
 typedef struct nimbus_compile_options {
     size_t size;
-    const nimbus_data *calibration; /* needed for exact layers: ranges of their inputs, fits */
+    /* Needed for exact layers, for ranges of their inputs and fits; and for all nets on images. */
+    const nimbus_data *calibration;
     unsigned n_threads;
     /* Lookup layers to compile as exact int8 products: names with commas between, "*" for all;
      * NULL: none. Their weights are the float net's, or those that conversion left in the net.
-     * Among lookup layers they are fitted to what these expect, on the calibration rows; all
-     * together, with a float net, they are the float net in int8. */
+     * Among lookup layers they are fitted to what these expect, on the calibration rows (in nets
+     * on images their means alone); all together, with a float net, they are the float net in
+     * int8. */
     const char *exact;
     const nimbus_net *float_net; /* the net this one was converted from; NULL: not at hand */
 } nimbus_compile_options;
@@ -489,8 +491,9 @@ typedef struct nimbus_compile_options {
     }
 
 /* Makes the integer program of a converted (or plain float) net: a .nimbus file's bytes, freed
- * with nimbus_compile_free. Errors: UNSUPPORTED (a layer that no step can express, by name),
- * ARGUMENT (no calibration data though a layer is exact; an unknown name in `exact`), MISMATCH (a
+ * with nimbus_compile_free. Chains of linear layers become programs on rows, all other nets
+ * programs on images. Errors: UNSUPPORTED (a layer that no step can express, by name), ARGUMENT (no
+ * calibration data though it is needed; an unknown name in `exact`), MISMATCH (a
  * float net or calibration data that do not fit), STATE (`exact` names a layer without weights),
  * VALUE (calibration data that nothing can be fitted to), LIMIT (sums that could overflow 32
  * bits), MEMORY. */
@@ -541,7 +544,7 @@ typedef struct nimbus_choose_report {
  * the calling thread: pin it to a core first. The choice is never slower than all lookup or all
  * exact as far as can be measured; it depends on the machine, and on noise. Errors: those of
  * nimbus_compile; ARGUMENT (no calibration data, or options->exact is set), LIMIT (more than
- * NIMBUS_REPORT_LAYERS linear layers), CANCELLED. */
+ * NIMBUS_REPORT_LAYERS products), CANCELLED. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_compile_choose(
     const nimbus_net *net, const nimbus_compile_options *options,
     const nimbus_choose_options *choose, nimbus_choose_report *out, nimbus_error *error);

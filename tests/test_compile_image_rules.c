@@ -1,4 +1,5 @@
 /* test_compile_image_rules.c - src/compile: rules of programs on images one by one, refusals */
+#include "compile/compile.h"
 #include "compile_image_maker.h"
 
 /* ---- programs as bytes -------------------------------------------------------------------------
@@ -146,6 +147,22 @@ static void test_pool_over_falling_channels(void **state)
         assert_same_outputs(net, data, "maxima of falling channels");
         nimbus_net_free(net);
     }
+    nimbus_data_free(data);
+}
+
+/* But a batch norm behind the pool reads numbers: then one in front that turns channels around is a
+ * step of its own. */
+static void test_norms_around_a_pool(void **state)
+{
+    (void)state;
+    nimbus_data *data = random_images(14, NIMBUS_U8, image);
+    nimbus_net *net = image_net(NIMBUS_U8, image);
+    size_t l = add_to(net, function_proto(0), add_trees_of(net, 0, 4, 1, 15), 0);
+    l = add_to(net, pool_proto(&nimbus_layer_max_pool, 2, 2, 0), add_plain_norm(net, l, -1, 0), 0);
+    l = add_trees_of(net, add_plain_norm(net, l, 2, 1), 4, 3, 16);
+    add_last_trees(net, l, 17);
+    assert_steps(net, data, "124211");
+    nimbus_net_free(net);
     nimbus_data_free(data);
 }
 
@@ -304,6 +321,31 @@ static void test_stand_ins(void **state)
     nimbus_data_free(data);
 }
 
+/* Without a float net, or among trees, the means of the converted layer stay. */
+static void test_means_of_stand_ins(void **state)
+{
+    (void)state;
+    nimbus_data *data = random_images(15, NIMBUS_U8, image);
+    nimbus_net *net = replaced_net(true), *made;
+    nimbus_compile_options o = NIMBUS_COMPILE_OPTIONS_INIT;
+    nimbus_measure rows = {data, IMAGES, 8, 1};
+    nimbus_ranges before, after;
+    o.calibration = data;
+    o.exact = "conv2d1";
+    CHECK(nimbus_net_copy(net, &made, &error));
+    CHECK(nimbus_stand_ins_make(made, &o, true, &error));
+    assert_int_equal(made->layers[1].state, NIMBUS_STATE_DENSE);
+    CHECK(nimbus_ranges_measure(net, &rows, &before, &error));
+    CHECK(nimbus_ranges_measure(made, &rows, &after, &error));
+    for (size_t c = before.first[1]; c < before.first[2]; c++)
+        assert_true(fabs(before.means[c] - after.means[c]) < 1e-4);
+    nimbus_ranges_free(&before);
+    nimbus_ranges_free(&after);
+    nimbus_net_free(net);
+    nimbus_net_free(made);
+    nimbus_data_free(data);
+}
+
 /* ---- refusals ----------------------------------------------------------------------------------
  */
 
@@ -398,6 +440,13 @@ static void test_refused_data(void **state)
     values_of(&net->layers[l + 1], "bias")[1] = (real)1e13;
     assert_refused(net, data, NIMBUS_ERR_LIMIT, "layer linear1");
     nimbus_data_free(data);
+    nimbus_shape large = {1, 70, 70};
+    data = random_images(11, NIMBUS_U8, large);
+    net = image_net(NIMBUS_U8, large);
+    add_to(net, conv_proto(OUTPUTS, 1, 1, 0), 0, 1);
+    add_to(net, (nimbus_layer){.type = &nimbus_layer_max_pool}, 1, 0);
+    assert_refused(net, data, NIMBUS_ERR_LIMIT, "layer max_pool1 (max_pool): windows of 70 x 70");
+    nimbus_data_free(data);
 }
 
 /* ---- bytes and memory --------------------------------------------------------------------------
@@ -426,6 +475,7 @@ static void test_same_bytes(void **state)
     nimbus_data *data = random_images(12, NIMBUS_F32, image);
     nimbus_net *net = every_kind(), *copy;
     CHECK(nimbus_net_copy(net, &copy, &error));
+    nimbus_free(net->metadata);
     net->metadata = nimbus_strdup("{\"a\":1}");
     nimbus_buffer a = compiled(net, data, 1), b = compiled(net, data, 2);
     assert_true(a.size == b.size);
@@ -474,11 +524,13 @@ int main(void)
         cmocka_unit_test(test_padding_below_all_values),
         cmocka_unit_test(test_layer_of_zeros),
         cmocka_unit_test(test_pool_over_falling_channels),
+        cmocka_unit_test(test_norms_around_a_pool),
         cmocka_unit_test(test_dropped_channels),
         cmocka_unit_test(test_sum_clamps),
         cmocka_unit_test(test_functions),
         cmocka_unit_test(test_scores_without_product),
         cmocka_unit_test(test_stand_ins),
+        cmocka_unit_test(test_means_of_stand_ins),
         cmocka_unit_test(test_refused_layers),
         cmocka_unit_test(test_refused_data),
         cmocka_unit_test(test_same_bytes),

@@ -36,8 +36,9 @@ const nimbus_verb verb_compile = {
     .usage = "LOOKUP.net [-o FILE.nimbus] [options]",
     .about = "Turns thresholds and tables into integers, folds normalisation, bias and activation "
              "into them, drops columns that no tree reads, and writes one file that nimbus.h loads "
-             "and runs. --data is needed only if some layers are exact: the ranges of their inputs "
-             "are measured on its training rows (4096 unless --rows says otherwise). A plan other "
+             "and runs. --data is needed only if some layers are exact, and for nets with "
+             "convolutions: the ranges of values are measured on its training rows (4096 unless "
+             "--rows says otherwise, fewer of large images). A plan other "
              "than lookup changes outputs, and accuracy for better or worse ('nimbus eval' tells), "
              "though lookup layers it makes exact are fitted to those around them.",
     .examples = {"nimbus compile lookup.net -o mnist.nimbus",

@@ -515,7 +515,7 @@ nimbus_status nimbus_compile_net(const nimbus_net *net, const nimbus_compile_opt
     bool on_rows = nimbus_net_is_on_rows(net);
     if ((status = nimbus_net_copy(net, &c.net, error)) ||
         (on_rows && (status = find_steps(&c, error))) ||
-        (status = nimbus_stand_ins_make(c.net, c.options, fitted && on_rows, error)))
+        (status = nimbus_stand_ins_make(c.net, c.options, fitted, error)))
         goto done;
     if (on_rows && (status = make_steps(&c, error)) == NIMBUS_OK)
         status = write_program(&c, &out, error);

@@ -1,8 +1,9 @@
 /* compile.h - the parts of the compiler: what stands between two products, thresholds in the
  * producing step's integers, and the bytes of a step.
  *
- * A net that can be compiled is a chain: input, then linear layers with batch norm, activation and
- * dropout between them. Each linear layer becomes one step. */
+ * A chain, input, then linear layers with batch norm, activation and dropout between them, becomes
+ * a program on rows; each linear layer is one step. All other nets become programs on images,
+ * image.h. */
 #ifndef NIMBUS_COMPILE_H
 #define NIMBUS_COMPILE_H
 

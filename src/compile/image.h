@@ -86,7 +86,7 @@ typedef struct nimbus_image_build {
     nimbus_node *nodes;
     nimbus_tensor *tensors; /* [n_layers] */
     size_t *n_readers;      /* [n_layers]; 0: it does not matter */
-    unsigned *fates;        /* [n_layers] who reads what becomes of it, image_graph.c */
+    unsigned *fates;        /* [n_layers] who reads what becomes of it, image_fold.c */
     bool input_claimed;     /* its shape is settled */
     nimbus_ranges ranges;
     float output_scale;
@@ -128,6 +128,16 @@ void nimbus_node_free(nimbus_node *node);
 
 /* Where channel *channel of node's value was made; sets it. */
 size_t nimbus_image_origin(const nimbus_image_build *b, size_t node, size_t *channel);
+
+/* ---- image_fold.c: what disappears into a node --------------------------------------------------
+ */
+
+/* Sets n_readers and fates; makes room for tensors. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_image_find_fates(nimbus_image_build *b, nimbus_error *error);
+/* Folds batch norm or function i into the node if that is possible. */
+NIMBUS_MUST_CHECK bool nimbus_image_fold(nimbus_image_build *b, nimbus_node *node, size_t i);
+/* Whether a layer's window, or the layer itself, pads. */
+bool nimbus_layer_slides_off(const nimbus_layer *layer);
 
 /* ---- image_grid.c: grids of values, from measured ranges ---------------------------------------
  */

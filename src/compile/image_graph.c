@@ -8,17 +8,6 @@
 
 #include "compile/image.h"
 
-/* Who reads what becomes of a layer's outputs, through changes of shape, batch norms, max pools
- * and concatenations. */
-enum {
-    FATE_TREES = 1,
-    FATE_EXACT = 2, /* and everything else that reads numbers */
-    FATE_ADD = 4,
-    FATE_MAX = 8,
-    FATE_PADS = 16, /* somebody pads it */
-    FATE_SCORES = 32
-};
-
 void nimbus_node_free(nimbus_node *node)
 {
     nimbus_post_free(&node->post);
@@ -49,52 +38,6 @@ size_t nimbus_image_origin(const nimbus_image_build *b, size_t node, size_t *cha
             *channel -= b->nodes[n->sources[k++]].shape.channels;
         node = n->sources[k];
     }
-}
-
-/* ---- what becomes of a layer's outputs ---------------------------------------------------------
- */
-
-static bool slides_off(const nimbus_layer *layer)
-{
-    const nimbus_slide *s = &layer->slide;
-    return s->before[0] + s->before[1] + s->after[0] + s->after[1] > 0;
-}
-
-/* What reading layer j means for what it reads. */
-static unsigned fate_of_reading(const nimbus_image_build *b, size_t j)
-{
-    const nimbus_layer *layer = &b->net->layers[j];
-    unsigned pads = slides_off(layer) ? FATE_PADS : 0;
-    if (nimbus_layer_changes_nothing(layer) || layer->type == &nimbus_layer_transpose ||
-        layer->type == &nimbus_layer_batch_norm || layer->type == &nimbus_layer_concat)
-        return b->fates[j];
-    if (layer->type == &nimbus_layer_pad)
-        return b->fates[j] | pads;
-    if (layer->type == &nimbus_layer_max_pool)
-        return b->fates[j] | FATE_MAX;
-    if (layer->type == &nimbus_layer_add)
-        return FATE_ADD;
-    return (nimbus_layer_uses_lookup(layer) ? FATE_TREES : FATE_EXACT) | pads;
-}
-
-static nimbus_status find_fates(nimbus_image_build *b, nimbus_error *error)
-{
-    const nimbus_net *net = b->net;
-    b->n_readers = nimbus_alloc(net->n_layers, sizeof *b->n_readers);
-    b->fates = nimbus_alloc(net->n_layers, sizeof *b->fates);
-    b->tensors = nimbus_alloc(net->n_layers, sizeof *b->tensors);
-    if (!b->n_readers || !b->fates || !b->tensors)
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to compile %zu layers",
-                           net->n_layers);
-    b->n_readers[net->n_layers - 1] = 1;
-    b->fates[net->n_layers - 1] = FATE_SCORES;
-    for (size_t j = net->n_layers; j-- > 1;)
-        for (size_t k = 0; b->n_readers[j] > 0 && k < net->layers[j].n_inputs; k++) {
-            size_t i = net->layers[j].input[k];
-            b->n_readers[i]++;
-            b->fates[i] |= fate_of_reading(b, j);
-        }
-    return NIMBUS_OK;
 }
 
 /* ---- nodes -------------------------------------------------------------------------------------
@@ -201,48 +144,6 @@ static nimbus_status refuse_pads(const nimbus_image_build *b, size_t i, nimbus_e
 /* ---- batch norms and functions -----------------------------------------------------------------
  */
 
-/* Whether batch norm i can stand behind what its node computes. Numbers in which every channel has
- * a line of its own serve readers that multiply or compare; where they are padded, 0 has to be one
- * of the numbers, which it is not below a function's least value unless only trees look. */
-static bool can_scale_after(const nimbus_image_build *b, const nimbus_node *node, size_t i)
-{
-    unsigned fates = b->fates[i];
-    if (nimbus_node_is_product(node) && nimbus_function_is_monotone(node->post.function) &&
-        !(fates & ~(unsigned)(FATE_TREES | FATE_MAX | FATE_PADS)))
-        return true;
-    return !(fates & (FATE_PADS | FATE_MAX | FATE_ADD | FATE_SCORES));
-}
-
-/* Folds batch norm or function i into the node if that is possible. */
-static bool fold(nimbus_image_build *b, nimbus_node *node, size_t i)
-{
-    const nimbus_layer *layer = &b->net->layers[i];
-    bool counts = nimbus_node_is_product(node) || node->kind == NIMBUS_NODE_AVERAGE_POOL;
-    bool free = node->post.function == NIMBUS_F_IDENTITY && !node->affine_after;
-    if (node->kind == NIMBUS_NODE_MAX_POOL || node->kind == NIMBUS_NODE_CONCAT)
-        return false;
-    if (layer->type == &nimbus_layer_batch_norm) {
-        if (layer->shape.channels != node->shape.channels)
-            return false;
-        if (!(counts && free)) {
-            if (!can_scale_after(b, node, i))
-                return false;
-            nimbus_post_take_batch_norm(&node->post, layer, true);
-            node->affine_after = true;
-            return true;
-        }
-        nimbus_post_take_batch_norm(&node->post, layer, false);
-    } else {
-        nimbus_function f = nimbus_function_of(layer);
-        if (!free || !(counts || (node->kind == NIMBUS_NODE_ADD && f == NIMBUS_F_RELU)))
-            return false;
-        nimbus_post_take_function(&node->post, layer);
-        node->before = layer->input[0];
-    }
-    node->at = i;
-    return true;
-}
-
 static nimbus_status take_elementwise(nimbus_image_build *b, size_t i, nimbus_error *error)
 {
     const nimbus_layer *layer = &b->net->layers[i];
@@ -263,10 +164,10 @@ static nimbus_status take_elementwise(nimbus_image_build *b, size_t i, nimbus_er
             return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s", layer->name);
         memcpy(source->order, tensor->order, n * sizeof *source->order);
     }
-    if (!source->sole || !fold(b, &b->nodes[source->node], i)) {
+    if (!source->sole || !nimbus_image_fold(b, &b->nodes[source->node], i)) {
         if ((status = add_plain(b, source->node, from, i, &tensor->node, error)))
             return status;
-        if (!fold(b, &b->nodes[tensor->node], i))
+        if (!nimbus_image_fold(b, &b->nodes[tensor->node], i))
             return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
                                "layer %s (%s) cannot be part of a program where it stands",
                                layer->name, layer->type->name);
@@ -330,7 +231,7 @@ static nimbus_status take_pad(nimbus_image_build *b, size_t i, nimbus_error *err
     if (status)
         return status;
     tensor->sole &= b->n_readers[i] == 1;
-    if (!slides_off(layer))
+    if (!nimbus_layer_slides_off(layer))
         return NIMBUS_OK;
     if (layer->pad_mode != NIMBUS_PAD_CONSTANT || layer->number != 0)
         return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
@@ -432,7 +333,16 @@ static nimbus_status take_pool(nimbus_image_build *b, size_t i, nimbus_error *er
         return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
                            "layer %s (%s): a dilation of %zu and %zu, programs have 1 in pools",
                            layer->name, layer->type->name, slide.dilation[0], slide.dilation[1]);
-    if (average && slides_off(layer) && !layer->count_padding)
+    bool all = average && slide.kernel[0] == source.shape.height &&
+               slide.kernel[1] == source.shape.width && !nimbus_layer_slides_off(layer) &&
+               !source.padded;
+    if (!all && slide.kernel[0] * slide.kernel[1] > NIMBUS_MAX_POOL_TAPS)
+        return nimbus_fail(error, NIMBUS_ERR_LIMIT,
+                           "layer %s (%s): windows of %zu x %zu, the limit is %d elements except "
+                           "for averages of the whole image",
+                           layer->name, layer->type->name, slide.kernel[0], slide.kernel[1],
+                           NIMBUS_MAX_POOL_TAPS);
+    if (average && nimbus_layer_slides_off(layer) && !layer->count_padding)
         return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
                            "layer %s (average_pool) leaves padding out of its averages; in a "
                            "program all windows have the same number of elements",
@@ -589,7 +499,7 @@ static void finish(nimbus_image_build *b)
 
 nimbus_status nimbus_image_graph(nimbus_image_build *b, nimbus_error *error)
 {
-    nimbus_status status = find_fates(b, error);
+    nimbus_status status = nimbus_image_find_fates(b, error);
     for (size_t i = 0; i < b->net->n_layers && status == NIMBUS_OK; i++)
         if (i == 0 || b->n_readers[i] > 0)
             status = take_layer(b, i, error);

@@ -329,10 +329,10 @@ static nimbus_status lay_out_best(family *f, bool common, nimbus_error *error)
     bool sums_clip = false, others_clip = false;
     f->n_channels = f->b->nodes[f->of].shape.channels;
     f->least = nimbus_alloc((f->b->n_nodes + 1) * f->n_channels, sizeof *f->least);
-    f->floor_of = f->least + f->n_channels;
     if (!f->least)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s",
                            f->b->nodes[f->of].layer->name);
+    f->floor_of = f->least + f->n_channels;
     find_lows(f);
     for (size_t c = 0; c < f->n_channels; c++)
         f->least[c] = least_step(f, c);

@@ -136,9 +136,10 @@ static bool splits_sums(const nimbus_image_build *b, const nimbus_node *node, si
 static nimbus_status shift_node(nimbus_image_build *b, nimbus_node *origin, nimbus_error *error)
 {
     size_t n = origin->shape.channels;
-    double *low = nimbus_alloc(2 * n, sizeof *low), *high = low + n, widest = 0;
+    double *low = nimbus_alloc(2 * n, sizeof *low), widest = 0;
     if (!low)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for layer %s", origin->layer->name);
+    double *high = low + n;
     for (size_t m = 0; m < n; m++) {
         low[m] = INFINITY;
         high[m] = -INFINITY;
