@@ -156,9 +156,9 @@ static nimbus_status sample_patches(const conversion *c, size_t i, samples *out,
                              out->n);
         goto done;
     }
-    status = nimbus_lookup_conv_patches(layer, c->converted.out[layer->input[0]], positions, out->n,
-                                        out->own_x, c->options.n_threads, error);
-    for (size_t n = 0; status == NIMBUS_OK && n < out->n; n++) {
+    nimbus_lookup_conv_patches(layer, c->converted.out[layer->input[0]], positions, out->n,
+                               out->own_x, c->options.n_threads);
+    for (size_t n = 0; n < out->n; n++) {
         const real *image = c->clean.out[i] + positions[n] / per_image * per_image * m;
         for (size_t j = 0; j < m; j++)
             out->own_y[n * m + j] = image[j * per_image + positions[n] % per_image];

@@ -20,7 +20,7 @@
 #include "net/internal.h"
 
 enum {
-    ROW_CHUNK = 32, /* rows of one parallel item; fixed, so that threads change nothing */
+    BLOCK = NIMBUS_ROW_BLOCK, /* rows of one parallel item; fixed, so that threads change nothing */
     SUM_BLOCK = 4 * (int)NIMBUS_VECTOR, /* outputs summed in registers at a time */
     GRAD_BLOCK = 128, /* outputs of a codebook's table gradient kept in the L1 cache */
     MAX_NODES = (1 << NIMBUS_MAX_LEVELS) - 1
@@ -210,8 +210,8 @@ nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads, nimbu
 
 /* ---- the walk ------------------------------------------------------------------------------ */
 
-/* Noise on the margins of one row and codebook, one value per level: triangular with standard
- * deviation sigma, from 32 bits of counter randomness each. */
+/* Noise on the margins of one row and codebook, one value per level, BLOCK apart: triangular with
+ * standard deviation sigma, from 32 bits of counter randomness each. */
 static void margin_noise(const nimbus_io *io, uint64_t stream, size_t row, size_t c, size_t levels,
                          real sigma, real *noise)
 {
@@ -221,65 +221,143 @@ static void margin_noise(const nimbus_io *io, uint64_t stream, size_t row, size_
                                           ((uint64_t)row << 32) + c * NIMBUS_MAX_LEVELS + h);
         for (size_t j = 0; j < 2 && h + j < levels; j++, bits >>= 32) {
             int32_t triangle = (int32_t)(bits & 0xffff) - (int32_t)(bits >> 16 & 0xffff);
-            noise[h + j] = sigma * step * (real)triangle;
+            noise[(h + j) * BLOCK] = sigma * step * (real)triangle;
         }
     }
 }
 
-/* Leaf reached from `node`, which stands at level `h`. */
-static inline size_t walk_from(const trees *t, const real *x, size_t c, size_t node, size_t h,
-                               const real *noise)
+/* What the trees of one codebook compare, of a block of rows. */
+typedef struct block {
+    const trees *t;
+    size_t c, n;                     /* codebook; rows: those behind them hold zeros */
+    bool shared;                     /* values: one column a level, else one a node */
+    const real *thresholds, *margin; /* [K-1] */
+    const real *noise;               /* [H][BLOCK], or NULL */
+    real values[MAX_NODES * BLOCK];  /* [column][BLOCK] */
+    real noise_values[NIMBUS_MAX_LEVELS * BLOCK];
+} block;
+
+/* Rows as the caller has them: the value of row r in column d is x[r * row + d * column]. */
+typedef struct source {
+    const nimbus_io *io; /* NULL: no margin noise */
+    const real *x;
+    size_t first, n_rows, row, column;
+    real sigma;
+} source;
+
+static source source_of(const trees *t, const nimbus_io *io, const nimbus_lookup_rows *rows,
+                        real sigma)
+{
+    return (source){.io = io,
+                    .x = rows->x,
+                    .first = rows->first,
+                    .n_rows = rows->n_rows,
+                    .row = rows->blocks ? 1 : t->d,
+                    .column = rows->blocks ? BLOCK : 1,
+                    .sigma = sigma};
+}
+
+static size_t rows_in(size_t n_rows, size_t item)
+{
+    size_t left = n_rows - item * BLOCK;
+    return left < BLOCK ? left : BLOCK;
+}
+
+/* First node of a level; all of its nodes read the same column where columns are shared. */
+static inline size_t first_node(size_t level)
+{
+    return ((size_t)1 << level) - 1;
+}
+
+static void load_block(block *b, const trees *t, const source *from, size_t item, size_t c)
 {
     const int32_t *columns = t->columns + c * t->nodes;
-    const real *thresholds = t->thresholds + c * t->nodes;
-    if (!noise) {
-        for (; h < t->h; h++)
-            node = 2 * node + 1 + (size_t)(x[columns[node]] > thresholds[node]);
-    } else {
-        const real *margin = t->margin + c * t->nodes;
-        for (; h < t->h; h++)
-            node = 2 * node + 1 +
-                   (size_t)((x[columns[node]] - thresholds[node]) * margin[node] + noise[h] > 0);
+    const real *x = from->x + item * BLOCK * t->d;
+    b->t = t;
+    b->c = c;
+    b->n = rows_in(from->n_rows, item);
+    b->shared = t->lookup->kind != NIMBUS_TREE_PER_NODE;
+    b->thresholds = t->thresholds + c * t->nodes;
+    b->margin = t->margin + c * t->nodes;
+    b->noise = from->sigma > 0 ? b->noise_values : NULL;
+    for (size_t j = 0; j < (b->shared ? t->h : t->nodes); j++) {
+        const real *value = x + (size_t)columns[b->shared ? first_node(j) : j] * from->column;
+        real *to = b->values + j * BLOCK;
+        if (from->row == 1) {
+            memcpy(to, value, BLOCK * sizeof *to);
+            continue;
+        }
+        for (size_t r = 0; r < b->n; r++)
+            to[r] = value[r * from->row];
+        for (size_t r = b->n; r < BLOCK; r++)
+            to[r] = 0;
     }
-    return node - t->nodes;
+    for (size_t r = 0; b->noise && r < BLOCK; r++)
+        margin_noise(from->io, t->stream, from->first + item * BLOCK + r, c, t->h, from->sigma,
+                     b->noise_values + r);
+}
+
+/* All rows from their nodes on level h to those on the next one. */
+NIMBUS_INLINE void step_down(const block *b, size_t h, int32_t *restrict node)
+{
+    const real *restrict thresholds = b->thresholds, *restrict margin = b->margin;
+    const real *restrict noise = b->noise ? b->noise + h * BLOCK : NULL;
+    const real *restrict level = b->values + h * BLOCK, *restrict values = b->values;
+    if (noise)
+        for (size_t r = 0; r < BLOCK; r++) {
+            int32_t i = node[r];
+            real value = b->shared ? level[r] : values[(size_t)i * BLOCK + r];
+            node[r] = 2 * i + 1 + ((value - thresholds[i]) * margin[i] + noise[r] > 0);
+        }
+    else if (b->shared)
+        for (size_t r = 0; r < BLOCK; r++)
+            node[r] = 2 * node[r] + 1 + (level[r] > thresholds[node[r]]);
+    else
+        for (size_t r = 0; r < BLOCK; r++) {
+            int32_t i = node[r];
+            node[r] = 2 * i + 1 + (values[(size_t)i * BLOCK + r] > thresholds[i]);
+        }
 }
 
 typedef struct walk_job {
     const trees *t;
-    const nimbus_io *io; /* NULL: no margin noise */
-    const real *x;
-    size_t first, n_rows;
+    source from;
     uint8_t *codes; /* [n_rows][C] */
-    real sigma;
 } walk_job;
+
+NIMBUS_SIMD_CLONES
+static void walk_block(const walk_job *job, size_t item)
+{
+    const trees *t = job->t;
+    block b;
+    for (size_t c = 0; c < t->c; c++) {
+        int32_t node[BLOCK] = {0};
+        uint8_t *codes = job->codes + item * BLOCK * t->c + c;
+        load_block(&b, t, &job->from, item, c);
+        for (size_t h = 0; h < t->h; h++)
+            step_down(&b, h, node);
+        for (size_t r = 0; r < b.n; r++)
+            codes[r * t->c] = (uint8_t)((size_t)node[r] - t->nodes);
+    }
+}
 
 static void walk_item(void *arg, size_t item)
 {
-    const walk_job *job = arg;
-    const trees *t = job->t;
-    size_t last = (item + 1) * ROW_CHUNK < job->n_rows ? (item + 1) * ROW_CHUNK : job->n_rows;
-    real noise[NIMBUS_MAX_LEVELS];
-
-    for (size_t n = item * ROW_CHUNK; n < last; n++)
-        for (size_t c = 0; c < t->c; c++) {
-            if (job->sigma > 0)
-                margin_noise(job->io, t->stream, job->first + n, c, t->h, job->sigma, noise);
-            job->codes[n * t->c + c] =
-                (uint8_t)walk_from(t, job->x + n * t->d, c, 0, 0, job->sigma > 0 ? noise : NULL);
-        }
+    walk_block(arg, item);
 }
 
-static size_t n_chunks(size_t n_rows)
+static size_t n_blocks(size_t n_rows)
 {
-    return (n_rows + ROW_CHUNK - 1) / ROW_CHUNK;
+    return n_rows / BLOCK + (n_rows % BLOCK != 0);
 }
 
 void nimbus_lookup_encode(const nimbus_layer *layer, const real *x, size_t n_rows, uint8_t *codes,
                           unsigned n_threads)
 {
     trees t = trees_of(layer);
-    walk_job job = {.t = &t, .x = x, .n_rows = n_rows, .codes = codes};
-    nimbus_parallel(n_threads, n_chunks(n_rows), walk_item, &job);
+    nimbus_lookup_rows rows = {.x = x, .n_rows = n_rows};
+    walk_job job = {.t = &t, .from = source_of(&t, NULL, &rows, 0), .codes = codes};
+    nimbus_parallel(n_threads, n_blocks(n_rows), walk_item, &job);
 }
 
 /* ---- forward ------------------------------------------------------------------------------- */
@@ -337,8 +415,8 @@ static void sum_rows(const sum_job *job, size_t first, size_t last)
 static void sum_item(void *arg, size_t item)
 {
     const sum_job *job = arg;
-    size_t first = item * ROW_CHUNK, last = first + ROW_CHUNK;
-    sum_rows(job, first, last < job->n_rows ? last : job->n_rows);
+    size_t first = item * BLOCK;
+    sum_rows(job, first, first + rows_in(job->n_rows, item));
 }
 
 static real noise_of(const nimbus_layer *layer, const nimbus_io *io)
@@ -349,54 +427,99 @@ static real noise_of(const nimbus_layer *layer, const nimbus_io *io)
 void nimbus_lookup_forward(nimbus_layer *layer, const nimbus_io *io, const nimbus_lookup_rows *rows)
 {
     trees t = trees_of(layer);
-    walk_job walk = {.t = &t,
-                     .io = io,
-                     .x = rows->x,
-                     .first = rows->first,
-                     .n_rows = rows->n_rows,
-                     .codes = rows->codes,
-                     .sigma = noise_of(layer, io)};
+    walk_job walk = {
+        .t = &t, .from = source_of(&t, io, rows, noise_of(layer, io)), .codes = rows->codes};
     sum_job sum = {.t = &t, .codes = rows->codes, .y = rows->y, .n_rows = rows->n_rows};
-    nimbus_parallel(io->n_threads, n_chunks(rows->n_rows), walk_item, &walk);
-    nimbus_parallel(io->n_threads, n_chunks(rows->n_rows), sum_item, &sum);
+    nimbus_parallel(io->n_threads, n_blocks(rows->n_rows), walk_item, &walk);
+    nimbus_parallel(io->n_threads, n_blocks(rows->n_rows), sum_item, &sum);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
 
-/* The derivative of tanh, without overflow. */
-static real tanh_slope(real u)
+/* exp(-y) for 0 <= y <= 87. The float one is within 2e-7 of it and fit for vectors. */
+NIMBUS_INLINE real exp_falling(real y)
 {
-    real e = NIMBUS_EXP(-2 * NIMBUS_FABS(u)), one = 1 + e;
+#ifdef NIMBUS_REAL_DOUBLE
+    return exp(-y);
+#else
+    float t = y * -1.44269504f;
+    int32_t whole = (int32_t)(t - 0.5f), bits = (whole + 127) << 23;
+    float f = t - (float)whole, power;
+    memcpy(&power, &bits, sizeof power);
+    return power *
+           (1 + f * (0.693147181f +
+                     f * (0.240226507f +
+                          f * (0.0555041087f + f * (0.00961812911f +
+                                                    f * (0.00133335581f + f * 0.000154035304f))))));
+#endif
+}
+
+/* |u|, but not where the slope has long vanished. */
+NIMBUS_INLINE real flat_from(real u)
+{
+    real size = NIMBUS_FABS(u);
+    return size < 40 ? size : 40;
+}
+
+/* The derivative of tanh at a value of flat_from. */
+NIMBUS_INLINE real tanh_slope(real u)
+{
+    real e = exp_falling(2 * u), one = 1 + e;
     return 4 * e / (one * one);
 }
 
-static inline real margin_at(const trees *t, const real *x, size_t c, size_t node)
-{
-    size_t i = c * t->nodes + node;
-    return (x[t->columns[i]] - t->thresholds[i]) * t->margin[i];
-}
+/* Leaf gradients g of a block's rows for its codebook: leaf k of row r at [r * row + k]. */
+typedef struct leaf_gradients {
+    const real *g;
+    size_t row;
+} leaf_gradients;
 
-/* flip: for each level the node on the path. */
-static void flip_margins(const trees *t, const real *x, size_t c, size_t code, const real *g,
-                         const real *noise, real *dh)
+/* flip: for each level the node on the path; dh [H][BLOCK]. */
+NIMBUS_INLINE void flip_margins(const block *b, const int32_t *restrict codes, leaf_gradients of,
+                                real *restrict dh)
 {
-    real tau = t->lookup->temperature;
-    size_t node = 0;
-    for (size_t h = 0; h < t->h; h++) {
-        size_t right = code >> (t->h - 1 - h) & 1;
-        size_t other = walk_from(t, x, c, 2 * node + 2 - right, h + 1, noise);
-        real difference = right ? g[code] - g[other] : g[other] - g[code];
-        real margin = margin_at(t, x, c, node) + (noise ? noise[h] : 0);
-        dh[h] = (real)0.5 * tanh_slope(margin / tau) / tau * difference;
-        node = 2 * node + 1 + right;
+    const size_t n_levels = b->t->h;
+    const int32_t n_nodes = (int32_t)b->t->nodes;
+    int32_t start_of[BLOCK]; /* of a row's leaves; those behind the last row have the first one's */
+    for (size_t r = 0; r < BLOCK; r++)
+        start_of[r] = r < b->n ? (int32_t)(r * of.row) : 0;
+    const real *restrict g = of.g, *restrict thresholds = b->thresholds;
+    const real *restrict margins = b->margin, *restrict values = b->values;
+    const real sharpness = 1 / b->t->lookup->temperature;
+    for (size_t h = 0; h < n_levels; h++, dh += BLOCK) {
+        const int32_t down = (int32_t)(n_levels - h), start = (int32_t)first_node(h);
+        const real *restrict level = values + h * BLOCK;
+        const real *restrict noise = b->noise ? b->noise + h * BLOCK : NULL;
+        int32_t other[BLOCK];
+        real margin[BLOCK];
+        for (size_t r = 0; r < BLOCK; r++) {
+            int32_t i = start + (codes[r] >> down), right = codes[r] >> (down - 1) & 1;
+            real value = b->shared ? level[r] : values[(size_t)i * BLOCK + r];
+            margin[r] = (value - thresholds[i]) * margins[i];
+            other[r] = 2 * i + 2 - right;
+        }
+        for (size_t below = h + 1; below < n_levels; below++)
+            step_down(b, below, other);
+        for (size_t r = 0; noise && r < BLOCK; r++)
+            margin[r] += noise[r];
+        /* on its own: a limit in the next loop would keep gcc from vectors */
+        for (size_t r = 0; r < BLOCK; r++)
+            margin[r] = flat_from(margin[r] * sharpness);
+        for (size_t r = 0; r < BLOCK; r++)
+            dh[r] = (real)0.5 * sharpness * tanh_slope(margin[r]);
+        for (size_t r = 0; r < BLOCK; r++) {
+            real here = g[start_of[r] + codes[r]], there = g[start_of[r] + other[r] - n_nodes];
+            dh[r] *= codes[r] >> (down - 1) & 1 ? here - there : there - here;
+        }
     }
 }
 
-/* sigmoid and softmax: every node. reach[i] is the probability to come to node i, weight[i] the
- * sum of p_k g_k below it; leaves stand behind the nodes in the heap. */
-static void tree_margins(const trees *t, const real *x, size_t c, const real *g, const real *noise,
-                         real *dh)
+/* sigmoid and softmax: every node of row r. reach[i] is the probability to come to node i,
+ * weight[i] the sum of p_k g_k below it; leaves stand behind the nodes in the heap. dh is
+ * [K-1][BLOCK], from the row's place on. */
+static void tree_margins(const block *b, size_t r, const real *g, real *dh)
 {
+    const trees *t = b->t;
     bool softmax = t->lookup->estimator == NIMBUS_ESTIMATOR_SOFTMAX;
     real tau = t->lookup->temperature, right[MAX_NODES], slope[MAX_NODES];
     real reach[2 * MAX_NODES + 1], weight[2 * MAX_NODES + 1];
@@ -405,11 +528,14 @@ static void tree_margins(const trees *t, const real *x, size_t c, const real *g,
     for (size_t i = 0, h = 0; i < t->nodes; i++) {
         if (i + 1 == (size_t)2 << h)
             h++;
-        real margin = margin_at(t, x, c, i) + (noise ? noise[h] : 0);
+        real value = b->values[(b->shared ? h : i) * BLOCK + r];
+        real margin = (value - b->thresholds[i]) * b->margin[i];
+        margin += b->noise ? b->noise[h * BLOCK + r] : 0;
         /* softmax over sums of +-1: each node splits e^1 : e^-1 */
         real u = softmax ? (margin > 0 ? 2 : -2) : margin / tau;
         right[i] = 1 / (1 + NIMBUS_EXP(-u));
-        slope[i] = softmax ? tanh_slope(margin / tau) / tau : right[i] * (1 - right[i]) / tau;
+        slope[i] =
+            softmax ? tanh_slope(flat_from(margin / tau)) / tau : right[i] * (1 - right[i]) / tau;
         reach[2 * i + 1] = reach[i] * (1 - right[i]);
         reach[2 * i + 2] = reach[i] * right[i];
     }
@@ -418,27 +544,27 @@ static void tree_margins(const trees *t, const real *x, size_t c, const real *g,
     for (size_t i = t->nodes; i-- > 0;)
         weight[i] = weight[2 * i + 1] + weight[2 * i + 2];
     for (size_t i = 0; i < t->nodes; i++) {
-        size_t l = 2 * i + 1, r = 2 * i + 2;
+        size_t l = 2 * i + 1, end = 2 * i + 2;
+        real *out = &dh[i * BLOCK];
         if (softmax) {
-            dh[i] = slope[i] * (weight[r] - weight[l] - weight[0] * (reach[r] - reach[l]));
+            *out = slope[i] * (weight[end] - weight[l] - weight[0] * (reach[end] - reach[l]));
         } else {
             /* d p_k / d right_i = p_k / right_i on the right, -p_k / (1 - right_i) on the left;
              * probabilities that vanish in the arithmetic carry no gradient */
-            real from_right = right[i] > 0 ? weight[r] / right[i] : 0;
+            real from_right = right[i] > 0 ? weight[end] / right[i] : 0;
             real from_left = right[i] < 1 ? weight[l] / (1 - right[i]) : 0;
-            dh[i] = slope[i] * (from_right - from_left);
+            *out = slope[i] * (from_right - from_left);
         }
     }
 }
 
 typedef struct backward_job {
     const trees *t;
-    const nimbus_io *io;
+    source from;
     const nimbus_lookup_rows *rows;
     real *leaf_grad; /* [N][C][K] g */
-    real *dmargin;   /* [N][C][per_codebook] */
+    real *dmargin;   /* [blocks][C][per_codebook][BLOCK] */
     size_t per_codebook;
-    real sigma;
 } backward_job;
 
 static size_t margins_per_codebook(const nimbus_lookup *lookup)
@@ -450,7 +576,10 @@ size_t nimbus_lookup_work_size(const nimbus_layer *layer, size_t n_rows)
 {
     const nimbus_lookup *lookup = layer->lookup;
     size_t per_row = lookup->n_codebooks * (lookup->n_leaves + margins_per_codebook(lookup)), size;
-    return nimbus_mul_overflows(n_rows, per_row * sizeof(real), &size) ? SIZE_MAX : size;
+    return n_rows > SIZE_MAX - BLOCK ||
+                   nimbus_mul_overflows(n_blocks(n_rows) * BLOCK, per_row * sizeof(real), &size)
+               ? SIZE_MAX
+               : size;
 }
 
 /* Node that entry j of a codebook's dmargin belongs to. */
@@ -458,43 +587,65 @@ static inline size_t node_of(const backward_job *job, size_t code, size_t j)
 {
     if (job->per_codebook != job->t->h)
         return j;
-    size_t node = ((size_t)1 << j) - 1;
-    return node + (code >> (job->t->h - j));
+    return first_node(j) + (code >> (job->t->h - j));
 }
 
-/* Rows of a chunk: dmargin, and the input gradient. */
-static void margins_item(void *arg, size_t item)
+/* What a block's rows add to the input gradient through one codebook. */
+NIMBUS_INLINE void input_gradient(const backward_job *job, const block *b, size_t item,
+                                  const int32_t *restrict codes, const real *restrict dh)
 {
-    const backward_job *job = arg;
     const trees *t = job->t;
-    const nimbus_lookup_rows *rows = job->rows;
-    size_t last = (item + 1) * ROW_CHUNK < rows->n_rows ? (item + 1) * ROW_CHUNK : rows->n_rows;
-    real noise_values[NIMBUS_MAX_LEVELS];
-    const real *noise = job->sigma > 0 ? noise_values : NULL;
-
-    for (size_t n = item * ROW_CHUNK; n < last; n++) {
-        const real *x = rows->x + n * t->d;
-        real *dx = rows->dx ? rows->dx + n * t->d : NULL;
-        for (size_t c = 0; c < t->c; c++) {
-            size_t code = job->rows->codes[n * t->c + c];
-            const real *g = job->leaf_grad + (n * t->c + c) * t->k;
-            real *dh = job->dmargin + (n * t->c + c) * job->per_codebook;
-            if (noise)
-                margin_noise(job->io, t->stream, rows->first + n, c, t->h, job->sigma,
-                             noise_values);
-            if (t->lookup->estimator == NIMBUS_ESTIMATOR_FLIP)
-                flip_margins(t, x, c, code, g, noise, dh);
-            else
-                tree_margins(t, x, c, g, noise, dh);
-            for (size_t j = 0; dx && j < job->per_codebook; j++) {
-                size_t node = c * t->nodes + node_of(job, code, j);
-                dx[t->columns[node]] += dh[j] * t->margin[node];
-            }
+    const int32_t *columns = t->columns + b->c * t->nodes;
+    real *restrict dx = job->rows->dx + item * BLOCK * t->d;
+    const size_t row = job->from.row, column = job->from.column;
+    for (size_t j = 0; j < job->per_codebook; j++, dh += BLOCK) {
+        /* one of the level's nodes stands for all if they read the same column */
+        size_t first = job->per_codebook == t->h ? first_node(j) : j;
+        real *restrict to = dx + (size_t)columns[first] * column;
+        if (row == 1 && b->n == BLOCK && b->shared && job->per_codebook == t->h) {
+            const int32_t down = (int32_t)(t->h - j);
+            const real *restrict margin = b->margin + first;
+            for (size_t r = 0; r < BLOCK; r++)
+                to[r] += dh[r] * margin[codes[r] >> down];
+            continue;
+        }
+        for (size_t r = 0; r < b->n; r++) {
+            size_t node = node_of(job, (size_t)codes[r], j);
+            dx[r * row + (size_t)columns[node] * column] += dh[r] * b->margin[node];
         }
     }
 }
 
-/* One codebook: threshold gradients over all rows, in row order. */
+/* Rows of a block: dmargin, and the input gradient. */
+NIMBUS_SIMD_CLONES
+static void margins_block(const backward_job *job, size_t item)
+{
+    const trees *t = job->t;
+    block b;
+    for (size_t c = 0; c < t->c; c++) {
+        int32_t codes[BLOCK] = {0};
+        const size_t n = item * BLOCK;
+        const leaf_gradients of = {job->leaf_grad + (n * t->c + c) * t->k, t->c * t->k};
+        real *dh = job->dmargin + (item * t->c + c) * job->per_codebook * BLOCK;
+        load_block(&b, t, &job->from, item, c);
+        for (size_t r = 0; r < b.n; r++)
+            codes[r] = job->rows->codes[(n + r) * t->c + c];
+        if (t->lookup->estimator == NIMBUS_ESTIMATOR_FLIP)
+            flip_margins(&b, codes, of, dh);
+        else
+            for (size_t r = 0; r < b.n; r++)
+                tree_margins(&b, r, of.g + r * of.row, dh + r);
+        if (job->rows->dx)
+            input_gradient(job, &b, item, codes, dh);
+    }
+}
+
+static void margins_item(void *arg, size_t item)
+{
+    margins_block(arg, item);
+}
+
+/* One codebook: threshold gradients over all rows, in row order within a node's entry. */
 static void thresholds_item(void *arg, size_t c)
 {
     const backward_job *job = arg;
@@ -502,17 +653,19 @@ static void thresholds_item(void *arg, size_t c)
     const real *margin = t->margin + c * t->nodes;
     real *grad = t->dthresholds + c * t->nodes;
 
-    for (size_t n = 0; n < job->rows->n_rows; n++) {
-        size_t code = job->rows->codes[n * t->c + c];
-        const real *dh = job->dmargin + (n * t->c + c) * job->per_codebook;
-        for (size_t j = 0; j < job->per_codebook; j++) {
-            size_t node = node_of(job, code, j);
-            grad[node] -= dh[j] * margin[node];
-        }
+    for (size_t item = 0; item < n_blocks(job->rows->n_rows); item++) {
+        const uint8_t *codes = job->rows->codes + item * BLOCK * t->c + c;
+        const real *dh = job->dmargin + (item * t->c + c) * job->per_codebook * BLOCK;
+        size_t n = rows_in(job->rows->n_rows, item);
+        for (size_t r = 0; r < n; r++)
+            for (size_t j = 0; j < job->per_codebook; j++) {
+                size_t node = node_of(job, codes[r * t->c], j);
+                grad[node] -= dh[j * BLOCK + r] * margin[node];
+            }
     }
     /* a fern's thresholds are one parameter per level: all get the level's sum */
     for (size_t h = 1; t->lookup->kind == NIMBUS_TREE_FERN && h < t->h; h++) {
-        size_t first = ((size_t)1 << h) - 1, n = (size_t)1 << h;
+        size_t first = first_node(h), n = (size_t)1 << h;
         real sum = 0;
         for (size_t i = 0; i < n; i++)
             sum += grad[first + i];
@@ -561,12 +714,11 @@ void nimbus_lookup_backward(nimbus_layer *layer, const nimbus_io *io,
 {
     trees t = trees_of(layer);
     backward_job job = {.t = &t,
-                        .io = io,
+                        .from = source_of(&t, io, rows, noise_of(layer, io)),
                         .rows = rows,
                         .leaf_grad = rows->work,
                         .dmargin = (real *)rows->work + rows->n_rows * t.c * t.k,
-                        .per_codebook = margins_per_codebook(layer->lookup),
-                        .sigma = noise_of(layer, io)};
+                        .per_codebook = margins_per_codebook(layer->lookup)};
     if (t.dbias)
         nimbus_parallel_ranges(io->n_threads, t.m, GRAD_BLOCK, bias_range, &job);
     if (t.dtables)
@@ -575,7 +727,7 @@ void nimbus_lookup_backward(nimbus_layer *layer, const nimbus_io *io,
         return;
     nimbus_gemm(false, true, rows->n_rows, t.c * t.k, t.m, 1, rows->dy, t.m, t.tables, t.m, 0,
                 job.leaf_grad, t.c * t.k, io->n_threads);
-    nimbus_parallel(io->n_threads, n_chunks(rows->n_rows), margins_item, &job);
+    nimbus_parallel(io->n_threads, n_blocks(rows->n_rows), margins_item, &job);
     if (t.dthresholds)
         nimbus_parallel(io->n_threads, t.c, thresholds_item, &job);
 }

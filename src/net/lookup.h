@@ -69,15 +69,21 @@ static inline bool nimbus_layer_uses_lookup(const nimbus_layer *layer)
 size_t nimbus_lookup_inputs(const nimbus_layer *layer);
 size_t nimbus_lookup_outputs(const nimbus_layer *layer);
 
-/* Rows on their way through the trees and tables of a layer: of a batch, or positions of images. */
+/* Rows are walked together in blocks of this many. */
+enum { NIMBUS_ROW_BLOCK = 32 };
+
+/* Rows on their way through the trees and tables of a layer: of a batch, or positions of images.
+ * With `blocks` x and dx are [n_rows / NIMBUS_ROW_BLOCK, rounded up][D][NIMBUS_ROW_BLOCK] instead;
+ * what stands behind the last row is read, but of no effect. */
 typedef struct nimbus_lookup_rows {
     size_t first, n_rows; /* first: its number in the batch, for margin noise */
-    const real *x;        /* [n_rows][D] */
-    real *y;              /* [n_rows][M], forward */
-    const real *dy;       /* [n_rows][M], backward */
-    real *dx;             /* [n_rows][D], backward adds here; NULL where nobody needs it */
-    uint8_t *codes;       /* [n_rows][C], kept from forward to backward */
-    void *work;           /* backward: nimbus_lookup_work_size bytes of anything */
+    bool blocks;
+    const real *x;  /* [n_rows][D] */
+    real *y;        /* [n_rows][M], forward */
+    const real *dy; /* [n_rows][M], backward */
+    real *dx;       /* [n_rows][D], backward adds here; NULL where nobody needs it */
+    uint8_t *codes; /* [n_rows][C], kept from forward to backward */
+    void *work;     /* backward: nimbus_lookup_work_size bytes of anything */
 } nimbus_lookup_rows;
 
 /* Forward and backward of the states SOFT and LOOKUP. Of io only
@@ -96,10 +102,8 @@ void nimbus_lookup_conv_forward(nimbus_layer *layer, nimbus_io *io);
 void nimbus_lookup_conv_backward(nimbus_layer *layer, nimbus_io *io);
 
 /* Patches of n positions of images x, each counted through all images: out [n][D], zeros where a
- * patch leaves the image. Error: MEMORY. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_lookup_conv_patches(const nimbus_layer *layer, const real *x,
-                                                           const uint32_t *positions, size_t n,
-                                                           real *out, unsigned n_threads,
-                                                           nimbus_error *error);
+ * patch leaves the image. */
+void nimbus_lookup_conv_patches(const nimbus_layer *layer, const real *x, const uint32_t *positions,
+                                size_t n, real *out, unsigned n_threads);
 
 #endif

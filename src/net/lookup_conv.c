@@ -3,32 +3,32 @@
  * Every position of the output is a row of its own: its D = channels x kernel values, the patch,
  * go through the layer's trees, and the M sums become the output's channels there. Positions are
  * taken in stretches of a fixed size, through all images of the batch one after the other, so that
- * patches take little memory and results do not depend on threads. Outside of the image are zeros,
- * as in the convolution itself. */
+ * patches stay in the cache and results do not depend on threads; within a stretch patches lie in
+ * blocks, [D][NIMBUS_ROW_BLOCK], so that neighbours on the image are neighbours in memory. Outside
+ * of the image are zeros, as in the convolution itself. */
 #include <string.h>
 
 #include "net/internal.h"
 #include "net/lookup.h"
+#include "net/simd.h"
 
-enum { STRETCH_REALS = 1 << 19, LEAST_STRETCH = 256, POSITION_GRAIN = 64 };
-
-/* One value of a patch. */
-typedef struct tap {
-    uint32_t channel, down, across; /* the latter two with the dilation */
-} tap;
+enum {
+    STRETCH_REALS = 1 << 17,
+    LEAST_STRETCH = 256,
+    POSITION_GRAIN = 64,
+    BLOCK = NIMBUS_ROW_BLOCK
+};
 
 typedef struct stretch {
     const nimbus_layer *layer;
     size_t first, n;           /* positions, counted through all images */
     const uint32_t *positions; /* [n], or NULL: from first on */
     size_t d, m;
-    const tap *taps;     /* [D] */
-    const size_t *shift; /* [D] from a patch's first value to each, if all lie on the image */
-    const real *x;       /* images */
-    real *patches;       /* [n][D] */
-    real *rows;          /* [n][M] */
-    real *images;        /* [N][M][positions] */
-    real *dx;            /* images */
+    const real *x; /* images */
+    real *patches; /* [blocks][D][BLOCK], as nimbus_lookup_rows has them */
+    real *rows;    /* [n][M] */
+    real *images;  /* [N][M][positions] */
+    real *dx;      /* images */
 } stretch;
 
 static size_t positions_of(const nimbus_layer *layer)
@@ -36,123 +36,173 @@ static size_t positions_of(const nimbus_layer *layer)
     return layer->shape.height * layer->shape.width;
 }
 
+static stretch stretch_start(const nimbus_layer *layer, const real *x)
+{
+    return (stretch){.layer = layer,
+                     .d = nimbus_lookup_inputs(layer),
+                     .m = nimbus_lookup_outputs(layer),
+                     .x = x};
+}
+
+/* Whole blocks. */
 static size_t stretch_of(const nimbus_layer *layer)
 {
-    size_t n = STRETCH_REALS / nimbus_lookup_inputs(layer);
+    size_t n = STRETCH_REALS / nimbus_lookup_inputs(layer) / BLOCK * BLOCK;
     return n < LEAST_STRETCH ? LEAST_STRETCH : n;
-}
-
-/* ---- tables of taps ------------------------------------------------------------------------- */
-
-static size_t table_bytes(size_t d)
-{
-    return d * (sizeof(size_t) + sizeof(tap));
-}
-
-/* Fills tables of table_bytes at `memory`. */
-static void make_tables(const nimbus_layer *layer, void *memory, stretch *s)
-{
-    const nimbus_slide *slide = &layer->slide;
-    const nimbus_shape in = layer->in_shape;
-    const size_t n_taps = slide->kernel[0] * slide->kernel[1];
-    s->layer = layer;
-    s->d = nimbus_lookup_inputs(layer);
-    s->m = nimbus_lookup_outputs(layer);
-    size_t *shift = memory;
-    tap *taps = (tap *)(void *)(shift + s->d);
-    for (size_t d = 0; d < s->d; d++) {
-        size_t channel = d / n_taps;
-        size_t down = d % n_taps / slide->kernel[1] * slide->dilation[0];
-        size_t across = d % slide->kernel[1] * slide->dilation[1];
-        taps[d] = (tap){(uint32_t)channel, (uint32_t)down, (uint32_t)across};
-        shift[d] = (channel * in.height + down) * in.width + across;
-    }
-    s->taps = taps;
-    s->shift = shift;
-}
-
-/* Where the patch of a position lies: row and column of its first value, counted with the padding,
- * and whether all of it is on the image. */
-typedef struct place {
-    size_t image, row, column;
-    bool inside;
-} place;
-
-static place place_of(const stretch *s, size_t position)
-{
-    const nimbus_layer *layer = s->layer;
-    const nimbus_slide *slide = &layer->slide;
-    size_t p = position % positions_of(layer);
-    place at = {.image = position / positions_of(layer),
-                .row = p / layer->shape.width * slide->stride[0],
-                .column = p % layer->shape.width * slide->stride[1]};
-    const tap *last = &s->taps[s->d - 1];
-    at.inside = at.row >= slide->before[0] && at.column >= slide->before[1] &&
-                at.row + last->down < slide->before[0] + layer->in_shape.height &&
-                at.column + last->across < slide->before[1] + layer->in_shape.width;
-    return at;
-}
-
-/* Place in the image of tap d of the patch at `at`; false if it lies in the padding. */
-static bool find_tap(const stretch *s, const place *at, size_t d, size_t *out)
-{
-    const nimbus_slide *slide = &s->layer->slide;
-    const nimbus_shape in = s->layer->in_shape;
-    size_t row = at->row + s->taps[d].down, column = at->column + s->taps[d].across;
-    if (row < slide->before[0] || row - slide->before[0] >= in.height ||
-        column < slide->before[1] || column - slide->before[1] >= in.width)
-        return false;
-    *out = (s->taps[d].channel * in.height + row - slide->before[0]) * in.width + column -
-           slide->before[1];
-    return true;
 }
 
 /* ---- images to patches and back ------------------------------------------------------------- */
 
-static void gather(void *arg, size_t begin, size_t end)
+/* Positions first .. first + n - 1 of a block, all on one image. */
+typedef struct run {
+    size_t first, n, image;
+    int32_t row[BLOCK], column[BLOCK]; /* of a patch's first value: negative in the padding */
+} run;
+
+static size_t position_at(const stretch *s, size_t i)
 {
-    const stretch *s = arg;
-    const nimbus_shape in = s->layer->in_shape;
+    return s->positions ? s->positions[i] : s->first + i;
+}
+
+/* The run that begins at row `first` of a block of n rows. */
+static void find_run(const stretch *s, size_t block, size_t first, size_t n, run *out)
+{
     const nimbus_slide *slide = &s->layer->slide;
-    for (size_t i = begin; i < end; i++) {
-        place at = place_of(s, s->positions ? s->positions[i] : s->first + i);
-        const real *image = s->x + at.image * nimbus_shape_width(in);
-        real *patch = s->patches + i * s->d;
-        if (at.inside) {
-            const real *from =
-                image + (at.row - slide->before[0]) * in.width + at.column - slide->before[1];
-            for (size_t d = 0; d < s->d; d++)
-                patch[d] = from[s->shift[d]];
-            continue;
-        }
-        for (size_t d = 0, where; d < s->d; d++)
-            patch[d] = find_tap(s, &at, d, &where) ? image[where] : 0;
+    const size_t per_image = positions_of(s->layer), width = s->layer->shape.width;
+    out->first = first;
+    out->image = position_at(s, block * BLOCK + first) / per_image;
+    for (out->n = 0; first + out->n < n; out->n++) {
+        size_t position = position_at(s, block * BLOCK + first + out->n);
+        if (position / per_image != out->image)
+            return;
+        position %= per_image;
+        out->row[out->n] =
+            (int32_t)(position / width * slide->stride[0]) - (int32_t)slide->before[0];
+        out->column[out->n] =
+            (int32_t)(position % width * slide->stride[1]) - (int32_t)slide->before[1];
     }
 }
 
-/* The gradients of patches, added to those of the images; item: an image of the stretch. */
+/* Where the values lie that one element of the kernel sees from a run's positions. */
+typedef struct tap {
+    int32_t offset[BLOCK]; /* within a channel's plane; 0 if outside */
+    int32_t inside[BLOCK]; /* 1 or 0 */
+    bool plain;            /* all inside, one after the other */
+} tap;
+
+NIMBUS_INLINE void find_tap(const stretch *s, const run *on, size_t k, tap *restrict out)
+{
+    const nimbus_slide *slide = &s->layer->slide;
+    const int32_t height = (int32_t)s->layer->in_shape.height;
+    const int32_t width = (int32_t)s->layer->in_shape.width;
+    const int32_t down = (int32_t)(k / slide->kernel[1] * slide->dilation[0]);
+    const int32_t across = (int32_t)(k % slide->kernel[1] * slide->dilation[1]);
+    int32_t outside = 0;
+    for (size_t r = 0; r < on->n; r++) {
+        int32_t row = on->row[r] + down, column = on->column[r] + across;
+        int32_t inside = (row >= 0) & (row < height) & (column >= 0) & (column < width);
+        out->inside[r] = inside;
+        out->offset[r] = inside ? row * width + column : 0;
+        outside += 1 - inside;
+    }
+    for (size_t r = 0; r < on->n; r++)
+        outside += out->offset[r] != out->offset[0] + (int32_t)r;
+    out->plain = outside == 0;
+}
+
+/* first: where the run's first row goes; its columns lie `column` apart, its rows side by side. */
+NIMBUS_SIMD_CLONES
+static void gather_run(const stretch *s, const run *on, real *first, size_t column)
+{
+    const nimbus_slide *slide = &s->layer->slide;
+    const nimbus_shape in = s->layer->in_shape;
+    const size_t n_taps = slide->kernel[0] * slide->kernel[1], n = on->n;
+    const real *image = s->x + on->image * nimbus_shape_width(in);
+    tap at;
+    for (size_t k = 0; k < n_taps; k++) {
+        find_tap(s, on, k, &at);
+        for (size_t channel = 0; channel < in.channels; channel++) {
+            const real *restrict from = image + channel * in.height * in.width;
+            real *restrict to = first + (channel * n_taps + k) * column;
+            if (at.plain)
+                memcpy(to, from + at.offset[0], n * sizeof *to);
+            else if (n == BLOCK)
+                for (size_t r = 0; r < BLOCK; r++) {
+                    real value = from[at.offset[r]];
+                    to[r] = at.inside[r] ? value : 0;
+                }
+            else
+                for (size_t r = 0; r < n; r++)
+                    to[r] = at.inside[r] ? from[at.offset[r]] : 0;
+        }
+    }
+}
+
+/* The gradients of a run's patches, added to those of the image. An element of the kernel sees
+ * every value from one position at most. */
+NIMBUS_SIMD_CLONES
+static void scatter_run(const stretch *s, const run *on, const real *block)
+{
+    const nimbus_slide *slide = &s->layer->slide;
+    const nimbus_shape in = s->layer->in_shape;
+    const size_t n_taps = slide->kernel[0] * slide->kernel[1], n = on->n;
+    real *image = s->dx + on->image * nimbus_shape_width(in);
+    tap at;
+    for (size_t k = 0; k < n_taps; k++) {
+        find_tap(s, on, k, &at);
+        for (size_t channel = 0; channel < in.channels; channel++) {
+            real *restrict to = image + channel * in.height * in.width;
+            const real *restrict from = block + (channel * n_taps + k) * BLOCK + on->first;
+            if (at.plain)
+                for (size_t r = 0; r < n; r++)
+                    to[(size_t)at.offset[0] + r] += from[r];
+            else
+                for (size_t r = 0; r < n; r++)
+                    if (at.inside[r])
+                        to[at.offset[r]] += from[r];
+        }
+    }
+}
+
+static size_t rows_in(const stretch *s, size_t block)
+{
+    size_t left = s->n - block * BLOCK;
+    return left < BLOCK ? left : BLOCK;
+}
+
+static size_t n_blocks(const stretch *s)
+{
+    return (s->n + BLOCK - 1) / BLOCK;
+}
+
+static void gather_block(const stretch *s, size_t block, real *out)
+{
+    run on;
+    for (size_t r = 0, n = rows_in(s, block); r < n; r += on.n) {
+        find_run(s, block, r, n, &on);
+        gather_run(s, &on, out + r, BLOCK);
+    }
+}
+
+static void gather(void *arg, size_t block)
+{
+    const stretch *s = arg;
+    gather_block(s, block, s->patches + block * BLOCK * s->d);
+}
+
+/* item: an image of the stretch. */
 static void scatter(void *arg, size_t item)
 {
     const stretch *s = arg;
-    const nimbus_shape in = s->layer->in_shape;
-    const nimbus_slide *slide = &s->layer->slide;
-    const size_t n_positions = positions_of(s->layer), image = s->first / n_positions + item;
-    size_t begin = image * n_positions, end = begin + n_positions;
-    begin = begin > s->first ? begin : s->first;
-    end = end < s->first + s->n ? end : s->first + s->n;
-    real *dx = s->dx + image * nimbus_shape_width(in);
-    for (size_t position = begin; position < end; position++) {
-        place at = place_of(s, position);
-        const real *patch = s->patches + (position - s->first) * s->d;
-        if (at.inside) {
-            real *to = dx + (at.row - slide->before[0]) * in.width + at.column - slide->before[1];
-            for (size_t d = 0; d < s->d; d++)
-                to[s->shift[d]] += patch[d];
-            continue;
-        }
-        for (size_t d = 0, where; d < s->d; d++)
-            if (find_tap(s, &at, d, &where))
-                dx[where] += patch[d];
+    const size_t per_image = positions_of(s->layer), image = s->first / per_image + item;
+    size_t begin = image * per_image, end = begin + per_image;
+    begin = begin > s->first ? begin - s->first : 0;
+    end = end < s->first + s->n ? end - s->first : s->n;
+    run on;
+    for (size_t i = begin; i < end; i += on.n) {
+        size_t block = i / BLOCK, last = end - block * BLOCK;
+        find_run(s, block, i % BLOCK, last < BLOCK ? last : BLOCK, &on);
+        scatter_run(s, &on, s->patches + block * BLOCK * s->d);
     }
 }
 
@@ -184,19 +234,24 @@ static void images_to_rows(void *arg, size_t begin, size_t end)
     }
 }
 
-nimbus_status nimbus_lookup_conv_patches(const nimbus_layer *layer, const real *x,
-                                         const uint32_t *positions, size_t n, real *out,
-                                         unsigned n_threads, nimbus_error *error)
+static void gather_rows(void *arg, size_t begin, size_t end)
 {
-    void *tables = nimbus_alloc(table_bytes(nimbus_lookup_inputs(layer)), 1);
-    if (!tables)
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for patches",
-                           layer->name);
-    stretch s = {.n = n, .positions = positions, .x = x, .patches = out};
-    make_tables(layer, tables, &s);
-    nimbus_parallel_ranges(n_threads, n, POSITION_GRAIN, gather, &s);
-    nimbus_free(tables);
-    return NIMBUS_OK;
+    const stretch *s = arg;
+    run on;
+    for (size_t i = begin; i < end; i++) {
+        find_run(s, i / BLOCK, i % BLOCK, i % BLOCK + 1, &on);
+        gather_run(s, &on, s->patches + i * s->d, 1);
+    }
+}
+
+void nimbus_lookup_conv_patches(const nimbus_layer *layer, const real *x, const uint32_t *positions,
+                                size_t n, real *out, unsigned n_threads)
+{
+    stretch s = stretch_start(layer, x);
+    s.n = n;
+    s.positions = positions;
+    s.patches = out;
+    nimbus_parallel_ranges(n_threads, n, POSITION_GRAIN, gather_rows, &s);
 }
 
 /* ---- forward and backward ------------------------------------------------------------------- */
@@ -210,16 +265,16 @@ size_t nimbus_lookup_conv_saved_size(const nimbus_layer *layer, size_t n_rows)
                : codes;
 }
 
-/* Tables, then for a stretch: patches and their gradients, rows, the trees' work space. */
+/* Of a stretch: patches and their gradients, rows, the trees' work space. */
 size_t nimbus_lookup_conv_scratch_size(const nimbus_layer *layer, size_t n_rows)
 {
     (void)n_rows;
     size_t d = nimbus_lookup_inputs(layer), m = nimbus_lookup_outputs(layer), patches;
     size_t n = stretch_of(layer), work = nimbus_lookup_work_size(layer, n);
-    if (nimbus_mul_overflows(n, (2 * d + m) * sizeof(real), &patches) || work > SIZE_MAX - patches)
-        return SIZE_MAX;
-    size_t size = work + patches;
-    return size > SIZE_MAX - table_bytes(d) ? SIZE_MAX : size + table_bytes(d);
+    return nimbus_mul_overflows(n, (2 * d + m) * sizeof(real), &patches) ||
+                   work > SIZE_MAX - patches
+               ? SIZE_MAX
+               : work + patches;
 }
 
 typedef struct buffers {
@@ -230,7 +285,7 @@ typedef struct buffers {
 static buffers buffers_of(const stretch *s, void *scratch)
 {
     size_t n = stretch_of(s->layer);
-    buffers b = {.patches = (real *)(void *)((char *)scratch + table_bytes(s->d))};
+    buffers b = {.patches = scratch};
     b.dpatches = b.patches + n * s->d;
     b.rows = b.dpatches + n * s->d;
     b.work = b.rows + n * s->m;
@@ -240,16 +295,17 @@ static buffers buffers_of(const stretch *s, void *scratch)
 void nimbus_lookup_conv_forward(nimbus_layer *layer, nimbus_io *io)
 {
     const size_t n_positions = io->n_rows * positions_of(layer), step = stretch_of(layer);
-    stretch s = {.x = io->x[0], .images = io->y};
-    make_tables(layer, io->scratch, &s);
+    stretch s = stretch_start(layer, io->x[0]);
+    s.images = io->y;
     const buffers b = buffers_of(&s, io->scratch);
     s.patches = b.patches;
     s.rows = b.rows;
     for (s.first = 0; s.first < n_positions; s.first += step) {
         s.n = n_positions - s.first < step ? n_positions - s.first : step;
-        nimbus_parallel_ranges(io->n_threads, s.n, POSITION_GRAIN, gather, &s);
+        nimbus_parallel(io->n_threads, n_blocks(&s), gather, &s);
         nimbus_lookup_rows rows = {.first = s.first,
                                    .n_rows = s.n,
+                                   .blocks = true,
                                    .x = b.patches,
                                    .y = b.rows,
                                    .codes =
@@ -263,19 +319,21 @@ void nimbus_lookup_conv_backward(nimbus_layer *layer, nimbus_io *io)
 {
     const size_t per_image = positions_of(layer), n_positions = io->n_rows * per_image;
     const size_t step = stretch_of(layer);
-    stretch s = {.x = io->x[0], .images = (real *)io->dy, .dx = io->dx[0]};
-    make_tables(layer, io->scratch, &s);
+    stretch s = stretch_start(layer, io->x[0]);
+    s.images = (real *)io->dy;
+    s.dx = io->dx[0];
     const buffers b = buffers_of(&s, io->scratch);
     s.rows = b.rows;
     for (s.first = 0; s.first < n_positions; s.first += step) {
         s.n = n_positions - s.first < step ? n_positions - s.first : step;
         s.patches = b.patches;
-        nimbus_parallel_ranges(io->n_threads, s.n, POSITION_GRAIN, gather, &s);
+        nimbus_parallel(io->n_threads, n_blocks(&s), gather, &s);
         nimbus_parallel_ranges(io->n_threads, s.n, POSITION_GRAIN, images_to_rows, &s);
         if (s.dx)
-            memset(b.dpatches, 0, s.n * s.d * sizeof *b.dpatches);
+            memset(b.dpatches, 0, n_blocks(&s) * BLOCK * s.d * sizeof *b.dpatches);
         nimbus_lookup_rows rows = {.first = s.first,
                                    .n_rows = s.n,
+                                   .blocks = true,
                                    .x = b.patches,
                                    .dy = b.rows,
                                    .dx = s.dx ? b.dpatches : NULL,

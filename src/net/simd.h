@@ -28,6 +28,9 @@
     __attribute__((target_clones("avx512f", "arch=haswell", "default"), optimize("O3")))
 #endif
 
+/* For what such a function calls: only there it is compiled for the same registers. */
+#define NIMBUS_INLINE static inline __attribute__((always_inline))
+
 /* A register's worth of reals; loops over arrays of it stay in registers. */
 #define NIMBUS_VECTOR (64 / sizeof(real))
 typedef real nimbus_vector __attribute__((vector_size(64)));
