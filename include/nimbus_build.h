@@ -511,7 +511,8 @@ nimbus_compile_to_file(const nimbus_net *net, const nimbus_compile_options *opti
 typedef struct nimbus_choose_options {
     size_t size;
     size_t batch;   /* rows a call of nimbus_run will have, 0: 256; at most 65,536 */
-    double seconds; /* CPU time for each comparison of two programs, 0: 0.1 */
+    /* CPU time for each comparison of two programs, 0: 0.1; at least 22 calls of either are timed */
+    double seconds;
     nimbus_progress_fn progress;
     void *progress_user;
 } nimbus_choose_options;
@@ -529,7 +530,7 @@ typedef struct nimbus_choose_layer {
 } nimbus_choose_layer;
 
 typedef struct nimbus_choose_report {
-    size_t n_layers; /* steps of the program */
+    size_t n_layers; /* steps of the program with weights or tables */
     nimbus_choose_layer layers[NIMBUS_REPORT_LAYERS];
     char exact[NIMBUS_REPORT_LAYERS * 48]; /* the choice, for nimbus_compile_options.exact */
     size_t batch;
@@ -540,7 +541,7 @@ typedef struct nimbus_choose_report {
 
 /* Finds the layers to make exact for the program that is fastest on this CPU, of those in which
  * each lookup layer with weights (its own, or those of options->float_net) is a lookup or an exact
- * step. Compiles and times one program more than there are such layers, on calibration rows and on
+ * step. Compiles and times a program for each such layer and a few more, on calibration rows and on
  * the calling thread: pin it to a core first. The choice is never slower than all lookup or all
  * exact as far as can be measured; it depends on the machine, and on noise. Errors: those of
  * nimbus_compile; ARGUMENT (no calibration data, or options->exact is set), LIMIT (more than

@@ -293,7 +293,7 @@ def main(script, description, groups, pages, machine_of=machine, more_faults=lis
         sys.exit(f"{script}: no figure {unknown[0]}; there are {', '.join(groups)}")
     os.makedirs(WORK, exist_ok=True)
     os.makedirs(FIGURES, exist_ok=True)
-    run.commit = shell("git rev-parse --short HEAD").stdout.strip()
+    run.commit = shell("git describe --always --dirty --exclude '*'").stdout.strip()
     results = [e for e in read(out) if e["group"] not in wanted] if args.only else []
     order, failed = list(groups), 0
     for i, name in enumerate(wanted):

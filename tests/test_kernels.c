@@ -246,7 +246,9 @@ static void check_walk_nodes_u8u8(trial *t)
 
 static size_t random_n(trial *t)
 {
-    return t->k->shape.granule * (1 + below(t, 12));
+    /* plain C takes any number, but programs never run in columns with it */
+    size_t granule = t->k->shape.granule;
+    return (granule ? granule : 1) * (1 + below(t, 12));
 }
 
 /* Packing is checked through the products that read packed columns, whose order is a set's own;
@@ -259,7 +261,9 @@ static void check_pack_u8u8(trial *t)
     uint32_t flip = group == 4 ? (uint32_t)below(t, UINT32_MAX) : 0;
     uint8_t *columns = random_bytes(t, n_columns * stride), *out = array(t, size);
     t->k->pack_u8u8(columns, stride, n, n_columns, flip, out, out_stride);
-    for (size_t g = 0; g < n_groups; g++) {
+    for (size_t c = 0; group == 1 && c < n_columns; c++)
+        assert_memory_equal(out + c * out_stride, columns + c * stride, n);
+    for (size_t g = 0; group > 1 && g < n_groups; g++) {
         uint64_t expected = 0, sum = 0; /* of all rows, whatever their order */
         for (size_t r = 0; r < n; r++) {
             uint8_t value[4] = {0};
@@ -605,12 +609,13 @@ static void check(void (*body)(trial *), const nimbus_kernels *kernels)
     }
 }
 
-/* Sets that have the kernel, on this CPU. */
+/* Sets that have the kernel, on this CPU; plain C too, since most checks compare with loops of
+ * their own. */
 #define TEST(isa, op, parameters)                                                                  \
     static void test_##op(void **state)                                                            \
     {                                                                                              \
         (void)state;                                                                               \
-        for (size_t i = 1; i < nimbus_kernel_table_size; i++)                                      \
+        for (size_t i = 0; i < nimbus_kernel_table_size; i++)                                      \
             if (nimbus_kernel_table[i].usable() && nimbus_kernel_table[i].op)                      \
                 check(check_##op, &nimbus_kernel_table[i]);                                        \
     }

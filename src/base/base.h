@@ -126,7 +126,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_container_read(const void *bytes, size_t 
                                                       uint16_t minor, nimbus_section **sections,
                                                       size_t *n_sections, nimbus_error *error);
 
-/* ---- file.c: whole files in, whole files out (not part of a freestanding build) ---------- */
+/* ---- file.c: whole files in, whole files out --------------------------------------------------
+ */
 
 /* Reads a regular file, or standard input for "-", of at most `limit` bytes; the buffer is freed
  * with nimbus_buffer_free. Errors: IO, LIMIT, MEMORY; the message names the path. */

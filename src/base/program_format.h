@@ -97,8 +97,10 @@
  *     44 u32 stride y, x               all up to the pads
  *     52 u32 dilation y, x             pools: 1
  *     60 u32 pad top, bottom, left, right   each at most (kernel - 1) * dilation
- *     76 i32 low, high   -128 <= low <= high <= 127: what outputs are clamped to (scores: -128,
- * 127) 84 u32 0 x 3 96 char name[48]   NUL-padded
+ *     76 i32 low, high   -128 <= low <= high <= 127: what outputs are clamped to; scores have
+ *                        -128 and 127
+ *     84 u32 0 x 3
+ *     96 char name[48]   NUL-padded
  *
  * Output height = (height + top + bottom - (kernel - 1) * dilation - 1) / stride + 1, rounded down,
  * and the window must fit in once; width alike. Tap (ky, kx) of output (y, x) is the source at

@@ -1,4 +1,4 @@
-/* open.c - load a program from a file; left out of freestanding builds */
+/* open.c - load a program from a file */
 #include "base/base.h"
 
 nimbus_status nimbus_open(const char *path, nimbus_program **out, nimbus_error *error)

@@ -92,7 +92,7 @@ typedef struct nimbus_program_step {
 typedef struct nimbus_scratch {
     size_t activations; /* of a row, in each of two buffers */
     size_t codes;       /* of a row in columns */
-    size_t packed;      /* of a row in columns, or of NIMBUS_EXACT_ROWS rows */
+    size_t packed;      /* of a row in columns */
     size_t sums;        /* of a row in columns */
     size_t row_codes, row_sums, row_packed;
 } nimbus_scratch;

@@ -12,9 +12,11 @@
 
 enum { UNITS = 4 };           /* granules of rows that are timed */
 #define MEASURE_SECONDS 30e-6 /* of one timing, at least one run */
+#define PROGRAM_SECONDS 0.2   /* about, of all timings together: many steps get shorter ones */
+#define LONG_RUN        1e-3  /* seconds: a run that takes longer is timed once */
 #define TIMINGS         5     /* the fastest counts */
-/* Longer rows are not made up: whatever can runs in columns. */
-#define MOST_ROW_BYTES 65536
+/* More than that is not made up: whatever can runs in columns. */
+#define MOST_ROWS_BYTES (4 << 20)
 /* Nor are programs timed that need so much working memory: a timing would take long. */
 #define MOST_SCRATCH_BYTES (64 << 20)
 
@@ -30,6 +32,7 @@ typedef struct tuning {
     uint8_t *rows; /* raw */
     size_t row_bytes;
     int32_t *scores;
+    double seconds; /* of one timing */
 } tuning;
 
 /* The input of a product on its own (product.c), which is i8, counts as raw here: in columns, as
@@ -51,16 +54,17 @@ static void run_once(const tuning *t, size_t i, size_t n_rows, bool columns)
 
 static double time_step(const tuning *t, size_t i, size_t n_rows, bool columns)
 {
-    double best = 0;
+    double began = nimbus_seconds();
     run_once(t, i, n_rows, columns); /* into the caches */
-    for (int k = 0; k < TIMINGS; k++) {
+    double best = nimbus_seconds() - began;
+    for (int k = 0; best < LONG_RUN && k < TIMINGS; k++) {
         size_t runs = 0;
         double start = nimbus_seconds(), now;
         do {
             run_once(t, i, n_rows, columns);
             runs++;
             now = nimbus_seconds();
-        } while (now - start < MEASURE_SECONDS);
+        } while (now - start < t->seconds);
         double seconds = (now - start) / (double)runs;
         best = k == 0 || seconds < best ? seconds : best;
     }
@@ -145,7 +149,7 @@ static nimbus_status tune(nimbus_program *program, nimbus_error *error)
 #endif
     tuning t = {.program = program,
                 .row_bytes = info->n_inputs * (info->input_dtype == NIMBUS_F32 ? 4 : 1)};
-    if (t.row_bytes > MOST_ROW_BYTES || nimbus_scratch_size(program, most) > MOST_SCRATCH_BYTES) {
+    if (t.row_bytes > MOST_ROWS_BYTES / most || nimbus_scratch_size(program, most) > MOST_SCRATCH_BYTES) {
         columns_from(program, granule);
         return NIMBUS_OK;
     }
@@ -156,6 +160,8 @@ static nimbus_status tune(nimbus_program *program, nimbus_error *error)
         status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory measuring the program");
         goto done;
     }
+    t.seconds = PROGRAM_SECONDS / (double)(info->n_steps * (UNITS + 1) * TIMINGS);
+    t.seconds = t.seconds < MEASURE_SECONDS ? t.seconds : MEASURE_SECONDS;
     for (size_t i = 0; i < most * t.row_bytes; i++)
         t.rows[i] = (uint8_t)((i * 2654435761u) >> 13);
     for (size_t i = 0; i < info->n_steps; i++) {

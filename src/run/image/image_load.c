@@ -390,10 +390,11 @@ static bool prepare_taps(const nimbus_program_step *step, nimbus_image_step *of_
     of_image->tap_bias = nimbus_alloc(step->n_outputs, sizeof *of_image->tap_bias);
     if (!of_image->tap_weights || !of_image->tap_bias)
         return false;
+    int32_t sum = 0; /* 128 times it fits, as in lay_out_weights */
     for (size_t m = 0; m < step->n_outputs; m++) {
+        sum = m < n_sets ? 0 : sum; /* the one set of ones serves all */
         uint8_t *to = of_image->tap_weights + m * of_image->weight_bytes;
-        int32_t sum = 0; /* 128 times it fits, as in lay_out_weights */
-        for (size_t t = 0; t < n_taps; t++) {
+        for (size_t t = 0; m < n_sets && t < n_taps; t++) {
             int8_t weight = weights ? weights[m * n_taps + t] : 1;
             if (bytes == 2)
                 ((int16_t *)(void *)to)[t] = weight;

@@ -61,11 +61,12 @@ static nimbus_status make_frames(nimbus_program *program, nimbus_error *error)
     return NIMBUS_OK;
 }
 
-/* Bytes from plane to plane; not of a multiple of 1 KiB, where they would meet in the caches. */
-static size_t plane_bytes(size_t n)
+/* Bytes from plane to plane; not of a multiple of 1 KiB, where they would meet in the caches. What
+ * a 32-bit machine cannot count is too much for a plan, too. */
+static size_t plane_bytes(uint64_t n)
 {
-    n = nimbus_padded(n);
-    return n % 1024 ? n : n + NIMBUS_PAD;
+    size_t bytes = n < SIZE_MAX / 2 ? nimbus_padded((size_t)n) : SIZE_MAX / 2;
+    return bytes % 1024 ? bytes : bytes + NIMBUS_PAD;
 }
 
 /* Which bytes of planes are positions, in every frame, for n images. */
@@ -157,7 +158,7 @@ static void lay_out_view(const nimbus_program *program, size_t i, size_t n, nimb
         task->rows = larger(task->rows, frame->rows);
         task->pitch = larger(task->pitch, frame->pitch);
     }
-    task->plane = plane_bytes(n * task->rows * task->pitch + NIMBUS_PAD);
+    task->plane = plane_bytes((uint64_t)n * task->rows * task->pitch + NIMBUS_PAD);
     task->view = reserve(at, (uint64_t)task->phases_y * task->phases_x * channels * task->plane);
 }
 
@@ -226,7 +227,7 @@ static void lay_out_task(const nimbus_program *program, size_t i, size_t n,
         lay_out_view(program, i, n, task, at);
     const nimbus_frame *out = last ? NULL : &image->frames[image->values[i + 1].frame];
     task->direct = last || (out->pitch == task->pitch && out->rows == task->rows);
-    task->out_plane = plane_bytes(n * task->rows * task->pitch);
+    task->out_plane = plane_bytes((uint64_t)n * task->rows * task->pitch);
     if (!task->direct)
         task->out = reserve(at, (uint64_t)nimbus_rounded_up(step->n_outputs, NIMBUS_MAX_TILE) *
                                     task->out_plane);
@@ -306,7 +307,7 @@ static nimbus_status lay_out(const nimbus_program *program, size_t n, nimbus_ima
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for a plan");
     for (size_t f = 0; f < image->n_frames; f++) {
         const nimbus_frame *frame = &image->frames[f];
-        plan->planes[f] = plane_bytes(frame->lead + n * frame->rows * frame->pitch);
+        plan->planes[f] = plane_bytes(frame->lead + (uint64_t)n * frame->rows * frame->pitch);
     }
     for (size_t i = 0; i < n_steps; i++) {
         uint64_t at = 0;

@@ -213,16 +213,6 @@ HELPER vec v_zip_high8(vec a, vec b)
     return _mm256_unpackhi_epi8(a, b);
 }
 
-HELPER vec v_zip_low16(vec a, vec b)
-{
-    return _mm256_unpacklo_epi16(a, b);
-}
-
-HELPER vec v_zip_high16(vec a, vec b)
-{
-    return _mm256_unpackhi_epi16(a, b);
-}
-
 HELPER vec v_zip_low32(vec a, vec b)
 {
     return _mm256_unpacklo_epi32(a, b);
