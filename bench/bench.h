@@ -14,6 +14,7 @@
 #include "nimbus_build.h"
 
 #define BENCH_MAX_LAYERS  64 /* of a net */
+#define BENCH_MAX_STEPS   128 /* of a program whose steps are timed; not below BENCH_MAX_LAYERS */
 #define BENCH_MAX_BATCHES 10
 #define BENCH_MAX_SHAPES  16
 #define BENCH_MAX_SWEEP   96
@@ -24,6 +25,9 @@
 typedef struct bench_time {
     double median, low, high; /* ns: median, 10th and 90th percentile over rounds */
 } bench_time;
+
+/* A sample takes about this many ns of calls. */
+#define BENCH_SAMPLE_NS 2e6
 
 /* Something to be timed. One call handles `units` rows (or adds, or whatever is counted). */
 typedef struct bench_task {
@@ -50,6 +54,12 @@ bench_task bench_clock_task(void);
 double bench_clock_ghz(const bench_task *clock);
 
 double bench_wall_ns(void); /* CLOCK_MONOTONIC */
+/* For short times: the time stamp counter between fences, or ns where there is none; measured over
+ * 20 ms, what a tick is; and the median time between two calls. */
+uint64_t bench_ticks(void);
+double bench_ns_per_tick(void);
+double bench_timer_ns(double ns_per_tick);
+bench_time bench_summary(double *samples, size_t n, double units); /* sorts them */
 void bench_cpu_name(char *out, size_t size);
 
 /* Holds this thread on its present core and the libraries at one thread; and lets go again. */
@@ -224,12 +234,21 @@ void bench_finish_f32(float *y, size_t n, size_t m, const float *bias, int relu)
 /* y u8 or, with float_out, f32. */
 void bench_finish_i32(const int32_t *sums, const bench_product_spec *spec, void *y);
 
+/* Where the time of a net goes. */
+typedef struct bench_ticks_of {
+    uint64_t ticks[BENCH_MAX_STEPS];
+    size_t n_calls[BENCH_MAX_STEPS]; /* of the timer, which each take their time */
+} bench_ticks_of;
+
 /* onednn_net.c: a net of any kind through oneDNN, for exactly `batch` rows at a time; int8 NULL: in
  * f32. x are raw rows as u8 (f32 rows quantised), or value 0 as floats; y [N][M] floats. */
 typedef struct bench_graph bench_graph;
 nimbus_status bench_graph_new(const bench_net *net, const bench_int8 *int8, size_t batch,
                               bench_graph **out, nimbus_error *error) NIMBUS_MUST_CHECK;
-nimbus_status bench_graph_run(bench_graph *graph, const void *x, void *y);
+/* ticks, if given, has the time of each layer's primitives added, by layer, and their number. */
+nimbus_status bench_graph_run(bench_graph *graph, const void *x, void *y, bench_ticks_of *ticks);
+/* The layer whose primitives do the work of layer i: a sum may be part of a product. */
+size_t bench_graph_layer_of(const bench_graph *graph, size_t i);
 void bench_graph_free(bench_graph *graph);
 /* Largest absolute value that each layer makes of the float rows, BENCH_RANGE_ROWS at a time. */
 #define BENCH_RANGE_ROWS 64
@@ -243,6 +262,10 @@ nimbus_status bench_peer_new(bench_library library, const bench_net *net, const 
                              size_t batch, bench_peer **out, nimbus_error *error) NIMBUS_MUST_CHECK;
 nimbus_status bench_peer_run(void *peer, const bench_rows *rows, size_t first, size_t n,
                              void *outputs); /* a bench_run_fn */
+/* The same, telling the layers' times apart. */
+nimbus_status bench_peer_run_layers(void *peer, const bench_rows *rows, size_t first, size_t n,
+                                    void *outputs, bench_ticks_of *ticks);
+size_t bench_peer_layer_of(const bench_peer *peer, size_t i);
 /* Appends "batch 256: inner product, matmul" to the text. */
 void bench_peer_how(const bench_peer *peer, char *text, size_t size);
 void bench_peer_free(bench_peer *peer);
@@ -292,7 +315,8 @@ typedef struct bench_result {
     char how[BENCH_TEXT];             /* in what form it ran; "" if there is only one */
     bench_time ns[BENCH_MAX_BATCHES]; /* per row, at each batch size */
     double accuracy;                  /* NaN without labels */
-    double agreement; /* share of rows with the class of OpenBLAS f32; NaN without */
+    double agreement; /* share of rows with the class of OpenBLAS f32, or of oneDNN f32 where that
+                         does not run; NaN without either */
 } bench_result;
 
 #define BENCH_BINS_PER_OCTAVE 8
@@ -306,6 +330,23 @@ typedef struct bench_latency {
     double p50, p99, p999, max; /* ns, the timer's own time taken off */
     size_t bins[BENCH_BINS];
 } bench_latency;
+
+/* A step of a program on images. */
+typedef struct bench_step {
+    char name[48];
+    nimbus_step_kind kind;
+    int has_peer; /* oneDNN int8 has primitives for this layer */
+    size_t with;  /* the step in whose layer's primitives oneDNN does this one's work; itself, if
+                     there is none */
+    bench_time ns[BENCH_MAX_BATCHES], peer_ns[BENCH_MAX_BATCHES]; /* per row */
+} bench_step;
+
+typedef struct bench_steps {
+    size_t n; /* 0: not measured */
+    bench_step list[BENCH_MAX_STEPS];
+    /* sums over lookup steps and those that go with them, by batch: medians */
+    double lookup_ns[BENCH_MAX_BATCHES], lookup_peer_ns[BENCH_MAX_BATCHES];
+} bench_steps;
 
 typedef struct bench_shape {
     size_t n, d, m, v;
@@ -360,6 +401,7 @@ typedef struct bench_report {
     int has_peak;
     bench_peak peak;
     bench_sweep sweep; /* n_points 0: not asked for */
+    bench_steps steps;
     bench_ort ort;
 } bench_report;
 
@@ -410,6 +452,13 @@ double bench_bin_start(size_t bin); /* ns */
 #define BENCH_SWEEP_LARGEST 1024
 nimbus_status bench_measure_sweep(const bench_runner *program, const bench_rows *rows,
                                   size_t n_outputs, bench_report *report,
+                                  nimbus_error *error) NIMBUS_MUST_CHECK;
+
+/* steps.c: where the time of a program on images goes, beside oneDNN int8. peers: at each batch size;
+ * NULL: there is no such peer. scratch: for the largest batch. */
+nimbus_status bench_measure_steps(const nimbus_program *program, void *scratch,
+                                  bench_peer *const *peers, const bench_net *net,
+                                  const bench_rows *rows, void *outputs, bench_report *report,
                                   nimbus_error *error) NIMBUS_MUST_CHECK;
 
 /* layer.c: single random layers. Outputs are checked before anything is timed. Errors: STATE (a

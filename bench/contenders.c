@@ -117,8 +117,11 @@ static void add_ort(bench_set *s, bench_report *out)
         return;
     }
     snprintf(out->ort.version, sizeof out->ort.version, "%s", bench_ort_version(s->ort));
-    snprintf(out->results[BENCH_ORT_INT8].how, BENCH_TEXT, "QGemm after QGemm");
-    snprintf(out->results[BENCH_ORT_F32].how, BENCH_TEXT, "Gemm and Relu, fused by its optimiser");
+    const int chain = bench_net_is_chain(&s->net);
+    snprintf(out->results[BENCH_ORT_INT8].how, BENCH_TEXT, "%s",
+             chain ? "QGemm after QGemm" : "QLinearConv, QLinearAdd and the like");
+    snprintf(out->results[BENCH_ORT_F32].how, BENCH_TEXT, "%s and Relu, fused by its optimiser",
+             chain ? "Gemm" : "Conv");
 }
 
 /* All peers; whatever cannot be built is skipped and says why. */
@@ -314,9 +317,10 @@ static nimbus_status measure_accuracies(const bench_set *s, bench_report *out, n
     size_t *classes = malloc(2 * s->rows.n * sizeof *classes);
     if (!classes)
         return bench_fail(error, NIMBUS_ERR_MEMORY, "out of memory");
-    size_t *reference = s->list[BENCH_OPENBLAS_F32].run ? classes + s->rows.n : NULL;
+    const int f32 = s->list[BENCH_OPENBLAS_F32].run ? BENCH_OPENBLAS_F32 : BENCH_ONEDNN_F32;
+    size_t *reference = s->list[f32].run ? classes + s->rows.n : NULL;
     if (reference)
-        status = classify(s, BENCH_OPENBLAS_F32, reference);
+        status = classify(s, f32, reference);
     for (int k = 0; k < BENCH_CONTENDERS && !status; k++)
         if (s->list[k].run && !(status = classify(s, k, classes)))
             rate(s, classes, reference, &out->results[k]);
@@ -401,7 +405,12 @@ static nimbus_status measure_net(const bench_settings *settings, const bench_mod
         {BENCH_PROGRAM, run_program, &set.program},
         {BENCH_ONEDNN_INT8, bench_peer_run, set.peers[BENCH_ONEDNN_INT8][0]}};
     int int8_runs = set.list[BENCH_ONEDNN_INT8].run && settings->batches[0] == 1;
-    if (settings->latency)
+    if (nimbus_info(models->program)->height)
+        status = bench_measure_steps(
+            models->program, set.program.scratch,
+            set.list[BENCH_ONEDNN_INT8].run ? set.peers[BENCH_ONEDNN_INT8] : NULL, &set.net,
+            &set.rows, set.outputs, out, error);
+    if (settings->latency && !status)
         status =
             bench_measure_latency(runners, int8_runs ? 2 : 1, &set.rows, set.n_outputs, out, error);
     if (settings->sweep && !status)

@@ -604,13 +604,27 @@ static int execute(bench_graph *g, size_t k)
     return dnnl_primitive_execute(o->primitive, g->on.stream, o->n_args, o->args) == dnnl_success;
 }
 
-nimbus_status bench_graph_run(bench_graph *g, const void *x, void *y)
+nimbus_status bench_graph_run(bench_graph *g, const void *x, void *y, bench_ticks_of *ticks)
 {
     int ok = set_rows(g, x, y);
-    for (size_t k = 0; k < g->n_ops && ok; k++)
+    for (size_t k = 0; k < g->n_ops && ok; k++) {
+        uint64_t start = ticks ? bench_ticks() : 0;
         ok = execute(g, k);
+        if (ticks) {
+            ticks->ticks[g->ops[k].layer] += bench_ticks() - start;
+            ticks->n_calls[g->ops[k].layer]++;
+        }
+    }
     return ok && dnnl_stream_wait(g->on.stream) == dnnl_success ? NIMBUS_OK
                                                                 : NIMBUS_ERR_UNSUPPORTED;
+}
+
+size_t bench_graph_layer_of(const bench_graph *g, size_t i)
+{
+    for (size_t k = 0; k < g->net->n_layers; k++)
+        if (g->sum_of[k] && g->sum_of[k] == i)
+            return k;
+    return i;
 }
 
 nimbus_status bench_graph_ranges(const bench_net *net, const bench_rows *rows, float *top,
@@ -623,7 +637,7 @@ nimbus_status bench_graph_ranges(const bench_net *net, const bench_rows *rows, f
         return bench_fail(error, NIMBUS_ERR_MEMORY, "out of memory");
     nimbus_status status = make(net, NULL, BENCH_RANGE_ROWS, 1, &g, error);
     for (size_t at = 0; at + BENCH_RANGE_ROWS <= rows->n && !status; at += BENCH_RANGE_ROWS) {
-        if ((status = bench_graph_run(g, rows->float_rows + at * rows->d, y)))
+        if ((status = bench_graph_run(g, rows->float_rows + at * rows->d, y, NULL)))
             status = bench_fail(error, status, "oneDNN failed on the calibration rows");
         for (size_t i = 0; i + 1 < net->n_layers && !status; i++) {
             /* all of it: what a layout fills up with is 0 */

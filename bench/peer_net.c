@@ -67,12 +67,18 @@ static nimbus_status make_chain(bench_peer *peer, nimbus_error *error)
     return status;
 }
 
-static nimbus_status run_chain(const bench_peer *peer, const void *x, void *outputs)
+static nimbus_status run_chain(const bench_peer *peer, const void *x, void *outputs,
+                               bench_ticks_of *ticks)
 {
     nimbus_status status = NIMBUS_OK;
     for (size_t i = 0; i < peer->net->n_layers && !status; i++) {
         void *y = i + 1 == peer->net->n_layers ? outputs : peer->hidden[i % 2];
+        uint64_t start = ticks ? bench_ticks() : 0;
         status = bench_product_run(peer->products[i], x, y);
+        if (ticks) {
+            ticks->ticks[i] += bench_ticks() - start;
+            ticks->n_calls[i]++;
+        }
         x = y;
     }
     return status;
@@ -81,13 +87,14 @@ static nimbus_status run_chain(const bench_peer *peer, const void *x, void *outp
 /* ---- graphs -------------------------------------------------------------------------------- */
 
 static nimbus_status run_graph(const bench_peer *peer, bench_graph *graph, size_t part,
-                               const void *x, void *outputs)
+                               const void *x, void *outputs, bench_ticks_of *ticks)
 {
     const size_t x_bytes = bench_width(peer->net->in) * (peer->int8 ? 1 : sizeof(float)),
                  m = peer->net->layers[peer->net->n_layers - 1].m;
     nimbus_status status = NIMBUS_OK;
     for (size_t at = 0; at < peer->batch && !status; at += part)
-        status = bench_graph_run(graph, (const char *)x + at * x_bytes, (float *)outputs + at * m);
+        status = bench_graph_run(graph, (const char *)x + at * x_bytes, (float *)outputs + at * m,
+                                 ticks);
     return status;
 }
 
@@ -103,7 +110,7 @@ typedef struct trial {
 static nimbus_status run_trial(void *state)
 {
     const trial *t = state;
-    return run_graph(t->peer, t->graph, t->part, t->x, t->y);
+    return run_graph(t->peer, t->graph, t->part, t->x, t->y, NULL);
 }
 
 static nimbus_status make_graph(bench_peer *peer, nimbus_error *error)
@@ -218,6 +225,17 @@ static void quantise_input(const bench_peer *peer, const float *x, size_t d)
 nimbus_status bench_peer_run(void *state, const bench_rows *rows, size_t first, size_t n,
                              void *outputs)
 {
+    return bench_peer_run_layers(state, rows, first, n, outputs, NULL);
+}
+
+size_t bench_peer_layer_of(const bench_peer *peer, size_t i)
+{
+    return peer->graph ? bench_graph_layer_of(peer->graph, i) : i;
+}
+
+nimbus_status bench_peer_run_layers(void *state, const bench_rows *rows, size_t first, size_t n,
+                                    void *outputs, bench_ticks_of *ticks)
+{
     const bench_peer *peer = state;
     const void *x = rows->float_rows + first * rows->d;
     if (n != peer->batch)
@@ -228,6 +246,6 @@ nimbus_status bench_peer_run(void *state, const bench_rows *rows, size_t first, 
         quantise_input(peer, x, rows->d);
         x = peer->input;
     }
-    return peer->graph ? run_graph(peer, peer->graph, peer->part, x, outputs)
-                       : run_chain(peer, x, outputs);
+    return peer->graph ? run_graph(peer, peer->graph, peer->part, x, outputs, ticks)
+                       : run_chain(peer, x, outputs, ticks);
 }
