@@ -336,6 +336,7 @@ typedef struct bench_step {
     char name[48];
     nimbus_step_kind kind;
     int has_peer; /* oneDNN int8 has primitives for this layer */
+    size_t multiply_adds; /* of that layer, if it is a product: per row */
     size_t with;  /* the step in whose layer's primitives oneDNN does this one's work; itself, if
                      there is none */
     bench_time ns[BENCH_MAX_BATCHES], peer_ns[BENCH_MAX_BATCHES]; /* per row */

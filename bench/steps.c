@@ -105,6 +105,8 @@ static void match(bench_steps *steps, const bench_net *net, const bench_peer *pe
                of_maker = step_of(steps, net->layers[maker].name);
         if (own < steps->n && maker == k) {
             steps->list[own].has_peer = 1;
+            steps->list[own].multiply_adds =
+                net->layers[k].d * bench_width(net->layers[k].out);
             layer[own] = k;
         } else if (own < steps->n && of_maker < steps->n) {
             steps->list[own].with = of_maker;

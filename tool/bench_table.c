@@ -104,24 +104,20 @@ static size_t second_batch(const bench_report *report)
     return best;
 }
 
-/* Three cells: ours, theirs, the ratio; theirs 0: there is none. */
-static void step_cells(double ours, double theirs)
+/* Ours, theirs, the ratio, and multiply-adds a cycle of theirs; 0: there is none. */
+static void step_cells(double ours, double theirs, double rate)
 {
     table_cell(&t, "%.0f", ours);
-    if (theirs > 0) {
-        table_cell(&t, "%.0f", theirs);
-        table_cell(&t, "%.2fx", theirs / ours);
-    } else {
-        table_cell(&t, "-");
-        table_cell(&t, "-");
-    }
+    table_number(&t, "%.0f", theirs > 0 ? theirs : NAN);
+    table_number(&t, "%.2fx", theirs > 0 ? theirs / ours : NAN);
+    table_number(&t, "%.0f", rate > 0 ? rate : NAN);
 }
 
 static void print_steps(const bench_report *report, FILE *out)
 {
     const bench_steps *s = &report->steps;
     const size_t batches[2] = {0, second_batch(report)}, n = batches[1] ? 2 : 1;
-    table_init(&t, n == 2 ? "lllrrrrrr" : "lllrrr");
+    table_init(&t, n == 2 ? "lllrrrrrrrr" : "lllrrrr");
     table_cell(&t, "step, ns/row");
     table_cell(&t, "kind");
     table_cell(&t, "counts with");
@@ -129,22 +125,25 @@ static void print_steps(const bench_report *report, FILE *out)
         table_cell(&t, "%zu a call", report->batches[batches[b]]);
         table_cell(&t, "oneDNN int8");
         table_cell(&t, "x");
+        table_cell(&t, "its MACs/cycle");
     }
     for (size_t i = 0; i < s->n; i++) {
         const bench_step *step = &s->list[i];
         table_cell(&t, "%s", step->name);
         table_cell(&t, "%s", nimbus_step_kind_name(step->kind));
         table_cell(&t, "%s", step->with != i ? s->list[step->with].name : "");
-        for (size_t b = 0; b < n; b++)
-            step_cells(step->ns[batches[b]].median,
-                       step->has_peer ? step->peer_ns[batches[b]].median : 0);
+        for (size_t b = 0; b < n; b++) {
+            double theirs = step->has_peer ? step->peer_ns[batches[b]].median : 0;
+            step_cells(step->ns[batches[b]].median, theirs,
+                       theirs > 0 ? (double)step->multiply_adds / theirs / report->clock_ghz : 0);
+        }
     }
     if (s->lookup_ns[0] > 0) {
         table_cell(&t, "all lookup steps");
         table_cell(&t, " ");
         table_cell(&t, " ");
         for (size_t b = 0; b < n; b++)
-            step_cells(s->lookup_ns[batches[b]], s->lookup_peer_ns[batches[b]]);
+            step_cells(s->lookup_ns[batches[b]], s->lookup_peer_ns[batches[b]], 0);
     }
     fputc('\n', out);
     table_print(&t, out);
