@@ -13,7 +13,7 @@
 
 #include "nimbus_build.h"
 
-#define BENCH_MAX_LAYERS  64 /* of a net */
+#define BENCH_MAX_LAYERS  64  /* of a net */
 #define BENCH_MAX_STEPS   128 /* of a program whose steps are timed; not below BENCH_MAX_LAYERS */
 #define BENCH_MAX_BATCHES 10
 #define BENCH_MAX_SHAPES  16
@@ -70,12 +70,12 @@ void bench_unpin(bench_pinning *before);
 /* ---- rows.c: what the contenders run on --------------------------------------------------- */
 
 typedef struct bench_rows {
-    size_t n, n_real, d;     /* n_real rows of the data, repeated up to n */
-    size_t n_walk;           /* the first of them, which timed calls walk through again and again */
-    size_t stride;           /* bytes of a raw row */
-    const void *raw;         /* [N][D] u8 or f32, as the program and the int8 peers read them */
-    float *float_rows;       /* [N][D], what the float peers read: its conversion is not timed */
-    const int32_t *labels;   /* [n_real], borrowed; NULL without */
+    size_t n, n_real, d;   /* n_real rows of the data, repeated up to n */
+    size_t n_walk;         /* the first of them, which timed calls walk through again and again */
+    size_t stride;         /* bytes of a raw row */
+    const void *raw;       /* [N][D] u8 or f32, as the program and the int8 peers read them */
+    float *float_rows;     /* [N][D], what the float peers read: its conversion is not timed */
+    const int32_t *labels; /* [n_real], borrowed; NULL without */
 } bench_rows;
 
 /* A copy of the rows of data (at most `limit`; 0: all), or made-up ones if data is NULL, repeated
@@ -335,10 +335,10 @@ typedef struct bench_latency {
 typedef struct bench_step {
     char name[48];
     nimbus_step_kind kind;
-    int has_peer; /* oneDNN int8 has primitives for this layer */
+    int has_peer;         /* oneDNN int8 has primitives for this layer */
     size_t multiply_adds; /* of that layer, if it is a product: per row */
-    size_t with;  /* the step in whose layer's primitives oneDNN does this one's work; itself, if
-                     there is none */
+    size_t with; /* the step in whose layer's primitives oneDNN does this one's work; itself, if
+                    there is none */
     bench_time ns[BENCH_MAX_BATCHES], peer_ns[BENCH_MAX_BATCHES]; /* per row */
 } bench_step;
 
@@ -455,8 +455,8 @@ nimbus_status bench_measure_sweep(const bench_runner *program, const bench_rows 
                                   size_t n_outputs, bench_report *report,
                                   nimbus_error *error) NIMBUS_MUST_CHECK;
 
-/* steps.c: where the time of a program on images goes, beside oneDNN int8. peers: at each batch size;
- * NULL: there is no such peer. scratch: for the largest batch. */
+/* steps.c: where the time of a program on images goes, beside oneDNN int8. peers: at each batch
+ * size; NULL: there is no such peer. scratch: for the largest batch. */
 nimbus_status bench_measure_steps(const nimbus_program *program, void *scratch,
                                   bench_peer *const *peers, const bench_net *net,
                                   const bench_rows *rows, void *outputs, bench_report *report,

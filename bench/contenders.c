@@ -165,7 +165,8 @@ static nimbus_status make_set(bench_set *s, nimbus_error *error)
         return bench_fail(error, NIMBUS_ERR_MEMORY, "out of memory");
     nimbus_status status = bench_rows_make(info, s->models->data, 0, s->largest, &s->rows, error);
     if (!status)
-        status = bench_rows_make(info, calibration, CALIBRATION_ROWS, BENCH_RANGE_ROWS, &s->calibration, error);
+        status = bench_rows_make(info, calibration, CALIBRATION_ROWS, BENCH_RANGE_ROWS,
+                                 &s->calibration, error);
     s->list[BENCH_PROGRAM].run = run_program;
     for (size_t i = 0; i < s->settings->n_batches; i++)
         s->list[BENCH_PROGRAM].state[i] = &s->program;
@@ -406,10 +407,10 @@ static nimbus_status measure_net(const bench_settings *settings, const bench_mod
         {BENCH_ONEDNN_INT8, bench_peer_run, set.peers[BENCH_ONEDNN_INT8][0]}};
     int int8_runs = set.list[BENCH_ONEDNN_INT8].run && settings->batches[0] == 1;
     if (nimbus_info(models->program)->height)
-        status = bench_measure_steps(
-            models->program, set.program.scratch,
-            set.list[BENCH_ONEDNN_INT8].run ? set.peers[BENCH_ONEDNN_INT8] : NULL, &set.net,
-            &set.rows, set.outputs, out, error);
+        status = bench_measure_steps(models->program, set.program.scratch,
+                                     set.list[BENCH_ONEDNN_INT8].run ? set.peers[BENCH_ONEDNN_INT8]
+                                                                     : NULL,
+                                     &set.net, &set.rows, set.outputs, out, error);
     if (settings->latency && !status)
         status =
             bench_measure_latency(runners, int8_runs ? 2 : 1, &set.rows, set.n_outputs, out, error);

@@ -11,8 +11,8 @@ typedef struct reading {
     const nimbus_net *net;
     nimbus_net_info info;
     bench_net *out;
-    size_t *value;     /* [layers of net]: the value that it makes */
-    size_t *n_readers; /* [layers of net] */
+    size_t *value;                    /* [layers of net]: the value that it makes */
+    size_t *n_readers;                /* [layers of net] */
     int shared[BENCH_MAX_LAYERS + 1]; /* by value: more than one layer reads it, or its like */
     nimbus_error *error;
 } reading;

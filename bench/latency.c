@@ -15,7 +15,7 @@
 
 #define WARM_CALLS   2500 /* a round */
 #define COLD_CALLS   25
-#define SETTLE_CALLS 100 /* before the warm ones, not timed */
+#define SETTLE_CALLS 100                /* before the warm ones, not timed */
 #define COLD_BYTES   ((size_t)64 << 20) /* at least */
 #define COLD_LIMIT   ((size_t)256 << 20)
 

@@ -25,4 +25,9 @@ int bench_onednn_reorder(const bench_onednn *on, const dnnl_memory_desc_t *from,
 int bench_onednn_load(const bench_onednn *on, const void *bytes, const dnnl_memory_desc_t *plain,
                       const dnnl_memory_desc_t *wanted, dnnl_memory_t *out);
 
+/* onednn_choose.c: the fastest of the implementations of a convolution or inner product, by a short
+ * trial of each. have: the layout that its input is in; NULL: any. */
+int bench_onednn_choose(const bench_onednn *on, const void *desc, const_dnnl_primitive_attr_t attr,
+                        const dnnl_memory_desc_t *have, dnnl_primitive_desc_t *out);
+
 #endif

@@ -30,15 +30,17 @@ static int describe_all(const bench_product_spec *spec, int matmul, descriptors 
 {
     const dnnl_dim_t n = (dnnl_dim_t)spec->n, d = (dnnl_dim_t)spec->d, m = (dnnl_dim_t)spec->m;
     const dnnl_data_type_t w_type = spec->int8 ? dnnl_s8 : dnnl_f32;
-    return bench_onednn_describe(&out->x, 2, (dnnl_dims_t){n, d}, spec->int8 ? dnnl_u8 : dnnl_f32, dnnl_ab) &&
-           bench_onednn_describe(&out->w, 2, matmul ? (dnnl_dims_t){d, m} : (dnnl_dims_t){m, d}, w_type,
-                    dnnl_format_tag_any) &&
-           bench_onednn_describe(&out->w_plain, 2, matmul ? (dnnl_dims_t){d, m} : (dnnl_dims_t){m, d}, w_type,
-                    matmul ? dnnl_ba : dnnl_ab) &&
+    return bench_onednn_describe(&out->x, 2, (dnnl_dims_t){n, d}, spec->int8 ? dnnl_u8 : dnnl_f32,
+                                 dnnl_ab) &&
+           bench_onednn_describe(&out->w, 2, matmul ? (dnnl_dims_t){d, m} : (dnnl_dims_t){m, d},
+                                 w_type, dnnl_format_tag_any) &&
+           bench_onednn_describe(&out->w_plain, 2,
+                                 matmul ? (dnnl_dims_t){d, m} : (dnnl_dims_t){m, d}, w_type,
+                                 matmul ? dnnl_ba : dnnl_ab) &&
            (matmul ? bench_onednn_describe(&out->bias, 2, (dnnl_dims_t){1, m}, dnnl_f32, dnnl_ab)
                    : bench_onednn_describe(&out->bias, 1, (dnnl_dims_t){m}, dnnl_f32, dnnl_a)) &&
            bench_onednn_describe(&out->y, 2, (dnnl_dims_t){n, m},
-                    spec->int8 && !spec->float_out ? dnnl_u8 : dnnl_f32, dnnl_ab);
+                                 spec->int8 && !spec->float_out ? dnnl_u8 : dnnl_f32, dnnl_ab);
 }
 
 static int make_attributes(const bench_product_spec *spec, dnnl_primitive_attr_t *out)
@@ -92,8 +94,7 @@ static void *make_primitive(const bench_product_spec *spec, int matmul)
     if (!p)
         return NULL;
     int ok = bench_onednn_open(&p->on) && describe_all(spec, matmul, &d) &&
-             make_attributes(spec, &attr) &&
-             make_descriptor(&d, matmul, attr, p->on.engine, &pd) &&
+             make_attributes(spec, &attr) && make_descriptor(&d, matmul, attr, p->on.engine, &pd) &&
              dnnl_primitive_create(&p->primitive, pd) == dnnl_success;
     if (ok) {
         const dnnl_memory_desc_t *packed =

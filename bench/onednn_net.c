@@ -1,10 +1,11 @@
 /* onednn_net.c - a net of convolutions, sums, pools and linear layers through oneDNN, int8 or f32
  *
- * Every primitive chooses the layout of what it reads and makes; a reorder stands between two only
- * where they differ. ReLU, scales and bias are fused, and a sum becomes the `sum` post-op of the
- * product before it, which then adds to what the other branch left in the same memory. Primitives
- * and memories are made once; a call only executes. Memory whose value nobody reads any more is
- * used again, which keeps a small net in the caches.
+ * Every primitive chooses the layout of what it reads and makes, products the fastest of their
+ * implementations; a reorder stands between two only where layouts differ. ReLU, scales and bias
+ * are fused, and a sum becomes the `sum` post-op of the product before it, which then adds to what
+ * the other branch left in the same memory. Primitives and memories are made once; a call only
+ * executes. Memory whose value nobody reads any more is used again, which keeps a small net in the
+ * caches.
  *
  * Values of both signs are s8. Int8 rows stay u8: where the first layer has padding, the images are
  * copied into larger ones, in the layout of that layer, whose borders were filled beforehand with
@@ -13,49 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench.h"
 #include "bench_error.h"
-#include "onednn.h"
-
-#define MOST_OPS  (3 * BENCH_MAX_LAYERS)
-#define MOST_ARGS 4
-
-typedef struct op {
-    dnnl_primitive_t primitive;
-    int n_args;
-    dnnl_exec_arg_t args[MOST_ARGS];
-    size_t layer; /* that it is part of */
-} op;
-
-/* Memory of one value after the other. */
-typedef struct buffer {
-    void *bytes;
-    size_t size, busy_until; /* the last layer that reads it */
-} buffer;
-
-typedef struct place {
-    dnnl_memory_desc_t md;
-    dnnl_memory_t memory;
-    size_t buffer;
-} place;
-
-struct bench_graph {
-    const bench_net *net;   /* borrowed */
-    const bench_int8 *int8; /* borrowed; NULL: f32 */
-    size_t n;
-    int keep; /* all values have memory of their own, and nothing is fused */
-    bench_onednn on;
-    size_t n_ops, n_memories, n_buffers;
-    op ops[MOST_OPS];
-    dnnl_memory_t memories[2 * MOST_OPS];
-    size_t buffer_of[2 * MOST_OPS]; /* by memory; SIZE_MAX: its own, or the caller's */
-    buffer buffers[MOST_OPS];
-    place values[BENCH_MAX_LAYERS + 1];
-    size_t last_reader[BENCH_MAX_LAYERS + 1]; /* by value, of layers */
-    size_t sum_of[BENCH_MAX_LAYERS]; /* by product: the sum that it does as well; 0: none (no net
-                                        begins with a sum) */
-    dnnl_memory_t in, out;           /* the caller's */
-};
+#include "onednn_graph.h"
 
 /* ---- what is done by which primitive -------------------------------------------------------- */
 
@@ -80,8 +40,8 @@ static void fuse_sum(bench_graph *g, size_t sum)
     if (product->kind != BENCH_PRODUCT || product->relu)
         return;
     for (size_t i = 0; i < net->n_layers; i++)
-        if (i != sum && (reads(&net->layers[i], later) ||
-                         (i + 1 >= later && reads(&net->layers[i], earlier))))
+        if (i != sum &&
+            (reads(&net->layers[i], later) || (i + 1 >= later && reads(&net->layers[i], earlier))))
             return;
     g->sum_of[later - 1] = sum;
 }
@@ -99,13 +59,6 @@ static void plan(bench_graph *g)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-static dnnl_data_type_t type_of(const bench_graph *g, size_t value)
-{
-    if (!g->int8 || value == g->net->n_layers)
-        return dnnl_f32;
-    return value && g->int8->zero[value] ? dnnl_s8 : dnnl_u8;
-}
-
 /* A buffer that is free when layer `from` runs, and busy until layer `to` has. */
 static size_t take_buffer(bench_graph *g, size_t bytes, size_t from, size_t to)
 {
@@ -114,7 +67,7 @@ static size_t take_buffer(bench_graph *g, size_t bytes, size_t from, size_t to)
         if (g->buffers[k].busy_until < from &&
             (best == g->n_buffers || g->buffers[k].size > g->buffers[best].size))
             best = k;
-    buffer *b = &g->buffers[best];
+    bench_buffer *b = &g->buffers[best];
     g->n_buffers += best == g->n_buffers;
     b->size = b->size > bytes ? b->size : bytes;
     b->busy_until = to;
@@ -133,7 +86,7 @@ static int add_memory(bench_graph *g, const dnnl_memory_desc_t *md, size_t in_bu
 
 /* A place for a value, or for a copy of one, made by layer `from`. */
 static int make_place(bench_graph *g, const dnnl_memory_desc_t *md, size_t from, size_t to,
-                      place *out)
+                      bench_place *out)
 {
     out->md = *md;
     out->buffer = take_buffer(g, dnnl_memory_desc_get_size(md), from, to);
@@ -155,7 +108,7 @@ static int add_constant(bench_graph *g, const void *bytes, const dnnl_memory_des
 static int give_memory(bench_graph *g)
 {
     for (size_t k = 0; k < g->n_buffers; k++) {
-        buffer *b = &g->buffers[k];
+        bench_buffer *b = &g->buffers[k];
         if (!b->bytes) { /* the one with borders has its own */
             b->bytes = aligned_alloc(64, (b->size + 63) / 64 * 64);
             if (b->bytes)
@@ -178,8 +131,8 @@ static int give_memory(bench_graph *g)
 static void add_op(bench_graph *g, size_t layer, dnnl_primitive_t primitive, int n_args,
                    const dnnl_exec_arg_t *args)
 {
-    op *o = &g->ops[g->n_ops++];
-    *o = (op){.primitive = primitive, .n_args = n_args, .layer = layer};
+    bench_op *o = &g->ops[g->n_ops++];
+    *o = (bench_op){.primitive = primitive, .n_args = n_args, .layer = layer};
     memcpy(o->args, args, (size_t)n_args * sizeof *args);
 }
 
@@ -187,8 +140,8 @@ static void add_op(bench_graph *g, size_t layer, dnnl_primitive_t primitive, int
 static int in_layout(bench_graph *g, size_t i, size_t value, const dnnl_memory_desc_t *wanted,
                      dnnl_memory_t *out)
 {
-    const place *have = &g->values[value];
-    place copy;
+    const bench_place *have = &g->values[value];
+    bench_place copy;
     dnnl_primitive_t reorder = NULL;
     *out = have->memory;
     if (dnnl_memory_desc_equal(&have->md, wanted))
@@ -204,124 +157,7 @@ static int in_layout(bench_graph *g, size_t i, size_t value, const dnnl_memory_d
     return 1;
 }
 
-/* The post-ops of layer i: the sum that it does as well, with the other value in its steps, and the
- * activation, as far as u8 does not cut values off by itself. */
-static int add_post_ops(const bench_graph *g, size_t value, size_t other,
-                        dnnl_primitive_attr_t attr)
-{
-    const bench_layer *layer = &g->net->layers[value - 1];
-    dnnl_post_ops_t ops = NULL;
-    int ok = dnnl_post_ops_create(&ops) == dnnl_success;
-    if (ok && other)
-        ok = dnnl_post_ops_append_sum_v2(
-                 ops, g->int8 ? g->int8->scale[other] / g->int8->scale[value] : 1,
-                 type_of(g, other)) == dnnl_success;
-    if (ok && layer->relu && type_of(g, value) == dnnl_f32)
-        ok = (layer->high < INFINITY
-                  ? dnnl_post_ops_append_eltwise(ops, 1, dnnl_eltwise_clip, 0, layer->high)
-                  : dnnl_post_ops_append_eltwise(ops, 1, dnnl_eltwise_relu, 0, 0)) == dnnl_success;
-    ok = ok && dnnl_primitive_attr_set_post_ops(attr, ops) == dnnl_success;
-    dnnl_post_ops_destroy(ops);
-    return ok;
-}
-
-/* A product's primitive. */
-typedef struct product {
-    dnnl_memory_desc_t x, w, w_plain, bias, y;
-    dnnl_primitive_desc_t pd;
-} product;
-
-static int make_convolution(const bench_layer *layer, product *p, dnnl_primitive_attr_t attr,
-                            int bordered, dnnl_engine_t engine)
-{
-    dnnl_convolution_desc_t desc;
-    dnnl_dims_t stride, dilation, before, after;
-    for (size_t k = 0; k < 2; k++) {
-        stride[k] = (dnnl_dim_t)layer->stride[k];
-        dilation[k] = (dnnl_dim_t)layer->dilation[k] - 1;
-        before[k] = bordered ? 0 : (dnnl_dim_t)layer->before[k];
-        after[k] = bordered ? 0 : (dnnl_dim_t)layer->after[k];
-    }
-    return dnnl_dilated_convolution_forward_desc_init(
-               &desc, dnnl_forward_inference, dnnl_convolution_auto, &p->x, &p->w, &p->bias, &p->y,
-               stride, dilation, before, after) == dnnl_success &&
-           dnnl_primitive_desc_create(&p->pd, &desc, attr, engine, NULL) == dnnl_success;
-}
-
-static int make_inner_product(product *p, dnnl_primitive_attr_t attr, dnnl_engine_t engine)
-{
-    dnnl_inner_product_desc_t desc;
-    return dnnl_inner_product_forward_desc_init(&desc, dnnl_forward_inference, &p->x, &p->w,
-                                                &p->bias, &p->y) == dnnl_success &&
-           dnnl_primitive_desc_create(&p->pd, &desc, attr, engine, NULL) == dnnl_success;
-}
-
-/* Images with their borders are the only ones that differ from what the layer says. */
-static int describe_x(const bench_graph *g, size_t i, int bordered, dnnl_memory_desc_t *out)
-{
-    const bench_layer *layer = &g->net->layers[i];
-    const size_t v = layer->sources[0];
-    dnnl_dims_t dims = {(dnnl_dim_t)g->n, (dnnl_dim_t)layer->in.channels,
-                        (dnnl_dim_t)layer->in.height, (dnnl_dim_t)layer->in.width};
-    if (bordered)
-        for (size_t k = 0; k < 2; k++)
-            dims[2 + k] += (dnnl_dim_t)(layer->before[k] + layer->after[k]);
-    return bench_onednn_describe(out, g->values[v].md.ndims, dims, type_of(g, v),
-                                 dnnl_format_tag_any);
-}
-
-/* value: what the primitive makes; other: what that is added to, in place; 0: nothing. */
-static int describe_product(const bench_graph *g, size_t i, size_t value, size_t other,
-                            int bordered, product *p)
-{
-    const bench_layer *layer = &g->net->layers[i];
-    const dnnl_dim_t G = (dnnl_dim_t)layer->groups, M = (dnnl_dim_t)layer->m,
-                     C = (dnnl_dim_t)layer->in.channels, N = (dnnl_dim_t)g->n,
-                     kh = (dnnl_dim_t)layer->kernel[0], kw = (dnnl_dim_t)layer->kernel[1];
-    const dnnl_data_type_t type = g->int8 ? dnnl_s8 : dnnl_f32;
-    const dnnl_dims_t one = {M, C, kh, kw}, grouped = {G, M / G, C / G, kh, kw},
-                      out = {N, M, (dnnl_dim_t)layer->out.height, (dnnl_dim_t)layer->out.width};
-    const int n_dims = G > 1 ? 5 : g->values[layer->sources[0]].md.ndims, n_out = layer->linear ? 2 : 4;
-    const int last = value == g->net->n_layers;
-    p->y = g->values[other].md; /* with all its type, which may be s8 where the sum is u8 */
-    p->y.data_type = type_of(g, value);
-    return describe_x(g, i, bordered, &p->x) &&
-           bench_onednn_describe(&p->w, n_dims, G > 1 ? grouped : one, type, dnnl_format_tag_any) &&
-           bench_onednn_describe(&p->w_plain, n_dims, G > 1 ? grouped : one, type,
-                                 n_dims == 5   ? dnnl_abcde
-                                 : n_dims == 4 ? dnnl_abcd
-                                               : dnnl_ab) &&
-           bench_onednn_describe(&p->bias, 1, (dnnl_dims_t){M}, dnnl_f32, dnnl_a) &&
-           (other || bench_onednn_describe(&p->y, n_out, out, type_of(g, value),
-                                           last ? dnnl_ab : dnnl_format_tag_any));
-}
-
-static int make_product(const bench_graph *g, size_t i, size_t value, size_t other, int bordered,
-                        product *p)
-{
-    const bench_layer *layer = &g->net->layers[i];
-    dnnl_primitive_attr_t attr = NULL;
-    *p = (product){.pd = NULL};
-    int ok = describe_product(g, i, value, other, bordered, p) &&
-             dnnl_primitive_attr_create(&attr) == dnnl_success &&
-             add_post_ops(g, value, other, attr);
-    if (ok && g->int8) {
-        /* scale[] is into the steps of value i + 1, which is not made where a sum is */
-        float *scales = malloc(layer->m * sizeof *scales);
-        for (size_t m = 0; m < layer->m && scales; m++)
-            scales[m] = g->int8->layers[i].scale[m] * g->int8->scale[i + 1] /
-                        g->int8->scale[value];
-        ok = scales && dnnl_primitive_attr_set_output_scales(attr, (dnnl_dim_t)layer->m, 1 << 1,
-                                                             scales) == dnnl_success;
-        free(scales);
-    }
-    ok = ok && (layer->linear ? make_inner_product(p, attr, g->on.engine)
-                              : make_convolution(layer, p, attr, bordered, g->on.engine));
-    dnnl_primitive_attr_destroy(attr);
-    return ok;
-}
-
-static int add_weights(bench_graph *g, size_t i, const product *p, dnnl_memory_t *w,
+static int add_weights(bench_graph *g, size_t i, const bench_graph_product *p, dnnl_memory_t *w,
                        dnnl_memory_t *b)
 {
     const bench_layer *layer = &g->net->layers[i];
@@ -340,7 +176,7 @@ static const dnnl_format_tag_t plain_image = dnnl_abcd;
 
 /* Memory for images and their borders, which are filled here. */
 static int fill_borders(bench_graph *g, const bench_layer *layer, const dnnl_memory_desc_t *md,
-                        place *out)
+                        bench_place *out)
 {
     const size_t C = layer->in.channels, n = g->n, d = (size_t)(md->dims[2] * md->dims[3]);
     dnnl_memory_desc_t plain;
@@ -350,7 +186,7 @@ static int fill_borders(bench_graph *g, const bench_layer *layer, const dnnl_mem
         memset(pads + k * d, g->int8->pad[k % C], d);
     out->md = *md;
     out->buffer = take_buffer(g, dnnl_memory_desc_get_size(md), 0, SIZE_MAX);
-    buffer *b = &g->buffers[out->buffer];
+    bench_buffer *b = &g->buffers[out->buffer];
     b->bytes = aligned_alloc(64, (b->size + 63) / 64 * 64);
     int ok = pads && b->bytes && bench_onednn_describe(&plain, 4, md->dims, dnnl_u8, plain_image) &&
              bench_onednn_load(&g->on, pads, &plain, md, &filled) &&
@@ -372,7 +208,7 @@ static int border_rows(bench_graph *g, size_t i, const dnnl_memory_desc_t *md, d
     dnnl_memory_desc_t inner;
     dnnl_memory_t inside;
     dnnl_primitive_t reorder = NULL;
-    place bordered;
+    bench_place bordered;
     if (!fill_borders(g, layer, md, &bordered) ||
         dnnl_memory_desc_init_submemory(&inner, md, g->values[0].md.dims, offsets) !=
             dnnl_success ||
@@ -391,8 +227,8 @@ static int add_rows(bench_graph *g)
     const dnnl_dims_t dims = {(dnnl_dim_t)g->n, (dnnl_dim_t)in.channels, (dnnl_dim_t)in.height,
                               (dnnl_dim_t)in.width};
     const int n_dims = in.height * in.width > 1 ? 4 : 2;
-    place *rows = &g->values[0];
-    int ok = bench_onednn_describe(&rows->md, n_dims, dims, type_of(g, 0),
+    bench_place *rows = &g->values[0];
+    int ok = bench_onednn_describe(&rows->md, n_dims, dims, bench_graph_type(g, 0),
                                    n_dims == 2 ? dnnl_ab : plain_image) &&
              add_memory(g, &rows->md, SIZE_MAX, &rows->memory);
     g->in = rows->memory;
@@ -405,7 +241,7 @@ static int add_rows(bench_graph *g)
 static int place_value(bench_graph *g, size_t i, size_t value, size_t other,
                        const dnnl_memory_desc_t *md)
 {
-    place *out = &g->values[value];
+    bench_place *out = &g->values[value];
     if (value == g->net->n_layers) { /* to the caller */
         out->md = *md;
         int ok = add_memory(g, md, SIZE_MAX, &out->memory);
@@ -426,7 +262,7 @@ static int add_product(bench_graph *g, size_t i)
     const size_t v = layer->sources[0];
     const int bordered = v == 0 && g->int8 && g->int8->pad;
     size_t value = i + 1, other = 0;
-    product p;
+    bench_graph_product p;
     dnnl_primitive_t primitive = NULL;
     dnnl_memory_t x, w = NULL, b = NULL;
     if (g->sum_of[i]) {
@@ -434,17 +270,16 @@ static int add_product(bench_graph *g, size_t i)
         value = g->sum_of[i] + 1;
         other = sum->sources[0] == i + 1 ? sum->sources[1] : sum->sources[0];
     }
-    int ok = make_product(g, i, value, other, bordered, &p);
+    int ok = bench_graph_make_product(g, i, value, other, bordered, &p);
     if (!ok && other) { /* the sum alone, then */
         dnnl_primitive_desc_destroy(p.pd);
         g->sum_of[i] = 0;
         value = i + 1;
         other = 0;
-        ok = make_product(g, i, value, other, bordered, &p);
+        ok = bench_graph_make_product(g, i, value, other, bordered, &p);
     }
     if (ok) {
-        const dnnl_memory_desc_t *wanted =
-            dnnl_primitive_desc_query_md(p.pd, dnnl_query_src_md, 0);
+        const dnnl_memory_desc_t *wanted = dnnl_primitive_desc_query_md(p.pd, dnnl_query_src_md, 0);
         ok = (bordered ? border_rows(g, i, wanted, &x) : in_layout(g, i, v, wanted, &x)) &&
              add_weights(g, i, &p, &w, &b) &&
              place_value(g, i, value, other,
@@ -473,9 +308,10 @@ static int add_sum(bench_graph *g, size_t i)
     dnnl_primitive_t primitive = NULL;
     dnnl_binary_desc_t desc;
     dnnl_memory_t other;
-    md[1].data_type = type_of(g, from[1]);
-    y.data_type = type_of(g, i + 1);
-    int ok = dnnl_primitive_attr_create(&attr) == dnnl_success && add_post_ops(g, i + 1, 0, attr);
+    md[1].data_type = bench_graph_type(g, from[1]);
+    y.data_type = bench_graph_type(g, i + 1);
+    int ok = dnnl_primitive_attr_create(&attr) == dnnl_success &&
+             bench_graph_post_ops(g, i + 1, 0, attr);
     for (int k = 0; k < 2 && ok && g->int8; k++) {
         float scale = g->int8->scale[from[k]] / g->int8->scale[i + 1];
         ok = dnnl_primitive_attr_set_scales(attr, operands[k], 1, 0, &scale) == dnnl_success;
@@ -483,8 +319,7 @@ static int add_sum(bench_graph *g, size_t i)
     ok = ok && in_layout(g, i, from[1], &md[1], &other) &&
          dnnl_binary_desc_init(&desc, dnnl_binary_add, &md[0], &md[1], &y) == dnnl_success &&
          dnnl_primitive_desc_create(&pd, &desc, attr, g->on.engine, NULL) == dnnl_success &&
-         place_value(g, i, i + 1, 0, &y) &&
-         dnnl_primitive_create(&primitive, pd) == dnnl_success;
+         place_value(g, i, i + 1, 0, &y) && dnnl_primitive_create(&primitive, pd) == dnnl_success;
     dnnl_primitive_attr_destroy(attr);
     dnnl_primitive_desc_destroy(pd);
     if (ok) {
@@ -501,8 +336,8 @@ static int add_pool(bench_graph *g, size_t i)
     const bench_layer *layer = &g->net->layers[i];
     const size_t v = layer->sources[0];
     const dnnl_alg_kind_t kind = layer->kind == BENCH_MAX_POOL ? dnnl_pooling_max
-                                 : layer->count_padding ? dnnl_pooling_avg_include_padding
-                                                        : dnnl_pooling_avg_exclude_padding;
+                                 : layer->count_padding        ? dnnl_pooling_avg_include_padding
+                                                               : dnnl_pooling_avg_exclude_padding;
     const dnnl_dims_t out = {(dnnl_dim_t)g->n, (dnnl_dim_t)layer->out.channels,
                              (dnnl_dim_t)layer->out.height, (dnnl_dim_t)layer->out.width};
     dnnl_dims_t stride, kernel, before, after;
@@ -516,7 +351,7 @@ static int add_pool(bench_graph *g, size_t i)
         before[k] = (dnnl_dim_t)layer->before[k];
         after[k] = (dnnl_dim_t)layer->after[k];
     }
-    int ok = bench_onednn_describe(&y, 4, out, type_of(g, i + 1), dnnl_format_tag_any) &&
+    int ok = bench_onednn_describe(&y, 4, out, bench_graph_type(g, i + 1), dnnl_format_tag_any) &&
              dnnl_pooling_forward_desc_init(&desc, dnnl_forward_inference, kind, &g->values[v].md,
                                             &y, stride, kernel, before, after) == dnnl_success &&
              dnnl_primitive_desc_create(&pd, &desc, NULL, g->on.engine, NULL) == dnnl_success &&
@@ -600,7 +435,7 @@ static int set_rows(bench_graph *g, const void *x, void *y)
 
 static int execute(bench_graph *g, size_t k)
 {
-    const op *o = &g->ops[k];
+    const bench_op *o = &g->ops[k];
     return dnnl_primitive_execute(o->primitive, g->on.stream, o->n_args, o->args) == dnnl_success;
 }
 
@@ -641,7 +476,7 @@ nimbus_status bench_graph_ranges(const bench_net *net, const bench_rows *rows, f
             status = bench_fail(error, status, "oneDNN failed on the calibration rows");
         for (size_t i = 0; i + 1 < net->n_layers && !status; i++) {
             /* all of it: what a layout fills up with is 0 */
-            const buffer *b = &g->buffers[g->values[i + 1].buffer];
+            const bench_buffer *b = &g->buffers[g->values[i + 1].buffer];
             const float *value = b->bytes;
             for (size_t j = 0; j < b->size / sizeof *value; j++)
                 top[i] = fmaxf(top[i], fabsf(value[j]));

@@ -1,10 +1,10 @@
 /* onnx_write.c - the float net and its int8 form as ONNX files, for ONNX Runtime
  *
  * The float form is made of Gemm, Conv, Relu, Clip, Add and pools. The int8 form is made of the
- * operators that ONNX Runtime itself turns quantised ones into, QGemm, QLinearConv, QLinearAdd, ...:
- * u8 values, s8 weights with a scale per output, i32 bias; ReLU is the lower bound of u8. Raw f32
- * rows go through Sub, Mul and QuantizeLinear first. The zero of images with padding is their mean:
- * where channels have different ones, an addition makes them the same first. */
+ * operators that ONNX Runtime itself turns quantised ones into, QGemm, QLinearConv, QLinearAdd,
+ * ...: u8 values, s8 weights with a scale per output, i32 bias; ReLU is the lower bound of u8. Raw
+ * f32 rows go through Sub, Mul and QuantizeLinear first. The zero of images with padding is their
+ * mean: where channels have different ones, an addition makes them the same first. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,9 +258,10 @@ static void add_bias(writing *w, size_t i, const char *name)
     for (size_t m = 0; m < layer->m && bias; m++) {
         float b = q->bias[m];
         for (size_t t = 0; t < layer->d && layer->sources[0] == 0 && has_mean(w->int8); t++)
-            b += (float)(q->w[m * layer->d + t] *
-                         w->int8->pad[m / per_group * (layer->in.channels / layer->groups) +
-                                      t / taps]);
+            b +=
+                (float)(q->w[m * layer->d + t] *
+                        w->int8
+                            ->pad[m / per_group * (layer->in.channels / layer->groups) + t / taps]);
         bias[m] = (int32_t)lrintf(fminf(fmaxf(b, -2e9f), 2e9f));
     }
     bench_onnx_vector(&w->graph, name, ONNX_INT32, bias, bias ? layer->m : 0, sizeof *bias);
@@ -304,18 +305,16 @@ static void add_int8_product(writing *w, size_t i, const char *y)
     add_bias(w, i, bias.text);
     free(zeros);
     if (layer->linear) { /* without the last two its outputs are floats */
-        const char *const inputs[] = {x.text,       scale.text,
-                                      zero.text,    weight.text,
-                                      w_scale.text, w_zero.text,
-                                      bias.text,    last ? NULL : y_scale.text,
-                                      y_zero.text,  NULL};
+        const char *const inputs[] = {
+            x.text,       scale.text,  zero.text, weight.text,
+            w_scale.text, w_zero.text, bias.text, last ? NULL : y_scale.text,
+            y_zero.text,  NULL};
         bench_onnx_node(&w->graph, "QGemm", "com.microsoft", inputs, y, NULL);
         return;
     }
     message attributes = window(layer, 0);
-    const char *const inputs[] = {x.text,       scale.text,  zero.text,    weight.text,
-                                  w_scale.text, w_zero.text, y_scale.text, y_zero.text,
-                                  bias.text,    NULL};
+    const char *const inputs[] = {x.text,      scale.text,   zero.text,   weight.text, w_scale.text,
+                                  w_zero.text, y_scale.text, y_zero.text, bias.text,   NULL};
     bench_onnx_node(&w->graph, "QLinearConv", "", inputs, y, &attributes);
 }
 
@@ -353,8 +352,7 @@ static void add_int8_pool(writing *w, size_t i, const char *y)
         attributes = window(layer, 1);
         bench_onnx_int(&attributes, "count_include_pad", (uint64_t)layer->count_padding);
     }
-    bench_onnx_node(&w->graph,
-                    is_global(layer) ? "QLinearGlobalAveragePool" : "QLinearAveragePool",
+    bench_onnx_node(&w->graph, is_global(layer) ? "QLinearGlobalAveragePool" : "QLinearAveragePool",
                     "com.microsoft", inputs, y, &attributes);
 }
 

@@ -1,4 +1,5 @@
-/* peer_net.c - the float net in int8 or in 32-bit floats: a chain of a library's products, or a graph
+/* peer_net.c - the float net in int8 or in 32-bit floats: a chain of a library's products, or a
+ * graph
  *
  * Raw u8 rows are read as they are by the int8 form; raw f32 rows are quantised to u8 first, which
  * is timed, as the program's own reading of f32 rows is. A graph may take the rows of a call in
@@ -9,7 +10,7 @@
 #include "bench.h"
 #include "bench_error.h"
 
-#define MOST_PARTS 5
+#define MOST_PARTS 4
 
 struct bench_peer {
     bench_library library;
@@ -115,7 +116,7 @@ static nimbus_status run_trial(void *state)
 
 static nimbus_status make_graph(bench_peer *peer, nimbus_error *error)
 {
-    static const size_t parts[MOST_PARTS] = {1, 4, 16, 64, SIZE_MAX};
+    static const size_t parts[MOST_PARTS] = {1, 4, 16, 64};
     const bench_net *net = peer->net;
     trial trials[MOST_PARTS];
     bench_task tasks[MOST_PARTS];
@@ -135,10 +136,8 @@ static nimbus_status make_graph(bench_peer *peer, nimbus_error *error)
         trials[n] = (trial){.peer = peer, .part = part, .x = x, .y = y};
         if ((status = bench_graph_new(net, peer->int8, part, &trials[n].graph, error)))
             break;
-        tasks[n] = (bench_task){.name = "oneDNN",
-                                .call = run_trial,
-                                .state = &trials[n],
-                                .units = (double)peer->batch};
+        tasks[n] = (bench_task){
+            .name = "oneDNN", .call = run_trial, .state = &trials[n], .units = (double)peer->batch};
         n++;
     }
     if (!status)
@@ -196,8 +195,8 @@ void bench_peer_free(bench_peer *peer)
 void bench_peer_how(const bench_peer *peer, char *text, size_t size)
 {
     size_t used = strlen(text);
-    used += (size_t)snprintf(text + used, size - used, "%sbatch %zu: ", used ? "; " : "",
-                             peer->batch);
+    used +=
+        (size_t)snprintf(text + used, size - used, "%sbatch %zu: ", used ? "; " : "", peer->batch);
     if (peer->graph && used < size)
         snprintf(text + used, size - used, "%zu at a time", peer->part);
     for (size_t i = 0; i < peer->net->n_layers && !peer->graph; i++) {

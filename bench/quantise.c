@@ -43,8 +43,7 @@ static nimbus_status find_reader(const bench_net *net, const bench_layer **out, 
                                   net->layers[i].name);
             *out = &net->layers[i];
         }
-    return *out ? NIMBUS_OK
-                : bench_fail(error, NIMBUS_ERR_UNSUPPORTED, "no layer reads the rows");
+    return *out ? NIMBUS_OK : bench_fail(error, NIMBUS_ERR_UNSUPPORTED, "no layer reads the rows");
 }
 
 /* Columns n from `first` on share a range: around 0 if there are several, as padding is 0; outliers
@@ -97,8 +96,7 @@ static nimbus_status quantise_rows(const bench_net *net, const bench_layer *read
     if (!(out->pad = malloc(net->in.channels)))
         return bench_fail(error, NIMBUS_ERR_MEMORY, "out of memory");
     for (size_t c = 0; c < net->in.channels; c++)
-        out->pad[c] =
-            out->gain ? 128 : (uint8_t)lrintf(fminf(fmaxf(net->mean[c * n], 0), 255));
+        out->pad[c] = out->gain ? 128 : (uint8_t)lrintf(fminf(fmaxf(net->mean[c * n], 0), 255));
     return NIMBUS_OK;
 }
 
@@ -153,8 +151,8 @@ static void choose_scale(bench_int8 *out, size_t i, float top)
     const bench_layer *layer = &out->net->layers[i];
     const int pool = layer->kind == BENCH_MAX_POOL || layer->kind == BENCH_AVERAGE_POOL;
     out->zero[i + 1] = pool ? out->zero[layer->sources[0]] : layer->relu ? 0 : 128;
-    out->scale[i + 1] = pool ? out->scale[layer->sources[0]]
-                             : fmaxf(top, 1e-6f) / (float)(layer->relu ? 255 : 127);
+    out->scale[i + 1] =
+        pool ? out->scale[layer->sources[0]] : fmaxf(top, 1e-6f) / (float)(layer->relu ? 255 : 127);
     if (i + 1 == out->net->n_layers) {
         out->scale[i + 1] = 1;
         out->zero[i + 1] = 0;

@@ -126,7 +126,8 @@ static json_t *step_json(const bench_report *report, const bench_step *step)
         snprintf(key, sizeof key, "onednn_int8_multiply_adds_per_cycle_%zu", report->batches[i]);
         if (step->multiply_adds)
             set(out, key,
-                number((double)step->multiply_adds / (step->peer_ns[i].median * report->clock_ghz)));
+                number((double)step->multiply_adds /
+                       (step->peer_ns[i].median * report->clock_ghz)));
     }
     if (with != step)
         set(out, "with", json_string(with->name));

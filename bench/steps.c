@@ -44,8 +44,9 @@ static size_t run_some(watching *w, int peer)
             status = bench_peer_run_layers(w->peer, w->rows, at, w->batch, w->outputs, &w->theirs);
         } else {
             w->last = bench_ticks();
-            status = nimbus_run_watched(w->program, (const char *)w->rows->raw + at * w->rows->stride,
-                                        w->rows->stride, w->batch, w->outputs, w->scratch, seen, w);
+            status =
+                nimbus_run_watched(w->program, (const char *)w->rows->raw + at * w->rows->stride,
+                                   w->rows->stride, w->batch, w->outputs, w->scratch, seen, w);
         }
         n++;
         at = at + 2 * w->batch <= w->rows->n_walk ? at + w->batch : 0;
@@ -105,8 +106,7 @@ static void match(bench_steps *steps, const bench_net *net, const bench_peer *pe
                of_maker = step_of(steps, net->layers[maker].name);
         if (own < steps->n && maker == k) {
             steps->list[own].has_peer = 1;
-            steps->list[own].multiply_adds =
-                net->layers[k].d * bench_width(net->layers[k].out);
+            steps->list[own].multiply_adds = net->layers[k].d * bench_width(net->layers[k].out);
             layer[own] = k;
         } else if (own < steps->n && of_maker < steps->n) {
             steps->list[own].with = of_maker;
@@ -151,8 +151,7 @@ nimbus_status bench_measure_steps(const nimbus_program *program, void *scratch,
         steps->list[i].kind = info.kind;
         snprintf(steps->list[i].name, sizeof steps->list[i].name, "%s", info.name);
     }
-    w = (watching){
-        .program = program, .scratch = scratch, .outputs = outputs, .rows = rows};
+    w = (watching){.program = program, .scratch = scratch, .outputs = outputs, .rows = rows};
     w.ns_per_tick = bench_ns_per_tick();
     w.timer_ns = bench_timer_ns(w.ns_per_tick);
     for (size_t b = 0; b < report->n_batches && !status; b++) {
