@@ -26,6 +26,13 @@ typedef struct label {
     char text[ONNX_NAME];
 } label;
 
+static label label_of(const char *text)
+{
+    label l;
+    snprintf(l.text, sizeof l.text, "%s", text);
+    return l;
+}
+
 static label name_of(const char *what, size_t i)
 {
     label l;
@@ -36,10 +43,9 @@ static label name_of(const char *what, size_t i)
 static label value_name(const writing *w, size_t v)
 {
     if (v == w->net->n_layers)
-        return (label){.text = "y"};
+        return label_of("y");
     if (v == 0)
-        return w->int8 && (w->int8->gain || w->int8->pad) ? (label){.text = "u"}
-                                                          : (label){.text = "x"};
+        return label_of(w->int8 && (w->int8->gain || w->int8->pad) ? "u" : "x");
     return name_of("value", v);
 }
 

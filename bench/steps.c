@@ -69,7 +69,7 @@ static nimbus_status measure(watching *w, size_t n_steps, size_t n_layers, size_
                              double *samples, nimbus_error *error)
 {
     for (size_t r = 0; r < rounds; r++)
-        for (int peer = 0; peer <= (w->peer != NULL); peer++) {
+        for (int peer = 0; peer < (w->peer ? 2 : 1); peer++) {
             size_t n = run_some(w, peer); /* warms up the caches */
             n = n ? run_some(w, peer) : 0;
             if (n == 0)
