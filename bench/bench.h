@@ -13,7 +13,8 @@
 
 #include "nimbus_build.h"
 
-#define BENCH_MAX_LAYERS  64 /* of a net */
+#define BENCH_MAX_LAYERS  64  /* of a net */
+#define BENCH_MAX_STEPS   128 /* of a program whose steps are timed; not below BENCH_MAX_LAYERS */
 #define BENCH_MAX_BATCHES 10
 #define BENCH_MAX_SHAPES  16
 #define BENCH_MAX_SWEEP   96
@@ -24,6 +25,9 @@
 typedef struct bench_time {
     double median, low, high; /* ns: median, 10th and 90th percentile over rounds */
 } bench_time;
+
+/* A sample takes about this many ns of calls. */
+#define BENCH_SAMPLE_NS 2e6
 
 /* Something to be timed. One call handles `units` rows (or adds, or whatever is counted). */
 typedef struct bench_task {
@@ -50,6 +54,12 @@ bench_task bench_clock_task(void);
 double bench_clock_ghz(const bench_task *clock);
 
 double bench_wall_ns(void); /* CLOCK_MONOTONIC */
+/* For short times: the time stamp counter between fences, or ns where there is none; measured over
+ * 20 ms, what a tick is; and the median time between two calls. */
+uint64_t bench_ticks(void);
+double bench_ns_per_tick(void);
+double bench_timer_ns(double ns_per_tick);
+bench_time bench_summary(double *samples, size_t n, double units); /* sorts them */
 void bench_cpu_name(char *out, size_t size);
 
 /* Holds this thread on its present core and the libraries at one thread; and lets go again. */
@@ -60,12 +70,12 @@ void bench_unpin(bench_pinning *before);
 /* ---- rows.c: what the contenders run on --------------------------------------------------- */
 
 typedef struct bench_rows {
-    size_t n, n_real, d;     /* n_real rows of the data, repeated up to n */
-    size_t n_walk;           /* the first of them, which timed calls walk through again and again */
-    size_t stride;           /* bytes of a raw row */
-    const void *raw;         /* [N][D] u8 or f32, as the program and the int8 peers read them */
-    const float *float_rows; /* [N][D], what the float peers read: its conversion is not timed */
-    const int32_t *labels;   /* [n_real], borrowed; NULL without */
+    size_t n, n_real, d;   /* n_real rows of the data, repeated up to n */
+    size_t n_walk;         /* the first of them, which timed calls walk through again and again */
+    size_t stride;         /* bytes of a raw row */
+    const void *raw;       /* [N][D] u8 or f32, as the program and the int8 peers read them */
+    float *float_rows;     /* [N][D], what the float peers read: its conversion is not timed */
+    const int32_t *labels; /* [n_real], borrowed; NULL without */
 } bench_rows;
 
 /* A copy of the rows of data (at most `limit`; 0: all), or made-up ones if data is NULL, repeated
@@ -75,48 +85,95 @@ nimbus_status bench_rows_make(const nimbus_program_info *info, const nimbus_data
                               nimbus_error *error) NIMBUS_MUST_CHECK;
 void bench_rows_free(bench_rows *rows);
 
-/* ---- mlp.c: a float net as plain matrices ------------------------------------------------- */
+/* ---- float_net.c: a float net as the peers see it ----------------------------------------- */
 
+typedef enum bench_kind {
+    BENCH_PRODUCT, /* a linear layer or a convolution */
+    BENCH_ADD,
+    BENCH_MAX_POOL,
+    BENCH_AVERAGE_POOL
+} bench_kind;
+
+typedef struct bench_image {
+    size_t channels, height, width; /* vectors are 1 x 1 images */
+} bench_image;
+
+/* A layer reads values and makes one: value 0 are the normalised rows, value i + 1 is what layer i
+ * makes. Batch norm is folded into products, ReLU into what it follows. */
 typedef struct bench_layer {
-    size_t d, m;
-    float *w, *b; /* [M][D], [M]: normalisations are folded in */
+    bench_kind kind;
+    char name[48]; /* the layer's in the net */
+    size_t n_sources, sources[2];
+    bench_image in, out;
     int relu;
+    float high; /* with ReLU: values are cut there; INFINITY: nowhere */
+    /* windows of convolutions and pools; index 0 is vertical */
+    size_t kernel[2], stride[2], dilation[2], before[2], after[2];
+    int count_padding;
+    /* products */
+    int linear; /* one window, all of the image: y = W x */
+    size_t groups, d, m;
+    float *w, *b; /* [M][D], [M]; D: [channels / groups][kernel 0][kernel 1] */
 } bench_layer;
 
-typedef struct bench_mlp {
+typedef struct bench_net {
     size_t n_layers;
     bench_layer layers[BENCH_MAX_LAYERS];
     nimbus_dtype input_dtype;
-} bench_mlp;
+    bench_image in;
+    float *mean, *inverse_std; /* [D]: value 0 = (row - mean) * inverse_std */
+} bench_net;
 
-/* Fails with UNSUPPORTED, saying why, for anything but a chain of linear layers with batch norm
- * and ReLU between them. Freed with bench_mlp_free. */
-nimbus_status bench_mlp_from_net(const nimbus_net *net, bench_mlp *out,
-                                 nimbus_error *error) NIMBUS_MUST_CHECK;
-void bench_mlp_free(bench_mlp *mlp);
+/* Fails with UNSUPPORTED, naming the layer, for what the peers do not know: anything but linear
+ * layers, convolutions, batch norm after them, ReLU, sums of two, pools. Freed with
+ * bench_net_free. */
+nimbus_status bench_net_from(const nimbus_net *net, bench_net *out,
+                             nimbus_error *error) NIMBUS_MUST_CHECK;
+void bench_net_free(bench_net *net);
+/* Linear layers, each reading the one before it, with ReLU between them. */
+int bench_net_is_chain(const bench_net *net);
+static inline size_t bench_width(bench_image image)
+{
+    return image.channels * image.height * image.width;
+}
+/* Whether rows are vectors to the first layer, not images. */
+static inline int bench_rows_are_flat(const bench_net *net)
+{
+    return net->layers[0].linear;
+}
+/* Makes the float rows what the float peers read, value 0. */
+void bench_rows_normalise(bench_rows *rows, const bench_net *net);
 
 /* ---- quantise.c: the same net in 8 bits, for every int8 peer ------------------------------ */
 
-/* y = (sum of w * (u - zero) + bias) * scale, in u8 for hidden layers and in reals for the last. */
+/* y = (sum of w * (u - zero) + bias) * scale, in steps of the output or, for the last layer, in
+ * reals. */
 typedef struct bench_int8_layer {
     int8_t *w;           /* [M][D] */
     float *bias, *scale; /* [M]: in units of the accumulator; accumulator to output */
     float *w_scale;      /* [M]: real value of a weight of one */
-    float in_scale, out_scale;
-    int zero; /* what stands for 0 in its input: 0, or 128 for raw f32 rows */
 } bench_int8_layer;
 
+/* A value v stands for (u - zero[v]) * scale[v], u of 8 bits: zero is 128 where values have both
+ * signs. Value 0 has a scale of 1 and, as u8 rows, a zero of 0: weights and bias know the rest. */
 typedef struct bench_int8 {
-    const bench_mlp *mlp; /* borrowed */
+    const bench_net *net; /* borrowed */
     bench_int8_layer layers[BENCH_MAX_LAYERS];
+    float scale[BENCH_MAX_LAYERS + 1];
+    int zero[BENCH_MAX_LAYERS + 1];
     float *gain, *middle; /* [D], f32 rows only: u = (x - middle) * gain + 128; else NULL */
+    uint8_t *pad; /* [channels]: what stands around images for the layer that reads the rows; NULL:
+                     it needs nothing */
 } bench_int8;
 
-/* Ranges of hidden activations are measured with the float form on the calibration rows. Weights
+/* Ranges of values are measured with the float form on the calibration rows, normalised. Weights
  * lie within +-limit. Freed with bench_int8_free. */
-nimbus_status bench_int8_make(const bench_mlp *mlp, const bench_rows *calibration, int limit,
+nimbus_status bench_int8_make(const bench_net *net, const bench_rows *calibration, int limit,
                               bench_int8 *out, nimbus_error *error) NIMBUS_MUST_CHECK;
 void bench_int8_free(bench_int8 *net);
+/* Biases [M] of product i where rows are read as the u8 that they are and other values without
+ * their zero; to be freed. NULL: out of memory. */
+float *bench_int8_bias(const bench_int8 *net, size_t i);
 
 /* ---- peers -------------------------------------------------------------------------------- */
 
@@ -177,23 +234,49 @@ void bench_finish_f32(float *y, size_t n, size_t m, const float *bias, int relu)
 /* y u8 or, with float_out, f32. */
 void bench_finish_i32(const int32_t *sums, const bench_product_spec *spec, void *y);
 
-/* peer_net.c: a net of such products for exactly `batch` rows at a time; int8 NULL: in f32. */
+/* Where the time of a net goes. */
+typedef struct bench_ticks_of {
+    uint64_t ticks[BENCH_MAX_STEPS];
+    size_t n_calls[BENCH_MAX_STEPS]; /* of the timer, which each take their time */
+} bench_ticks_of;
+
+/* onednn_net.c: a net of any kind through oneDNN, for exactly `batch` rows at a time; int8 NULL: in
+ * f32. x are raw rows as u8 (f32 rows quantised), or value 0 as floats; y [N][M] floats. */
+typedef struct bench_graph bench_graph;
+nimbus_status bench_graph_new(const bench_net *net, const bench_int8 *int8, size_t batch,
+                              bench_graph **out, nimbus_error *error) NIMBUS_MUST_CHECK;
+/* ticks, if given, has the time of each layer's primitives added, by layer, and their number. */
+nimbus_status bench_graph_run(bench_graph *graph, const void *x, void *y, bench_ticks_of *ticks);
+/* The layer whose primitives do the work of layer i: a sum may be part of a product. */
+size_t bench_graph_layer_of(const bench_graph *graph, size_t i);
+void bench_graph_free(bench_graph *graph);
+/* Largest absolute value that each layer makes of the float rows, BENCH_RANGE_ROWS at a time. */
+#define BENCH_RANGE_ROWS 64
+nimbus_status bench_graph_ranges(const bench_net *net, const bench_rows *rows, float *top,
+                                 nimbus_error *error) NIMBUS_MUST_CHECK;
+
+/* peer_net.c: a float net, or its int8 form, for exactly `batch` rows at a time: chains as products
+ * of the library, others as a graph of oneDNN. */
 typedef struct bench_peer bench_peer;
-nimbus_status bench_peer_new(bench_library library, const bench_mlp *mlp, const bench_int8 *int8,
+nimbus_status bench_peer_new(bench_library library, const bench_net *net, const bench_int8 *int8,
                              size_t batch, bench_peer **out, nimbus_error *error) NIMBUS_MUST_CHECK;
 nimbus_status bench_peer_run(void *peer, const bench_rows *rows, size_t first, size_t n,
                              void *outputs); /* a bench_run_fn */
+/* The same, telling the layers' times apart. */
+nimbus_status bench_peer_run_layers(void *peer, const bench_rows *rows, size_t first, size_t n,
+                                    void *outputs, bench_ticks_of *ticks);
+size_t bench_peer_layer_of(const bench_peer *peer, size_t i);
 /* Appends "batch 256: inner product, matmul" to the text. */
 void bench_peer_how(const bench_peer *peer, char *text, size_t size);
 void bench_peer_free(bench_peer *peer);
 
-/* onnx_write.c: the same nets as ONNX files; "empty" does nothing with rows of this width. Errors:
- * IO, MEMORY. */
-nimbus_status bench_onnx_write_f32(const bench_mlp *mlp, FILE *out,
+/* onnx_write.c: the same nets as ONNX files; "empty" does nothing with rows of the same shape. The
+ * float net reads normalised rows. Errors: IO, MEMORY. */
+nimbus_status bench_onnx_write_f32(const bench_net *net, FILE *out,
                                    nimbus_error *error) NIMBUS_MUST_CHECK;
-nimbus_status bench_onnx_write_int8(const bench_int8 *net, FILE *out,
+nimbus_status bench_onnx_write_int8(const bench_int8 *int8, FILE *out,
                                     nimbus_error *error) NIMBUS_MUST_CHECK;
-nimbus_status bench_onnx_write_empty(size_t width, nimbus_dtype dtype, FILE *out,
+nimbus_status bench_onnx_write_empty(const bench_net *net, FILE *out,
                                      nimbus_error *error) NIMBUS_MUST_CHECK;
 
 /* ort.c: ONNX Runtime in a child process. Fails with UNSUPPORTED, saying what to install. */
@@ -232,7 +315,8 @@ typedef struct bench_result {
     char how[BENCH_TEXT];             /* in what form it ran; "" if there is only one */
     bench_time ns[BENCH_MAX_BATCHES]; /* per row, at each batch size */
     double accuracy;                  /* NaN without labels */
-    double agreement; /* share of rows with the class of OpenBLAS f32; NaN without */
+    double agreement; /* share of rows with the class of OpenBLAS f32, or of oneDNN f32 where that
+                         does not run; NaN without either */
 } bench_result;
 
 #define BENCH_BINS_PER_OCTAVE 8
@@ -246,6 +330,24 @@ typedef struct bench_latency {
     double p50, p99, p999, max; /* ns, the timer's own time taken off */
     size_t bins[BENCH_BINS];
 } bench_latency;
+
+/* A step of a program on images. */
+typedef struct bench_step {
+    char name[48];
+    nimbus_step_kind kind;
+    int has_peer;         /* oneDNN int8 has primitives for this layer */
+    size_t multiply_adds; /* of that layer, if it is a product: per row */
+    size_t with; /* the step in whose layer's primitives oneDNN does this one's work; itself, if
+                    there is none */
+    bench_time ns[BENCH_MAX_BATCHES], peer_ns[BENCH_MAX_BATCHES]; /* per row */
+} bench_step;
+
+typedef struct bench_steps {
+    size_t n; /* 0: not measured */
+    bench_step list[BENCH_MAX_STEPS];
+    /* sums over lookup steps and those that go with them, by batch: medians */
+    double lookup_ns[BENCH_MAX_BATCHES], lookup_peer_ns[BENCH_MAX_BATCHES];
+} bench_steps;
 
 typedef struct bench_shape {
     size_t n, d, m, v;
@@ -300,6 +402,7 @@ typedef struct bench_report {
     int has_peak;
     bench_peak peak;
     bench_sweep sweep; /* n_points 0: not asked for */
+    bench_steps steps;
     bench_ort ort;
 } bench_report;
 
@@ -350,6 +453,13 @@ double bench_bin_start(size_t bin); /* ns */
 #define BENCH_SWEEP_LARGEST 1024
 nimbus_status bench_measure_sweep(const bench_runner *program, const bench_rows *rows,
                                   size_t n_outputs, bench_report *report,
+                                  nimbus_error *error) NIMBUS_MUST_CHECK;
+
+/* steps.c: where the time of a program on images goes, beside oneDNN int8. peers: at each batch
+ * size; NULL: there is no such peer. scratch: for the largest batch. */
+nimbus_status bench_measure_steps(const nimbus_program *program, void *scratch,
+                                  bench_peer *const *peers, const bench_net *net,
+                                  const bench_rows *rows, void *outputs, bench_report *report,
                                   nimbus_error *error) NIMBUS_MUST_CHECK;
 
 /* layer.c: single random layers. Outputs are checked before anything is timed. Errors: STATE (a

@@ -26,7 +26,7 @@ typedef struct bench_set {
     const bench_models *models;
     size_t largest; /* batch */
     bench_rows rows, calibration;
-    bench_mlp mlp;
+    bench_net net;
     bench_int8 int8;
     program_state program;
     bench_peer *peers[BENCH_CONTENDERS][BENCH_MAX_BATCHES];
@@ -77,14 +77,13 @@ static void skip(bench_report *out, int contender, const char *why)
 static nimbus_status check_float_net(const bench_set *s, nimbus_error *error)
 {
     const nimbus_program_info *info = nimbus_info(s->models->program);
-    const bench_mlp *mlp = &s->mlp;
-    size_t m = mlp->layers[mlp->n_layers - 1].m;
-    if (mlp->layers[0].d == info->n_inputs && m == info->n_outputs &&
-        mlp->input_dtype == info->input_dtype)
+    const bench_net *net = &s->net;
+    size_t d = bench_width(net->in), m = net->layers[net->n_layers - 1].m;
+    if (d == info->n_inputs && m == info->n_outputs && net->input_dtype == info->input_dtype)
         return NIMBUS_OK;
     return bench_fail(error, NIMBUS_ERR_MISMATCH,
-                      "the float net has %zu inputs and %zu outputs, the program %zu and %zu",
-                      mlp->layers[0].d, m, info->n_inputs, info->n_outputs);
+                      "the float net has %zu inputs and %zu outputs, the program %zu and %zu", d, m,
+                      info->n_inputs, info->n_outputs);
 }
 
 static void add_peer(bench_set *s, int k, bench_library library, const bench_int8 *int8,
@@ -93,7 +92,7 @@ static void add_peer(bench_set *s, int k, bench_library library, const bench_int
     nimbus_error error = {0};
     for (size_t i = 0; i < s->settings->n_batches; i++) {
         bench_peer **peer = &s->peers[k][i];
-        if (bench_peer_new(library, &s->mlp, int8, s->settings->batches[i], peer, &error)) {
+        if (bench_peer_new(library, &s->net, int8, s->settings->batches[i], peer, &error)) {
             skip(out, k, error.message);
             return;
         }
@@ -109,7 +108,7 @@ static void add_ort(bench_set *s, bench_report *out)
     nimbus_error error = {0};
     if (!s->settings->ort)
         return;
-    if (!s->int8.mlp)
+    if (!s->int8.net)
         skip(out, BENCH_ORT_INT8, out->results[BENCH_ONEDNN_INT8].skipped);
     else if (bench_ort_start(s->settings->ort, &s->int8, &s->rows, &s->ort, &error))
         skip(out, BENCH_ORT_INT8, error.message);
@@ -118,8 +117,11 @@ static void add_ort(bench_set *s, bench_report *out)
         return;
     }
     snprintf(out->ort.version, sizeof out->ort.version, "%s", bench_ort_version(s->ort));
-    snprintf(out->results[BENCH_ORT_INT8].how, BENCH_TEXT, "QGemm after QGemm");
-    snprintf(out->results[BENCH_ORT_F32].how, BENCH_TEXT, "Gemm and Relu, fused by its optimiser");
+    const int chain = bench_net_is_chain(&s->net);
+    snprintf(out->results[BENCH_ORT_INT8].how, BENCH_TEXT, "%s",
+             chain ? "QGemm after QGemm" : "QLinearConv, QLinearAdd and the like");
+    snprintf(out->results[BENCH_ORT_F32].how, BENCH_TEXT, "%s and Relu, fused by its optimiser",
+             chain ? "Gemm" : "Conv");
 }
 
 /* All peers; whatever cannot be built is skipped and says why. */
@@ -130,13 +132,15 @@ static void add_peers(bench_set *s, bench_report *out)
     if (!s->models->float_net)
         status =
             bench_fail(&error, NIMBUS_ERR_ARGUMENT, "no float net was given (--float FILE.net)");
-    if (status || (status = bench_mlp_from_net(s->models->float_net, &s->mlp, &error)) ||
+    if (status || (status = bench_net_from(s->models->float_net, &s->net, &error)) ||
         (status = check_float_net(s, &error))) {
         for (int k = BENCH_PROGRAM + 1; k < BENCH_CONTENDERS; k++)
             skip(out, k, error.message);
         return;
     }
-    if (bench_int8_make(&s->mlp, &s->calibration, bench_onednn_weight_limit(), &s->int8, &error))
+    bench_rows_normalise(&s->rows, &s->net);
+    bench_rows_normalise(&s->calibration, &s->net);
+    if (bench_int8_make(&s->net, &s->calibration, bench_onednn_weight_limit(), &s->int8, &error))
         skip(out, BENCH_ONEDNN_INT8, error.message);
     else
         add_peer(s, BENCH_ONEDNN_INT8, BENCH_ONEDNN, &s->int8, out);
@@ -161,7 +165,8 @@ static nimbus_status make_set(bench_set *s, nimbus_error *error)
         return bench_fail(error, NIMBUS_ERR_MEMORY, "out of memory");
     nimbus_status status = bench_rows_make(info, s->models->data, 0, s->largest, &s->rows, error);
     if (!status)
-        status = bench_rows_make(info, calibration, CALIBRATION_ROWS, 1, &s->calibration, error);
+        status = bench_rows_make(info, calibration, CALIBRATION_ROWS, BENCH_RANGE_ROWS,
+                                 &s->calibration, error);
     s->list[BENCH_PROGRAM].run = run_program;
     for (size_t i = 0; i < s->settings->n_batches; i++)
         s->list[BENCH_PROGRAM].state[i] = &s->program;
@@ -175,7 +180,7 @@ static void free_set(bench_set *s)
         for (size_t i = 0; i < BENCH_MAX_BATCHES; i++)
             bench_peer_free(s->peers[k][i]);
     bench_int8_free(&s->int8);
-    bench_mlp_free(&s->mlp);
+    bench_net_free(&s->net);
     bench_rows_free(&s->rows);
     bench_rows_free(&s->calibration);
     free(s->program.scratch);
@@ -313,9 +318,10 @@ static nimbus_status measure_accuracies(const bench_set *s, bench_report *out, n
     size_t *classes = malloc(2 * s->rows.n * sizeof *classes);
     if (!classes)
         return bench_fail(error, NIMBUS_ERR_MEMORY, "out of memory");
-    size_t *reference = s->list[BENCH_OPENBLAS_F32].run ? classes + s->rows.n : NULL;
+    const int f32 = s->list[BENCH_OPENBLAS_F32].run ? BENCH_OPENBLAS_F32 : BENCH_ONEDNN_F32;
+    size_t *reference = s->list[f32].run ? classes + s->rows.n : NULL;
     if (reference)
-        status = classify(s, BENCH_OPENBLAS_F32, reference);
+        status = classify(s, f32, reference);
     for (int k = 0; k < BENCH_CONTENDERS && !status; k++)
         if (s->list[k].run && !(status = classify(s, k, classes)))
             rate(s, classes, reference, &out->results[k]);
@@ -362,7 +368,7 @@ static nimbus_status write_onnx(const char *folder, const char *name, const benc
     if (!file)
         return bench_fail(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(errno));
     nimbus_status status = name[0] == 'i' ? bench_onnx_write_int8(&s->int8, file, error)
-                                          : bench_onnx_write_f32(&s->mlp, file, error);
+                                          : bench_onnx_write_f32(&s->net, file, error);
     if (fclose(file) != 0 && !status)
         status = bench_fail(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(errno));
     return status;
@@ -374,7 +380,7 @@ static nimbus_status export_nets(const bench_set *s, nimbus_error *error)
     const char *folder = s->settings->onnx;
     if (!folder)
         return NIMBUS_OK;
-    if (!s->int8.mlp)
+    if (!s->int8.net)
         return bench_fail(error, NIMBUS_ERR_UNSUPPORTED,
                           "there is no float net that can be written as ONNX (--float FILE.net)");
     if (mkdir(folder, 0777) != 0 && errno != EEXIST)
@@ -400,7 +406,12 @@ static nimbus_status measure_net(const bench_settings *settings, const bench_mod
         {BENCH_PROGRAM, run_program, &set.program},
         {BENCH_ONEDNN_INT8, bench_peer_run, set.peers[BENCH_ONEDNN_INT8][0]}};
     int int8_runs = set.list[BENCH_ONEDNN_INT8].run && settings->batches[0] == 1;
-    if (settings->latency)
+    if (nimbus_info(models->program)->height)
+        status = bench_measure_steps(models->program, set.program.scratch,
+                                     set.list[BENCH_ONEDNN_INT8].run ? set.peers[BENCH_ONEDNN_INT8]
+                                                                     : NULL,
+                                     &set.net, &set.rows, set.outputs, out, error);
+    if (settings->latency && !status)
         status =
             bench_measure_latency(runners, int8_runs ? 2 : 1, &set.rows, set.n_outputs, out, error);
     if (settings->sweep && !status)

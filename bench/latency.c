@@ -13,58 +13,16 @@
 #include "bench.h"
 #include "bench_error.h"
 
-#if defined(__x86_64__)
-#include <x86intrin.h>
-#endif
-
 #define WARM_CALLS   2500 /* a round */
 #define COLD_CALLS   25
-#define SETTLE_CALLS 100 /* before the warm ones, not timed */
-#define EMPTY_CALLS  10001
+#define SETTLE_CALLS 100                /* before the warm ones, not timed */
 #define COLD_BYTES   ((size_t)64 << 20) /* at least */
 #define COLD_LIMIT   ((size_t)256 << 20)
-
-static uint64_t ticks(void)
-{
-#if defined(__x86_64__)
-    _mm_lfence();
-    uint64_t t = __rdtsc();
-    _mm_lfence();
-    return t;
-#else
-    return (uint64_t)bench_wall_ns();
-#endif
-}
-
-/* Over 20 ms. */
-static double ns_per_tick(void)
-{
-#if defined(__x86_64__)
-    double start = bench_wall_ns(), end;
-    uint64_t first = ticks();
-    while ((end = bench_wall_ns()) < start + 2e7)
-        ;
-    return (end - start) / (double)(ticks() - first);
-#else
-    return 1;
-#endif
-}
 
 static int compare_floats(const void *a, const void *b)
 {
     float x = *(const float *)a, y = *(const float *)b;
     return (x > y) - (x < y);
-}
-
-/* ns of each empty call, in the median. */
-static double timer_ns(float *samples, double ns)
-{
-    for (size_t i = 0; i < EMPTY_CALLS; i++) {
-        uint64_t start = ticks();
-        samples[i] = (float)((double)(ticks() - start) * ns);
-    }
-    qsort(samples, EMPTY_CALLS, sizeof *samples, compare_floats);
-    return (double)samples[EMPTY_CALLS / 2];
 }
 
 double bench_bin_start(size_t bin)
@@ -118,9 +76,9 @@ static nimbus_status time_one(timing *t, const bench_runner *r, int cold, float 
     t->at = t->at + 1 < t->rows->n_walk ? t->at + 1 : 0;
     if (cold)
         sweep_caches(t);
-    uint64_t start = ticks();
+    uint64_t start = bench_ticks();
     nimbus_status status = r->run(r->state, t->rows, row, 1, t->outputs);
-    uint64_t end = ticks();
+    uint64_t end = bench_ticks();
     *sample = (float)fmax((double)(end - start) * t->ns - t->timer_ns, 0);
     return status;
 }
@@ -154,19 +112,19 @@ nimbus_status bench_measure_latency(const bench_runner *runners, size_t n_runner
 {
     static const size_t calls[2] = {WARM_CALLS, COLD_CALLS};
     const size_t rounds = report->rounds;
-    float *samples[4] = {NULL}, *empty = malloc(EMPTY_CALLS * sizeof *empty);
+    float *samples[4] = {NULL};
     timing t = {.rows = rows, .outputs = malloc(n_outputs * 4), .sweep_bytes = sweep_size()};
     nimbus_status status = NIMBUS_OK;
     t.sweep = calloc(t.sweep_bytes, 1);
     for (size_t k = 0; k < 2 * n_runners; k++)
         samples[k] = malloc(rounds * calls[k % 2] * sizeof *samples[k]);
-    if (!empty || !t.outputs || !t.sweep || !samples[0] || !samples[1] ||
+    if (!t.outputs || !t.sweep || !samples[0] || !samples[1] ||
         (n_runners > 1 && (!samples[2] || !samples[3]))) {
         status = bench_fail(error, NIMBUS_ERR_MEMORY, "out of memory");
         goto done;
     }
-    t.ns = ns_per_tick();
-    t.timer_ns = timer_ns(empty, t.ns);
+    t.ns = bench_ns_per_tick();
+    t.timer_ns = bench_timer_ns(t.ns);
     report->timer_ns = t.timer_ns;
     report->cold_bytes = t.sweep_bytes;
     for (size_t r = 0; r < rounds && !status; r++)
@@ -192,7 +150,6 @@ nimbus_status bench_measure_latency(const bench_runner *runners, size_t n_runner
 done:
     for (size_t k = 0; k < 4; k++)
         free(samples[k]);
-    free(empty);
     free(t.outputs);
     free(t.sweep);
     return status;

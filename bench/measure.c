@@ -14,10 +14,14 @@
 #include <string.h>
 #include <time.h>
 
+#if defined(__x86_64__)
+#include <x86intrin.h>
+#endif
+
 #include "bench.h"
 #include "bench_error.h"
 
-#define SAMPLE_NS    2e6
+#define EMPTY_CALLS  10001
 #define TRIAL_ROUNDS 5
 
 static double clock_ns(clockid_t id)
@@ -50,7 +54,7 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static bench_time summary(double *samples, size_t n, double units)
+bench_time bench_summary(double *samples, size_t n, double units)
 {
     qsort(samples, n, sizeof *samples, compare_doubles);
     return (bench_time){samples[n / 2] / units, samples[n / 10] / units,
@@ -75,14 +79,14 @@ nimbus_status bench_interleave(bench_task *tasks, size_t n_tasks, size_t rounds,
     for (size_t k = 0; k < n_tasks; k++) {
         double ns = time_calls(&tasks[k], 2); /* warm-up, and how many calls fill a sample */
         for (int i = 0; i < 2 && isfinite(ns); i++) {
-            calls[k] = (size_t)fmin(fmax(SAMPLE_NS / fmax(ns, 1), 1), 1e6);
+            calls[k] = (size_t)fmin(fmax(BENCH_SAMPLE_NS / fmax(ns, 1), 1), 1e6);
             ns = time_calls(&tasks[k], calls[k] / 4 + 1);
         }
         if (isnan(ns)) {
             status = task_failed(&tasks[k], error);
             goto done;
         }
-        calls[k] = (size_t)fmin(fmax(SAMPLE_NS / fmax(ns, 1), 1), 1e6);
+        calls[k] = (size_t)fmin(fmax(BENCH_SAMPLE_NS / fmax(ns, 1), 1), 1e6);
     }
     for (size_t r = 0; r < rounds; r++)
         for (size_t k = 0; k < n_tasks; k++) {
@@ -95,7 +99,7 @@ nimbus_status bench_interleave(bench_task *tasks, size_t n_tasks, size_t rounds,
             }
         }
     for (size_t k = 0; k < n_tasks; k++)
-        tasks[k].ns = summary(samples + k * rounds, rounds, tasks[k].units);
+        tasks[k].ns = bench_summary(samples + k * rounds, rounds, tasks[k].units);
 done:
     free(samples);
     free(calls);
@@ -112,6 +116,43 @@ nimbus_status bench_fastest(bench_task *tasks, size_t n_tasks, size_t *best, nim
         if (tasks[k].ns.median < tasks[*best].ns.median)
             *best = k;
     return status;
+}
+
+/* ---- short times */
+
+uint64_t bench_ticks(void)
+{
+#if defined(__x86_64__)
+    _mm_lfence();
+    uint64_t t = __rdtsc();
+    _mm_lfence();
+    return t;
+#else
+    return (uint64_t)bench_wall_ns();
+#endif
+}
+
+double bench_ns_per_tick(void)
+{
+#if defined(__x86_64__)
+    double start = bench_wall_ns(), end;
+    uint64_t first = bench_ticks();
+    while ((end = bench_wall_ns()) < start + 2e7)
+        ;
+    return (end - start) / (double)(bench_ticks() - first);
+#else
+    return 1;
+#endif
+}
+
+double bench_timer_ns(double ns_per_tick)
+{
+    static double samples[EMPTY_CALLS];
+    for (size_t i = 0; i < EMPTY_CALLS; i++) {
+        uint64_t start = bench_ticks();
+        samples[i] = (double)(bench_ticks() - start) * ns_per_tick;
+    }
+    return bench_summary(samples, EMPTY_CALLS, 1).median;
 }
 
 /* ---- the core's clock */

@@ -10,12 +10,12 @@
 
 #include "bench.h"
 #include "bench_error.h"
+#include "onednn.h"
 
 /* ---- the two primitives */
 
 typedef struct primitive {
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
+    bench_onednn on;
     dnnl_primitive_t primitive;
     dnnl_memory_t x, weights, bias, y;
 } primitive;
@@ -25,26 +25,22 @@ typedef struct descriptors {
     dnnl_memory_desc_t x, w, w_plain, bias, bias_plain, y;
 } descriptors;
 
-static int describe(dnnl_memory_desc_t *md, int n_dims, const dnnl_dims_t dims,
-                    dnnl_data_type_t type, dnnl_format_tag_t tag)
-{
-    return dnnl_memory_desc_init_by_tag(md, n_dims, dims, type, tag) == dnnl_success;
-}
-
 /* A matmul reads weights [D][M]: the plain ones are the same bytes seen transposed. */
 static int describe_all(const bench_product_spec *spec, int matmul, descriptors *out)
 {
     const dnnl_dim_t n = (dnnl_dim_t)spec->n, d = (dnnl_dim_t)spec->d, m = (dnnl_dim_t)spec->m;
     const dnnl_data_type_t w_type = spec->int8 ? dnnl_s8 : dnnl_f32;
-    return describe(&out->x, 2, (dnnl_dims_t){n, d}, spec->int8 ? dnnl_u8 : dnnl_f32, dnnl_ab) &&
-           describe(&out->w, 2, matmul ? (dnnl_dims_t){d, m} : (dnnl_dims_t){m, d}, w_type,
-                    dnnl_format_tag_any) &&
-           describe(&out->w_plain, 2, matmul ? (dnnl_dims_t){d, m} : (dnnl_dims_t){m, d}, w_type,
-                    matmul ? dnnl_ba : dnnl_ab) &&
-           (matmul ? describe(&out->bias, 2, (dnnl_dims_t){1, m}, dnnl_f32, dnnl_ab)
-                   : describe(&out->bias, 1, (dnnl_dims_t){m}, dnnl_f32, dnnl_a)) &&
-           describe(&out->y, 2, (dnnl_dims_t){n, m},
-                    spec->int8 && !spec->float_out ? dnnl_u8 : dnnl_f32, dnnl_ab);
+    return bench_onednn_describe(&out->x, 2, (dnnl_dims_t){n, d}, spec->int8 ? dnnl_u8 : dnnl_f32,
+                                 dnnl_ab) &&
+           bench_onednn_describe(&out->w, 2, matmul ? (dnnl_dims_t){d, m} : (dnnl_dims_t){m, d},
+                                 w_type, dnnl_format_tag_any) &&
+           bench_onednn_describe(&out->w_plain, 2,
+                                 matmul ? (dnnl_dims_t){d, m} : (dnnl_dims_t){m, d}, w_type,
+                                 matmul ? dnnl_ba : dnnl_ab) &&
+           (matmul ? bench_onednn_describe(&out->bias, 2, (dnnl_dims_t){1, m}, dnnl_f32, dnnl_ab)
+                   : bench_onednn_describe(&out->bias, 1, (dnnl_dims_t){m}, dnnl_f32, dnnl_a)) &&
+           bench_onednn_describe(&out->y, 2, (dnnl_dims_t){n, m},
+                                 spec->int8 && !spec->float_out ? dnnl_u8 : dnnl_f32, dnnl_ab);
 }
 
 static int make_attributes(const bench_product_spec *spec, dnnl_primitive_attr_t *out)
@@ -77,36 +73,6 @@ static int make_descriptor(const descriptors *d, int matmul, dnnl_primitive_attr
            dnnl_primitive_desc_create(out, &desc, attr, engine, NULL) == dnnl_success;
 }
 
-static int make_memory(const primitive *p, const dnnl_memory_desc_t *md, void *bytes,
-                       dnnl_memory_t *out)
-{
-    return dnnl_memory_create(out, md, p->engine, bytes) == dnnl_success;
-}
-
-/* Copies plain weights or biases into memory owned by oneDNN, in the primitive's layout. */
-static int load_memory(const primitive *p, const void *bytes, const dnnl_memory_desc_t *plain,
-                       const dnnl_memory_desc_t *wanted, dnnl_memory_t *out)
-{
-    dnnl_memory_t from = NULL;
-    dnnl_primitive_desc_t pd = NULL;
-    dnnl_primitive_t reorder = NULL;
-    /* oneDNN's handles are not const; the source is only read. */
-    int ok = make_memory(p, plain, (void *)(uintptr_t)bytes, &from) &&
-             make_memory(p, wanted, DNNL_MEMORY_ALLOCATE, out) &&
-             dnnl_reorder_primitive_desc_create(&pd, plain, p->engine, wanted, p->engine, NULL) ==
-                 dnnl_success &&
-             dnnl_primitive_create(&reorder, pd) == dnnl_success;
-    if (ok) {
-        dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, *out}};
-        ok = dnnl_primitive_execute(reorder, p->stream, 2, args) == dnnl_success &&
-             dnnl_stream_wait(p->stream) == dnnl_success;
-    }
-    dnnl_primitive_destroy(reorder);
-    dnnl_primitive_desc_destroy(pd);
-    dnnl_memory_destroy(from);
-    return ok;
-}
-
 static void free_primitive(void *state)
 {
     primitive *p = state;
@@ -115,8 +81,7 @@ static void free_primitive(void *state)
     dnnl_memory_destroy(p->weights);
     dnnl_memory_destroy(p->bias);
     dnnl_memory_destroy(p->y);
-    dnnl_stream_destroy(p->stream);
-    dnnl_engine_destroy(p->engine);
+    bench_onednn_close(&p->on);
     free(p);
 }
 
@@ -128,18 +93,16 @@ static void *make_primitive(const bench_product_spec *spec, int matmul)
     primitive *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
-    int ok = dnnl_engine_create(&p->engine, dnnl_cpu, 0) == dnnl_success &&
-             dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags) == dnnl_success &&
-             describe_all(spec, matmul, &d) && make_attributes(spec, &attr) &&
-             make_descriptor(&d, matmul, attr, p->engine, &pd) &&
+    int ok = bench_onednn_open(&p->on) && describe_all(spec, matmul, &d) &&
+             make_attributes(spec, &attr) && make_descriptor(&d, matmul, attr, p->on.engine, &pd) &&
              dnnl_primitive_create(&p->primitive, pd) == dnnl_success;
     if (ok) {
         const dnnl_memory_desc_t *packed =
             dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
-        ok = load_memory(p, spec->w, &d.w_plain, packed, &p->weights) &&
-             load_memory(p, spec->bias, &d.bias, &d.bias, &p->bias) &&
-             make_memory(p, &d.x, DNNL_MEMORY_NONE, &p->x) &&
-             make_memory(p, &d.y, DNNL_MEMORY_NONE, &p->y);
+        ok = bench_onednn_load(&p->on, spec->w, &d.w_plain, packed, &p->weights) &&
+             bench_onednn_load(&p->on, spec->bias, &d.bias, &d.bias, &p->bias) &&
+             bench_onednn_memory(&p->on, &d.x, DNNL_MEMORY_NONE, &p->x) &&
+             bench_onednn_memory(&p->on, &d.y, DNNL_MEMORY_NONE, &p->y);
     }
     dnnl_primitive_attr_destroy(attr);
     dnnl_primitive_desc_destroy(pd);
@@ -168,8 +131,8 @@ static nimbus_status run_primitive(void *state, const void *x, void *y)
                                     {DNNL_ARG_DST, p->y}};
     int ok = dnnl_memory_set_data_handle(p->x, (void *)(uintptr_t)x) == dnnl_success &&
              dnnl_memory_set_data_handle(p->y, y) == dnnl_success &&
-             dnnl_primitive_execute(p->primitive, p->stream, 4, args) == dnnl_success &&
-             dnnl_stream_wait(p->stream) == dnnl_success;
+             dnnl_primitive_execute(p->primitive, p->on.stream, 4, args) == dnnl_success &&
+             dnnl_stream_wait(p->on.stream) == dnnl_success;
     return ok ? NIMBUS_OK : NIMBUS_ERR_UNSUPPORTED;
 }
 
@@ -239,36 +202,3 @@ const bench_form bench_onednn_forms[3] = {
     {"matmul", make_matmul, run_primitive, free_primitive},
     {"gemm", make_gemm, run_gemm, free_gemm},
 };
-
-/* ---- what it may use of the CPU */
-
-int bench_onednn_weight_limit(void)
-{
-    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    int has_vnni = isa == dnnl_cpu_isa_avx2_vnni ||
-                   ((unsigned)isa & (unsigned)dnnl_cpu_isa_avx512_core_vnni) ==
-                       (unsigned)dnnl_cpu_isa_avx512_core_vnni;
-    return has_vnni ? 127 : 63;
-}
-
-nimbus_status bench_onednn_limit(const char *isa, nimbus_error *error)
-{
-    static const struct {
-        const char *name;
-        dnnl_cpu_isa_t isa;
-    } known[] = {{"ssse3", dnnl_cpu_isa_sse41},
-                 {"avx2", dnnl_cpu_isa_avx2},
-                 {"avx512bw", dnnl_cpu_isa_avx512_core},
-                 {"avx512vbmi", dnnl_cpu_isa_all}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(isa, known[i].name) == 0)
-            return dnnl_set_max_cpu_isa(known[i].isa) == dnnl_success
-                       ? NIMBUS_OK
-                       : bench_fail(error, NIMBUS_ERR_STATE,
-                                    "oneDNN cannot be limited to %s any more, or was built "
-                                    "without that",
-                                    isa);
-    return bench_fail(error, NIMBUS_ERR_ARGUMENT,
-                      "no limit '%s' for oneDNN; it knows ssse3, avx2, avx512bw and avx512vbmi",
-                      isa);
-}

@@ -117,15 +117,14 @@ const char *bench_ort_version(const bench_ort_child *child)
 static nimbus_status write_files(bench_ort_child *child, const bench_int8 *int8,
                                  const bench_rows *rows, nimbus_error *error)
 {
-    const bench_mlp *mlp = int8->mlp;
+    const bench_net *net = int8->net;
     nimbus_status status;
     for (int i = 0; i < N_FILES; i++)
         if (!(child->files[i] = tmpfile()))
             return bench_fail(error, NIMBUS_ERR_IO, "no temporary file: %s", strerror(errno));
     if ((status = bench_onnx_write_int8(int8, child->files[INT8_MODEL], error)) ||
-        (status = bench_onnx_write_f32(mlp, child->files[F32_MODEL], error)) ||
-        (status =
-             bench_onnx_write_empty(rows->d, mlp->input_dtype, child->files[EMPTY_MODEL], error)))
+        (status = bench_onnx_write_f32(net, child->files[F32_MODEL], error)) ||
+        (status = bench_onnx_write_empty(net, child->files[EMPTY_MODEL], error)))
         return status;
     if (fwrite(rows->raw, rows->stride, rows->n, child->files[RAW_ROWS]) != rows->n ||
         fwrite(rows->float_rows, rows->d * sizeof(float), rows->n, child->files[FLOAT_ROWS]) !=
@@ -136,13 +135,17 @@ static nimbus_status write_files(bench_ort_child *child, const bench_int8 *int8,
 }
 
 /* In the child: becomes node, or ends. */
-static void become_node(const bench_ort_child *child, const char *folder, const bench_rows *rows,
-                        int in, int out)
+static void become_node(const bench_ort_child *child, const char *folder, const bench_net *net,
+                        const bench_rows *rows, int in, int out)
 {
-    char script[4096], numbers[N_FILES + 3][24];
+    char script[4096], numbers[N_FILES + 3][64];
     char *args[N_FILES + 6] = {(char *)(uintptr_t) "node", script};
     snprintf(script, sizeof script, "%s/run.js", folder);
-    snprintf(numbers[0], sizeof numbers[0], "%zu", rows->d);
+    if (bench_rows_are_flat(net))
+        snprintf(numbers[0], sizeof numbers[0], "%zu", rows->d);
+    else
+        snprintf(numbers[0], sizeof numbers[0], "%zu,%zu,%zu", net->in.channels, net->in.height,
+                 net->in.width);
     snprintf(numbers[1], sizeof numbers[1], "%zu", rows->n);
     snprintf(numbers[2], sizeof numbers[2], "%zu", rows->n_walk);
     for (int i = 0; i < N_FILES; i++)
@@ -155,8 +158,8 @@ static void become_node(const bench_ort_child *child, const char *folder, const 
     _exit(127);
 }
 
-static nimbus_status start(bench_ort_child *child, const char *folder, const bench_rows *rows,
-                           nimbus_error *error)
+static nimbus_status start(bench_ort_child *child, const char *folder, const bench_net *net,
+                           const bench_rows *rows, nimbus_error *error)
 {
     int in[2] = {-1, -1}, out[2] = {-1, -1};
     if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0 || (child->pid = fork()) < 0) {
@@ -168,7 +171,7 @@ static nimbus_status start(bench_ort_child *child, const char *folder, const ben
         return bench_fail(error, NIMBUS_ERR_IO, "no child process: %s", strerror(errno));
     }
     if (child->pid == 0)
-        become_node(child, folder, rows, in[0], out[1]);
+        become_node(child, folder, net, rows, in[0], out[1]);
     close(in[0]);
     close(out[1]);
     child->to = in[1];
@@ -206,7 +209,7 @@ nimbus_status bench_ort_start(const char *folder, const bench_int8 *int8, const 
         return bench_fail(error, NIMBUS_ERR_MEMORY, "out of memory");
     child->to = child->from = -1;
     child->n_rows = rows->n;
-    child->n_outputs = int8->mlp->layers[int8->mlp->n_layers - 1].m;
+    child->n_outputs = int8->net->layers[int8->net->n_layers - 1].m;
     sigaction(SIGPIPE, &ignore, &child->old_pipe);
     snprintf(script, sizeof script, "%s/run.js", folder);
     if (access(script, R_OK) != 0) {
@@ -216,7 +219,7 @@ nimbus_status bench_ort_start(const char *folder, const bench_int8 *int8, const 
         goto done;
     }
     if ((status = write_files(child, int8, rows, error)) ||
-        (status = start(child, folder, rows, error)))
+        (status = start(child, folder, int8->net, rows, error)))
         goto done;
     if (!(answer = answer_of(child, error))) {
         status = explain(child, folder, error);

@@ -111,6 +111,48 @@ static json_t *sweep_json(const bench_sweep *s)
                      "rise_from", count(s->rise_from), "rise_to", count(s->rise_to));
 }
 
+static json_t *step_json(const bench_report *report, const bench_step *step)
+{
+    const bench_step *with = &report->steps.list[step->with];
+    json_t *out =
+        json_pack("{s:s,s:s}", "name", step->name, "kind", nimbus_step_kind_name(step->kind));
+    for (size_t i = 0; i < report->n_batches; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "ns_per_row_%zu", report->batches[i]);
+        set(out, key, time_json(&step->ns[i]));
+        snprintf(key, sizeof key, "onednn_int8_ns_per_row_%zu", report->batches[i]);
+        if (step->has_peer)
+            set(out, key, time_json(&step->peer_ns[i]));
+        snprintf(key, sizeof key, "onednn_int8_multiply_adds_per_cycle_%zu", report->batches[i]);
+        if (step->multiply_adds)
+            set(out, key,
+                number((double)step->multiply_adds /
+                       (step->peer_ns[i].median * report->clock_ghz)));
+    }
+    if (with != step)
+        set(out, "with", json_string(with->name));
+    return out;
+}
+
+/* Every step, and the sums over lookup steps by batch size. */
+static json_t *steps_json(const bench_report *report)
+{
+    const bench_steps *s = &report->steps;
+    json_t *list = json_array(), *lookups = json_object();
+    for (size_t i = 0; i < s->n; i++)
+        json_array_append_new(list, step_json(report, &s->list[i]));
+    for (size_t i = 0; i < report->n_batches; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "%zu", report->batches[i]);
+        if (s->lookup_peer_ns[i] > 0)
+            set(lookups, key,
+                json_pack("{s:o,s:o,s:o}", "ns", number(s->lookup_ns[i]), "onednn_int8_ns",
+                          number(s->lookup_peer_ns[i]), "speed_up",
+                          number(s->lookup_peer_ns[i] / s->lookup_ns[i])));
+    }
+    return json_pack("{s:o,s:o}", "list", list, "lookups", lookups);
+}
+
 static json_t *ort_json(const bench_report *report)
 {
     json_t *overhead = json_object();
@@ -159,6 +201,8 @@ static void add_net(const bench_report *report, json_t *out)
                       count(report->cold_bytes), "series", latencies));
     else
         json_decref(latencies);
+    if (report->steps.n)
+        set(out, "steps", steps_json(report));
     if (report->sweep.n_points)
         set(out, "sweep", sweep_json(&report->sweep));
     if (*report->ort.version)

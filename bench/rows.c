@@ -13,7 +13,7 @@
 void bench_rows_free(bench_rows *rows)
 {
     free((void *)(uintptr_t)rows->raw);
-    free((void *)(uintptr_t)rows->float_rows);
+    free(rows->float_rows);
     *rows = (bench_rows){0};
 }
 
@@ -81,6 +81,15 @@ nimbus_status bench_rows_make(const nimbus_program_info *info, const nimbus_data
         else
             memcpy(&floats[i], raw + i * 4, 4);
     return NIMBUS_OK;
+}
+
+void bench_rows_normalise(bench_rows *rows, const bench_net *net)
+{
+    for (size_t i = 0; i < rows->n; i++)
+        for (size_t j = 0; j < rows->d; j++) {
+            float *x = &rows->float_rows[i * rows->d + j];
+            *x = (*x - net->mean[j]) * net->inverse_std[j];
+        }
 }
 
 nimbus_status bench_walk_on(void *walk)

@@ -154,6 +154,15 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_run(const nimbus_program *prog
                                                       size_t n_rows, int32_t *scores,
                                                       void *scratch);
 
+/* For measuring: the same, and seen(user, i) is called whenever step i is done for a block of rows,
+ * however many that are. What a block's rows need beforehand is part of its step 0. */
+typedef void (*nimbus_watch_fn)(void *user, size_t step);
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_run_watched(const nimbus_program *program,
+                                                              const void *rows, size_t row_stride,
+                                                              size_t n_rows, int32_t *scores,
+                                                              void *scratch, nimbus_watch_fn seen,
+                                                              void *user);
+
 /* Name of the instruction set the kernels were chosen for: "c", "avx2", ... */
 NIMBUS_API const char *nimbus_isa(const nimbus_program *program);
 

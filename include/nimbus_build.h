@@ -224,6 +224,17 @@ typedef struct nimbus_layer_info {
     size_t n_codebooks, n_levels, live_columns; /* distinct input columns read by the trees */
     nimbus_tree_kind tree;
     unsigned bits;
+    /* where it stands in the graph: the layers it reads, earlier ones; owned by the net */
+    size_t n_sources;
+    const size_t *sources;
+    size_t channels, height, width; /* of its outputs; vectors are 1 x 1 images */
+    /* how a convolution or pool slides, else 0: index 0 vertical, 1 horizontal */
+    size_t kernel[2], stride[2], dilation[2];
+    size_t pad_before[2], pad_after[2];
+    size_t groups;     /* of a convolution, else 0 */
+    int count_padding; /* average pool: zeros of the padding count as elements */
+    double number[2];  /* batch norm: epsilon; clip: least and greatest value; others as in the
+                          graph of a .net file */
 } nimbus_layer_info;
 
 NIMBUS_API void nimbus_net_get_info(const nimbus_net *net, nimbus_net_info *out);

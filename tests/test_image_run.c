@@ -16,6 +16,7 @@
 #include "image_maker.h"
 #include "nimbus.h"
 #include "run/kernels.h"
+#include "watched.h"
 
 /* ---- the reference ----------------------------------------------------------------------- */
 
@@ -209,8 +210,7 @@ static void check_rows(const sample *s, const nimbus_program *program, size_t fi
     memset(scratch.map, 0xa5, scratch.map_size - (size_t)sysconf(_SC_PAGESIZE));
     for (size_t r = 0; r < n; r++)
         memcpy(in.at + r * stride, s->rows + (first + r) * bytes, bytes);
-    assert_int_equal(nimbus_run(program, in.at, stride, n, (int32_t *)(void *)out.at, scratch.at),
-                     NIMBUS_OK);
+    made_run(program, in.at, stride, n, (int32_t *)(void *)out.at, scratch.at, n % 3 == 1);
     const int32_t *scores = (const int32_t *)(const void *)out.at;
     for (size_t i = 0; i < n * M; i++)
         if (scores[i] != s->expected[first * M + i])

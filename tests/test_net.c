@@ -469,6 +469,34 @@ static void test_info(void **state)
     nimbus_net_free(net);
 }
 
+/* What says where the layers of an image net stand and what they do. */
+static void test_image_info(void **state)
+{
+    (void)state;
+    nimbus_error error;
+    nimbus_net *net = image_net();
+    nimbus_layer_info layer;
+    ok(nimbus_net_get_layer(net, 1, &layer, &error), &error); /* conv2d, see image_net */
+    assert_int_equal(layer.channels, 4);
+    assert_int_equal(layer.height, 5);
+    assert_int_equal(layer.width, 3);
+    assert_int_equal(layer.groups, 2);
+    assert_int_equal(layer.kernel[0], 2);
+    assert_int_equal(layer.stride[1], 2);
+    assert_int_equal(layer.dilation[0], 2);
+    assert_int_equal(layer.pad_before[0], 1);
+    assert_int_equal(layer.pad_after[1], 2);
+    ok(nimbus_net_get_layer(net, 3, &layer, &error), &error); /* clip */
+    assert_true(layer.number[0] == -1 && layer.number[1] == 6);
+    ok(nimbus_net_get_layer(net, 5, &layer, &error), &error); /* add */
+    assert_int_equal(layer.n_sources, 2);
+    assert_int_equal(layer.sources[0], 3);
+    assert_int_equal(layer.sources[1], 4);
+    ok(nimbus_net_get_layer(net, 9, &layer, &error), &error); /* average_pool */
+    assert_int_equal(layer.count_padding, 1);
+    nimbus_net_free(net);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -484,6 +512,7 @@ int main(void)
         cmocka_unit_test(test_wrong_layers),
         cmocka_unit_test(test_check_finite),
         cmocka_unit_test(test_info),
+        cmocka_unit_test(test_image_info),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

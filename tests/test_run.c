@@ -17,6 +17,7 @@
 #include "nimbus.h"
 #include "program_maker.h"
 #include "run/kernels.h"
+#include "watched.h"
 
 /* ---- the reference ----------------------------------------------------------------------- */
 
@@ -135,8 +136,7 @@ static void check_rows(const made_program *made, const nimbus_program *program, 
     memset(scratch.map, 0xa5, scratch.map_size - (size_t)sysconf(_SC_PAGESIZE));
     for (size_t r = 0; r < n; r++)
         memcpy(in.at + r * stride, rows + r * rows_stride, bytes);
-    assert_int_equal(nimbus_run(program, in.at, stride, n, (int32_t *)(void *)out.at, scratch.at),
-                     NIMBUS_OK);
+    made_run(program, in.at, stride, n, (int32_t *)(void *)out.at, scratch.at, n % 3 == 1);
     const int32_t *scores = (const int32_t *)(const void *)out.at;
     for (size_t i = 0; i < n * M; i++)
         if (scores[i] != expected[i])

@@ -93,6 +93,62 @@ static void print_latencies(const bench_report *report, FILE *out)
             report->timer_ns, report->cold_bytes >> 20);
 }
 
+/* Batch size that a table of steps shows beside the first: the one next to 64. */
+static size_t second_batch(const bench_report *report)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < report->n_batches; i++)
+        if (fabs(log2((double)report->batches[i] / 64)) <
+            fabs(log2((double)report->batches[best] / 64)))
+            best = i;
+    return best;
+}
+
+/* Ours, theirs, the ratio, and multiply-adds a cycle of theirs; 0: there is none. */
+static void step_cells(double ours, double theirs, double rate)
+{
+    table_cell(&t, "%.0f", ours);
+    table_number(&t, "%.0f", theirs > 0 ? theirs : NAN);
+    table_number(&t, "%.2fx", theirs > 0 ? theirs / ours : NAN);
+    table_number(&t, "%.0f", rate > 0 ? rate : NAN);
+}
+
+static void print_steps(const bench_report *report, FILE *out)
+{
+    const bench_steps *s = &report->steps;
+    const size_t batches[2] = {0, second_batch(report)}, n = batches[1] ? 2 : 1;
+    table_init(&t, n == 2 ? "lllrrrrrrrr" : "lllrrrr");
+    table_cell(&t, "step, ns/row");
+    table_cell(&t, "kind");
+    table_cell(&t, "counts with");
+    for (size_t b = 0; b < n; b++) {
+        table_cell(&t, "%zu a call", report->batches[batches[b]]);
+        table_cell(&t, "oneDNN int8");
+        table_cell(&t, "x");
+        table_cell(&t, "its MACs/cycle");
+    }
+    for (size_t i = 0; i < s->n; i++) {
+        const bench_step *step = &s->list[i];
+        table_cell(&t, "%s", step->name);
+        table_cell(&t, "%s", nimbus_step_kind_name(step->kind));
+        table_cell(&t, "%s", step->with != i ? s->list[step->with].name : "");
+        for (size_t b = 0; b < n; b++) {
+            double theirs = step->has_peer ? step->peer_ns[batches[b]].median : 0;
+            step_cells(step->ns[batches[b]].median, theirs,
+                       theirs > 0 ? (double)step->multiply_adds / theirs / report->clock_ghz : 0);
+        }
+    }
+    if (s->lookup_ns[0] > 0) {
+        table_cell(&t, "all lookup steps");
+        table_cell(&t, " ");
+        table_cell(&t, " ");
+        for (size_t b = 0; b < n; b++)
+            step_cells(s->lookup_ns[batches[b]], s->lookup_peer_ns[batches[b]], 0);
+    }
+    fputc('\n', out);
+    table_print(&t, out);
+}
+
 static void print_layers(const bench_report *report, FILE *out)
 {
     table_init(&t, "lrrrrrrr");
@@ -150,6 +206,8 @@ void bench_print(const bench_report *report, FILE *out)
     bench_print_head(report, out);
     if (report->n_batches)
         print_net(report, out);
+    if (report->steps.n)
+        print_steps(report, out);
     if (report->n_latencies)
         print_latencies(report, out);
     if (report->n_layers)

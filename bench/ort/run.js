@@ -1,9 +1,10 @@
 // run.js - times ONNX models with ONNX Runtime when told to, for `nimbus bench --ort`
 //
-// usage: node run.js WIDTH ROWS WALK INT8 F32 EMPTY RAW FLOATS OUT, in a process pinned to one core.
-// The last six are open file descriptors: three models, ROWS rows of WIDTH elements as the int8 and
-// the empty model read them, the same as floats, and where outputs go. Timed calls walk through the
-// first WALK rows. Reads commands, a line each, and answers each with a line of JSON:
+// usage: node run.js SHAPE ROWS WALK INT8 F32 EMPTY RAW FLOATS OUT, in a process pinned to one core.
+// The last six are open file descriptors: three models, ROWS rows of a SHAPE such as 784 or 3,32,32
+// as the int8 and the empty model read them, the same as floats, and where outputs go. Timed calls
+// walk through the first WALK rows. Reads commands, a line each, and answers each with a line of
+// JSON:
 //   time MODEL BATCH MS   calls with BATCH rows for about MS ms: {"ns": per call}
 //   classify MODEL        outputs of all rows to OUT, f32 [ROWS][outputs]: {"rows": ROWS}
 // The first line it prints is {"version": ...} or, as the answer to anything that fails,
@@ -15,7 +16,9 @@ const fs = require("fs");
 const readline = require("readline");
 
 const CLASSIFY_ROWS = 256;
-const [width, rows, walk, ...files] = process.argv.slice(2).map(Number);
+const shape = process.argv[2].split(",").map(Number);
+const width = shape.reduce((a, b) => a * b);
+const [rows, walk, ...files] = process.argv.slice(3).map(Number);
 const MODELS = {
     int8: { model: files[0], rows: files[3] }, f32: { model: files[1], rows: files[4] },
     empty: { model: files[2], rows: files[3] },
@@ -53,7 +56,7 @@ function open(name) {
 
 function feed(model, first, n) {
     const part = model.data.subarray(first * width, (first + n) * width);
-    return { x: new ort.Tensor(model.type, part, [n, width]) };
+    return { x: new ort.Tensor(model.type, part, [n, ...shape]) };
 }
 
 // Calls walk through the rows, as the other contenders' do.

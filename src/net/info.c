@@ -47,7 +47,22 @@ nimbus_status nimbus_net_get_layer(const nimbus_net *net, size_t i, nimbus_layer
                                .state = layer->state,
                                .n_inputs = nimbus_shape_width(layer->in_shape),
                                .n_outputs = nimbus_shape_width(layer->shape),
-                               .n_params = count_params(layer)};
+                               .n_params = count_params(layer),
+                               .n_sources = layer->n_inputs,
+                               .sources = layer->input,
+                               .channels = layer->shape.channels,
+                               .height = layer->shape.height,
+                               .width = layer->shape.width,
+                               .groups = layer->groups,
+                               .count_padding = layer->count_padding,
+                               .number = {layer->number, layer->number2}};
+    for (size_t k = 0; k < 2; k++) {
+        out->kernel[k] = layer->slide.kernel[k];
+        out->stride[k] = layer->slide.stride[k];
+        out->dilation[k] = layer->slide.dilation[k];
+        out->pad_before[k] = layer->slide.before[k];
+        out->pad_after[k] = layer->slide.after[k];
+    }
     if (!layer->lookup)
         return NIMBUS_OK;
     out->n_codebooks = layer->lookup->n_codebooks;

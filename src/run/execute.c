@@ -408,7 +408,7 @@ void nimbus_block_run_step(nimbus_block *b, const nimbus_program_step *step, boo
 
 /* All steps for n_rows raw rows, in columns those that want it for so many. */
 static void run_rows(nimbus_block *b, const uint8_t *rows, size_t row_stride, size_t n_rows,
-                     int32_t *scores, bool columns)
+                     int32_t *scores, bool columns, nimbus_watch watch)
 {
     const nimbus_program *program = b->program;
     const size_t filled = columns ? nimbus_rounded_up(n_rows, b->kernels->shape.granule) : 0;
@@ -418,13 +418,15 @@ static void run_rows(nimbus_block *b, const uint8_t *rows, size_t row_stride, si
     b->stride = row_stride;
     b->spare = 0;
     b->scores = scores;
-    for (size_t i = 0; i < program->info.n_steps; i++)
+    for (size_t i = 0; i < program->info.n_steps; i++) {
         nimbus_block_run_step(b, &program->steps[i],
                               columns && filled >= program->steps[i].columns_from);
+        nimbus_watch_step(watch, i);
+    }
 }
 
-nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t row_stride,
-                         size_t n_rows, int32_t *scores, void *scratch)
+static nimbus_status run(const nimbus_program *program, const void *rows, size_t row_stride,
+                         size_t n_rows, int32_t *scores, void *scratch, nimbus_watch watch)
 {
     if (!program)
         return NIMBUS_ERR_ARGUMENT;
@@ -435,7 +437,7 @@ nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t
     if (!rows || !scores || !scratch || (n_rows > 1 && row_stride < row_bytes))
         return NIMBUS_ERR_ARGUMENT;
     if (program->image) {
-        nimbus_image_run(program, rows, row_stride, n_rows, scores, scratch);
+        nimbus_image_run(program, rows, row_stride, n_rows, scores, scratch, watch);
         return NIMBUS_OK;
     }
 
@@ -447,10 +449,23 @@ nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t
         const bool columns = program->n_in_columns[n] > 0;
         if (columns)
             n = program->n_in_columns[n];
-        run_rows(&b, from, row_stride, n, scores, columns);
+        run_rows(&b, from, row_stride, n, scores, columns, watch);
         from += n * row_stride;
         scores += n * info->n_outputs;
         n_rows -= n;
     }
     return NIMBUS_OK;
+}
+
+nimbus_status nimbus_run(const nimbus_program *program, const void *rows, size_t row_stride,
+                         size_t n_rows, int32_t *scores, void *scratch)
+{
+    return run(program, rows, row_stride, n_rows, scores, scratch, (nimbus_watch){0});
+}
+
+nimbus_status nimbus_run_watched(const nimbus_program *program, const void *rows, size_t row_stride,
+                                 size_t n_rows, int32_t *scores, void *scratch,
+                                 nimbus_watch_fn seen, void *user)
+{
+    return run(program, rows, row_stride, n_rows, scores, scratch, (nimbus_watch){seen, user});
 }

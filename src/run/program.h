@@ -186,6 +186,18 @@ bool nimbus_step_lay_out_stages(nimbus_program_step *step);
 /* nimbus_alloc for n * m elements of `size` bytes and some more. */
 void *nimbus_alloc_product(size_t n, size_t m, size_t size, size_t extra);
 
+/* Who is told of steps that are done; without `seen` nobody. */
+typedef struct nimbus_watch {
+    nimbus_watch_fn seen;
+    void *user;
+} nimbus_watch;
+
+static inline void nimbus_watch_step(nimbus_watch watch, size_t i)
+{
+    if (watch.seen)
+        watch.seen(watch.user, i);
+}
+
 /* ---- execute.c ---------------------------------------------------------------------------- */
 
 typedef enum nimbus_form { NIMBUS_RAW, NIMBUS_ROWS, NIMBUS_COLUMNS } nimbus_form;

@@ -134,6 +134,6 @@ void nimbus_image_plan_free(nimbus_image_plan *plan, size_t n_steps);
 
 size_t nimbus_image_scratch_size(const nimbus_program *program, size_t n_rows);
 void nimbus_image_run(const nimbus_program *program, const uint8_t *rows, size_t row_stride,
-                      size_t n_rows, int32_t *scores, void *scratch);
+                      size_t n_rows, int32_t *scores, void *scratch, nimbus_watch watch);
 
 #endif

@@ -404,7 +404,7 @@ size_t nimbus_image_scratch_size(const nimbus_program *program, size_t n_rows)
 }
 
 void nimbus_image_run(const nimbus_program *program, const uint8_t *rows, size_t row_stride,
-                      size_t n_rows, int32_t *scores, void *scratch)
+                      size_t n_rows, int32_t *scores, void *scratch, nimbus_watch watch)
 {
     const nimbus_image *image = program->image;
     nimbus_image_block run = {.program = program,
@@ -417,8 +417,10 @@ void nimbus_image_run(const nimbus_program *program, const uint8_t *rows, size_t
         run.n_images = n_rows < run.plan->n_images ? n_rows : run.plan->n_images;
         run.scores = scores;
         load_images(&run, rows, row_stride);
-        for (size_t i = 0; i < program->info.n_steps; i++)
+        for (size_t i = 0; i < program->info.n_steps; i++) {
             run_step(&run, i);
+            nimbus_watch_step(watch, i);
+        }
         rows += run.n_images * row_stride;
         scores += run.n_images * program->info.n_outputs;
         n_rows -= run.n_images;
