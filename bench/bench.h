@@ -351,6 +351,7 @@ typedef struct bench_steps {
 
 typedef struct bench_shape {
     size_t n, d, m, v;
+    unsigned bits; /* of a table entry */
 } bench_shape;
 
 typedef struct bench_layer_result {

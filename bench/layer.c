@@ -1,7 +1,7 @@
 /* layer.c - single layers of random trees and tables beside products of the same size
  *
- * K = 16: the four levels of a tree read four columns within its codebook's V, tables use all 8
- * bits, all M outputs are computed. Ours is nimbus_product_encode and nimbus_product_lookup_i8 on
+ * K = 16: the four levels of a tree read four columns within its codebook's V, all M outputs
+ * are computed. Ours is nimbus_product_encode and nimbus_product_lookup_i8 on
  * column-major i8, as activations lie between layers of a program; the peers read the row-major u8
  * (or floats) that they are made for. Inputs change from call to call: a walk through several
  * blocks of rows. Before anything is timed every contender's outputs are compared with plain loops.
@@ -100,6 +100,7 @@ static void free_set(layer_set *s)
 static void fill(layer_set *s, int limit)
 {
     const size_t n = s->shape.n, d = s->shape.d, m = s->shape.m, v = s->shape.v;
+    const uint32_t entries = 1u << s->shape.bits;
     for (size_t c = 0; c < s->c; c++) {
         size_t width = c * v + v <= d ? v : d - c * v;
         for (size_t h = 0; h < LEVELS; h++) {
@@ -111,7 +112,7 @@ static void fill(layer_set *s, int limit)
     for (size_t i = 0; i < s->c * (LEAVES - 1); i++)
         s->thresholds[i] = (int8_t)(draw(s) % 256 - 128);
     for (size_t i = 0; i < s->c * LEAVES * m; i++)
-        s->tables[i] = (int8_t)(draw(s) % 128 - 64); /* 7 bits, as convert --speed makes them */
+        s->tables[i] = (int8_t)((int)(draw(s) % entries) - (int)entries / 2);
     for (size_t i = 0; i < s->n_blocks * n * d; i++) {
         s->x[i] = (int8_t)(draw(s) % 256 - 128);
         s->ux[i] = (uint8_t)draw(s);
@@ -365,7 +366,7 @@ done:
 nimbus_status bench_measure_peak(size_t rounds, bench_peak *out, nimbus_error *error)
 {
     enum { TO_I32, TO_I8, CLOCK, N_TASKS };
-    const bench_shape shape = {.n = 256, .d = 512, .m = 128, .v = 16};
+    const bench_shape shape = {.n = 256, .d = 512, .m = 128, .v = 16, .bits = 7};
     const double n = (double)shape.n;
     layer_set s;
     nimbus_status status = make_set(&s, &shape, error);

@@ -82,8 +82,9 @@ static json_t *latency_json(const bench_report *report, const bench_latency *l)
 
 static json_t *shape_json(const bench_shape *s, size_t n_codebooks)
 {
-    return json_pack("{s:o,s:o,s:o,s:o,s:o}", "n", count(s->n), "d", count(s->d), "m", count(s->m),
-                     "v", count(s->v), "codebooks", count(n_codebooks));
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "n", count(s->n), "d", count(s->d), "m",
+                     count(s->m), "v", count(s->v), "bits", count(s->bits), "codebooks",
+                     count(n_codebooks));
 }
 
 static json_t *layer_json(const bench_layer_result *l)

@@ -22,8 +22,9 @@ WORK = "build/figures"
 FIGURES = "docs/figures"
 DATA = os.environ.get("NIMBUS_DATA") or "../shared/data"
 # Waiting threads sleep: a machine that does something else meanwhile does not slow down by more
-# than it must.
+# than it must. Libraries choose their kernels by themselves.
 ENV = dict(os.environ, NIMBUS_DATA=DATA, OMP_WAIT_POLICY="passive")
+ENV.pop("OPENBLAS_CORETYPE", None)
 # What the command line says, and the commits that the present group of figures is made of.
 run = types.SimpleNamespace(seeds=[0, 1, 2], threads=0, commit="unknown", measured_at=set())
 

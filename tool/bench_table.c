@@ -156,7 +156,8 @@ static void print_layers(const bench_report *report, FILE *out)
                 "OpenBLAS f32", "x int8", "lookups/cycle", "codes/cycle");
     for (size_t i = 0; i < report->n_layers; i++) {
         const bench_layer_result *l = &report->layers[i];
-        table_cell(&t, "%zu,%zu,%zu,%zu", l->shape.n, l->shape.d, l->shape.m, l->shape.v);
+        table_cell(&t, "%zu,%zu,%zu,%zu,%u", l->shape.n, l->shape.d, l->shape.m, l->shape.v,
+                   l->shape.bits);
         time_cell(&l->ours);
         time_cell(&l->onednn_int8);
         time_cell(&l->onednn_f32);

@@ -28,9 +28,9 @@ static const option_entry entries[] = {
      "leave out the percentiles of single calls"},
     {"sweep", 0, OPTION_FLAG, NULL, FIELD(sweep), 0, 0, NULL,
      "the program at every batch size to 32 and steps to 1024"},
-    {"layer", 0, OPTION_TEXTS, "N,D,M,V", FIELD(layers), 0, 0, NULL,
-     "a random layer of N rows, D inputs, M outputs, V columns per codebook beside products of its "
-     "size; may be given several times"},
+    {"layer", 0, OPTION_TEXTS, "N,D,M,V[,BITS]", FIELD(layers), 0, 0, NULL,
+     "a random layer of N rows, D inputs, M outputs, V columns per codebook and tables of 8 bits, "
+     "or 2 to 7, beside products of its size; may be given several times"},
     {"peak", 0, OPTION_FLAG, NULL, FIELD(peak), 0, 0, NULL,
      "table entries added per cycle on a shape that fits the caches"},
     {"isa-limit", 0, OPTION_TEXT, "NAME", FIELD(isa_limit), 0, 0, NULL,
@@ -61,7 +61,7 @@ const nimbus_verb verb_bench = {
              "its test rows and each form's accuracy is shown. Without a program, --layer or "
              "--peak it takes the model that 'nimbus demo' left in build/demo.",
     .examples = {"nimbus bench mnist.nimbus --float float.net --data mnist --html bench.html",
-                 "nimbus bench --layer 64,512,512,16 --layer 1,768,3072,16 --peak",
+                 "nimbus bench --layer 64,512,512,16,7 --layer 1,768,3072,16,7 --peak",
                  "nimbus bench mnist.nimbus --sweep --json"},
     .groups = GROUP_DATA,
     .options = entries,
@@ -115,14 +115,16 @@ static int read_layers(const text_list *layers, bench_settings *out)
     _Static_assert(BENCH_MAX_SHAPES >= sizeof layers->texts / sizeof *layers->texts,
                    "the report has room for every --layer");
     for (size_t i = 0; i < layers->n; i++) {
-        size_t v[4];
-        if (read_numbers(layers->texts[i], 65536, v, 4) != 4 || v[3] > v[1] ||
-            v[0] * v[1] > 1u << 28 || v[1] * v[2] > 1u << 28 || v[0] * v[2] > 1u << 28)
-            return usage_error(&verb_bench,
-                               "--layer: '%s' is not N,D,M,V with V at most D, each at most 65536 "
-                               "and any two of N, D, M at most 2^28 together",
-                               layers->texts[i]);
-        out->shapes[out->n_shapes++] = (bench_shape){v[0], v[1], v[2], v[3]};
+        size_t v[5] = {0, 0, 0, 0, 8}, n = read_numbers(layers->texts[i], 65536, v, 5);
+        if (n < 4 || v[3] > v[1] || v[4] < 2 || v[4] > 8 || v[0] * v[1] > 1u << 28 ||
+            v[1] * v[2] > 1u << 28 || v[0] * v[2] > 1u << 28)
+            return usage_error(
+                &verb_bench,
+                "--layer: '%s' is not N,D,M,V or N,D,M,V,BITS with V at most D, BITS "
+                "2 to 8, each at most 65536 and any two of N, D, M at most 2^28 "
+                "together",
+                layers->texts[i]);
+        out->shapes[out->n_shapes++] = (bench_shape){v[0], v[1], v[2], v[3], (unsigned)v[4]};
     }
     return -1;
 }
