@@ -24,7 +24,9 @@ nimbus_status tool_error(nimbus_error *error, nimbus_status status, const char *
 
 size_t default_shift(const nimbus_data_info *data)
 {
-    return data->height > 1 && data->width > 1;
+    if (data->height < 2 || data->width < 2)
+        return 0;
+    return data->channels > 1 ? 2 : 1;
 }
 
 nimbus_status remove_finished(const char *checkpoint, nimbus_error *error)

@@ -24,12 +24,45 @@ enum {
 
 /* ---- settings ------------------------------------------------------------------------------- */
 
-/* Epochs of fine-tuning where none are given: the preset's, more for data of few steps an epoch. */
-static size_t default_epochs(nimbus_preset preset, size_t n_rows, size_t batch)
+/* What a training is like where the options leave it open: of nets on images, with many positions a
+ * row, and of others. */
+typedef struct recipe {
+    size_t batch, epochs[3]; /* by preset; more for data of few steps an epoch */
+    double table_rate, rate, distill, temperature, tau, tau_end;
+    bool layer_by_layer; /* for deep nets */
+} recipe;
+
+static const recipe on_rows = {
+    .batch = 256,
+    .epochs = {[NIMBUS_BALANCED] = 24, [NIMBUS_SPEED] = 32, [NIMBUS_ACCURACY] = 16},
+    .table_rate = 6e-3,
+    .rate = 1e-3,
+    .distill = 0.6,
+    .temperature = 2,
+    .tau = 0.5,
+    .tau_end = 0.5,
+    .layer_by_layer = true};
+static const recipe on_images = {
+    .batch = 32,
+    .epochs = {[NIMBUS_BALANCED] = 12, [NIMBUS_SPEED] = 16, [NIMBUS_ACCURACY] = 8},
+    .table_rate = 5e-3,
+    .rate = 5e-3,
+    .distill = 0.7,
+    .temperature = 3,
+    .tau = 0.7,
+    .tau_end = 0.4};
+
+static const recipe *recipe_of(const nimbus_net *net)
 {
-    static const size_t epochs_of_preset[] = {
-        [NIMBUS_BALANCED] = 24, [NIMBUS_SPEED] = 32, [NIMBUS_ACCURACY] = 16};
-    size_t least = epochs_of_preset[preset], steps = (n_rows + batch - 1) / batch;
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (net->layers[i].type == &nimbus_layer_conv2d)
+            return &on_images;
+    return &on_rows;
+}
+
+static size_t default_epochs(const recipe *r, nimbus_preset preset, size_t n_rows, size_t batch)
+{
+    size_t least = r->epochs[preset], steps = (n_rows + batch - 1) / batch;
     size_t wanted = (ENOUGH_STEPS + steps - 1) / steps;
     return wanted < least ? least : wanted > MOST_REPEATS * least ? MOST_REPEATS * least : wanted;
 }
@@ -71,17 +104,24 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
         out->fit_rows = default_fit_rows(teacher);
     if (out->fit_rows > n_rows)
         out->fit_rows = n_rows;
-    if (out->epochs == 0 && (unsigned)out->preset <= NIMBUS_ACCURACY) /* else refused by the plan */
-        out->epochs =
-            default_epochs(out->preset, n_rows, out->train.batch ? out->train.batch : 256);
-
     nimbus_train_options *train = &out->train;
+    const recipe *r = recipe_of(teacher);
+    train->batch = train->batch ? train->batch : r->batch;
+    if (out->epochs == 0 && (unsigned)out->preset <= NIMBUS_ACCURACY) /* else refused by the plan */
+        out->epochs = default_epochs(r, out->preset, n_rows, train->batch);
+    if (out->layer_epochs == 0 && !r->layer_by_layer)
+        out->layer_epochs = -1;
     train->epochs = out->epochs;
     if (!(train->table_rate > 0))
-        train->table_rate = train->rate > 0 ? train->rate : 6e-3;
-    train->rate = train->rate > 0 ? train->rate : 1e-3;
+        train->table_rate = train->rate > 0 ? train->rate : r->table_rate;
+    train->rate = train->rate > 0 ? train->rate : r->rate;
     train->warmup_steps = train->warmup_steps > 0 ? train->warmup_steps : 50;
-    train->distill = train->distill > 0 ? train->distill : 0.6;
+    train->distill = train->distill > 0 ? train->distill : r->distill;
+    train->temperature = train->temperature > 0 ? train->temperature : r->temperature;
+    if (!(train->tau > 0)) {
+        train->tau = r->tau;
+        train->tau_end = train->tau_end > 0 ? train->tau_end : r->tau_end;
+    }
     train->seed = out->seed;
     train->n_threads = out->n_threads;
     train->valid = out->valid;
