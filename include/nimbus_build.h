@@ -415,7 +415,7 @@ typedef struct nimbus_convert_options {
     size_t v;             /* columns per codebook */
     size_t levels;        /* H, 1..8; 0: 4 (K = 16) */
     size_t trees;         /* per group of V columns, each learned on what those before it leave;
-                             0: by preset for convolutions (1 SPEED, 2, 4 ACCURACY), else 1 */
+                             0: by preset for convolutions (1 SPEED, else 2), else 1 */
     unsigned bits;        /* table entries, 2..8; 0: 8, or 7 with SPEED; 32: float tables */
     /* of all layers; with SHARED the trees of the first layer are still per node, since which input
      * columns are read costs no other layer anything; except with the preset SPEED, where they
@@ -431,9 +431,15 @@ typedef struct nimbus_convert_options {
      * less than 64 values a patch, are exact unless they have settings of their own.
      * e.g. "linear1:v=16,columns=window;linear3:exact". NULL: none. */
     const char *layers;
-    size_t fit_rows;     /* rows that trees and tables are fitted on, 0: 30,000, fewer for large
-                            images; of a convolution 200,000 positions of theirs at most */
-    double lambda;       /* ridge, in rows per leaf; 0: chosen on held-out rows */
+    size_t fit_rows; /* rows that trees and tables are fitted on, 0: 30,000, fewer for large
+                        images; of a convolution 200,000 positions of theirs at most */
+    double lambda;   /* ridge, in rows per leaf; 0: chosen on held-out rows */
+    /* What converted layers may change the net's outputs by, all together: squared error as a share
+     * of the outputs' variance, measured for one layer at a time on rows of `valid` (else of the
+     * data) before any training. Others stay exact, those first that cost most for the
+     * multiply-adds they save; layers with settings in `layers` are not asked. 0: no limit, but
+     * 0.15 with ACCURACY for nets with convolutions; < 0: no limit */
+    double most_change;
     double layer_epochs; /* training of each layer after its fit, rounded up; 0: by depth;
                             < 0: none */
     size_t epochs;       /* global fine-tuning, 0: by preset and rows; SIZE_MAX: none */
@@ -465,7 +471,18 @@ typedef struct nimbus_convert_layer_report {
     double seconds;
 } nimbus_convert_layer_report;
 
+/* What a layer costs and brings when it alone is converted, as nimbus_convert_options.most_change
+ * has it. */
+typedef struct nimbus_sensitivity {
+    char name[48];
+    double change;
+    size_t multiply_adds, lookups; /* of a row: as a product, as trees and tables */
+    int exact;                     /* 1: left a product for it */
+} nimbus_sensitivity;
+
 typedef struct nimbus_convert_report {
+    size_t n_sensitivities; /* 0: nothing was chosen by them */
+    nimbus_sensitivity sensitivities[NIMBUS_REPORT_LAYERS];
     size_t n_layers; /* converted layers, including those of a resumed conversion */
     nimbus_convert_layer_report layers[NIMBUS_REPORT_LAYERS];
     double seconds, fit_seconds, tune_seconds;
@@ -480,6 +497,12 @@ typedef struct nimbus_convert_report {
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_convert(
     const nimbus_net *teacher, const nimbus_data *data, const nimbus_convert_options *options,
     nimbus_net **out, nimbus_convert_report *report, nimbus_error *error);
+
+/* Only measures what each layer would cost and bring, into report->sensitivities. Errors: those of
+ * nimbus_convert. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_convert_sensitivity(
+    const nimbus_net *teacher, const nimbus_data *data, const nimbus_convert_options *options,
+    nimbus_convert_report *report, nimbus_error *error);
 
 /* =================================================================================== compile */
 
@@ -521,8 +544,9 @@ nimbus_compile_to_file(const nimbus_net *net, const nimbus_compile_options *opti
 
 typedef struct nimbus_choose_options {
     size_t size;
-    size_t batch;   /* rows a call of nimbus_run will have, 0: 256; at most 65,536 */
-    /* CPU time for each comparison of two programs, 0: 0.1; at least 22 calls of either are timed */
+    size_t batch; /* rows a call of nimbus_run will have, 0: 256; at most 65,536 */
+    /* CPU time for each comparison of two programs, 0: 0.1; at least 22 calls of either are timed
+     */
     double seconds;
     nimbus_progress_fn progress;
     void *progress_user;

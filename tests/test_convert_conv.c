@@ -180,9 +180,85 @@ static void test_threads_change_nothing(void **state)
     nimbus_data_free(data);
 }
 
+static float *test_outputs(const nimbus_net *net, const nimbus_data *data)
+{
+    float *out = nimbus_alloc(nimbus_data_get_info(data)->n_rows * 10, sizeof *out);
+    assert_non_null(out);
+    CHECK(nimbus_net_predict(net, data, 1, out, &error));
+    return out;
+}
+
+/* Squared error of ten outputs a row as a share of their variance. */
+static double change_of(const float *outputs, const float *expected, const nimbus_data *data)
+{
+    const size_t n = nimbus_data_get_info(data)->n_rows;
+    double sum = 0, variance = 0;
+    for (size_t m = 0; m < 10; m++) {
+        double mean = 0;
+        for (size_t i = m; i < 10 * n; i += 10)
+            mean += (double)expected[i] / (double)n;
+        for (size_t i = m; i < 10 * n; i += 10) {
+            sum += pow((double)outputs[i] - (double)expected[i], 2);
+            variance += pow((double)expected[i] - mean, 2);
+        }
+    }
+    return sum / variance;
+}
+
+/* Each layer alone, with the teacher's others, is what a conversion of it alone gives; the limit
+ * leaves the costly one exact, but not one that the caller has settings for. */
+static void test_sensitivity(void **state)
+{
+    (void)state;
+    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_net *teacher = trained_net(data);
+    nimbus_convert_options o = image_options();
+    nimbus_convert_report report, made;
+    o.epochs = SIZE_MAX;
+    o.bits = 32;
+    CHECK(nimbus_convert_sensitivity(teacher, data, &o, &report, &error));
+    assert_int_equal(report.n_sensitivities, 2);
+    assert_int_equal(report.n_layers, 0);
+    double sum = 0;
+    for (size_t i = 0; i < 2; i++) {
+        const nimbus_sensitivity *s = &report.sensitivities[i];
+        nimbus_net *net;
+        assert_string_equal(s->name, i ? "conv2d3" : "conv2d2");
+        assert_true(s->change > 0.001 && s->change < 1);
+        assert_int_equal(s->multiply_adds, i ? 7 * 7 * 16 * 72 : 14 * 14 * 8 * 72);
+        assert_int_equal(s->lookups * 9, s->multiply_adds);
+        assert_false(s->exact);
+        sum += s->change;
+        o.layers = i ? "conv2d2:exact" : "conv2d3:exact";
+        CHECK(nimbus_convert(teacher, data, &o, &net, &made, &error));
+        float *expected = test_outputs(teacher, data), *outputs = test_outputs(net, data);
+        assert_true(fabs(change_of(outputs, expected, data) - s->change) < 1e-6 * s->change);
+        nimbus_free(expected);
+        nimbus_free(outputs);
+        nimbus_net_free(net);
+    }
+    const size_t worst = report.sensitivities[1].change * report.sensitivities[0].multiply_adds >
+                         report.sensitivities[0].change * report.sensitivities[1].multiply_adds;
+    const char *settings[] = {NULL, worst ? "conv2d3:v=9" : "conv2d2:v=9"};
+    for (size_t pinned = 0; pinned < 2; pinned++) {
+        nimbus_net *net;
+        o.layers = settings[pinned];
+        o.most_change = 0.999 * sum;
+        CHECK(nimbus_convert(teacher, data, &o, &net, &made, &error));
+        assert_int_equal(made.n_layers, 1);
+        assert_int_equal(made.sensitivities[worst].exact, !pinned);
+        assert_int_equal(made.sensitivities[!worst].exact, pinned);
+        assert_null(named(net, made.sensitivities[pinned ? !worst : worst].name)->lookup);
+        nimbus_net_free(net);
+    }
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sensitivity),
         cmocka_unit_test(test_what_is_converted),
         cmocka_unit_test(test_boosted_trees),
         cmocka_unit_test(test_accuracy_is_kept),

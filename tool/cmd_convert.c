@@ -8,9 +8,9 @@
 typedef struct convert_arguments {
     common_arguments common;
     const char *output, *layers, *checkpoint;
-    int speed, accuracy, tree, splits, tables, estimator, no_fine_tune, flip;
+    int speed, accuracy, tree, splits, tables, estimator, no_fine_tune, flip, sensitivity;
     size_t v, levels, trees, bits, epochs, fit_rows;
-    double lambda, layer_epochs, rate, distill, temperature, tau, margin_noise, valid;
+    double lambda, most_change, layer_epochs, rate, distill, temperature, tau, margin_noise, valid;
     size_t batch, shift;
     double smoothing, weight_decay;
 } convert_arguments;
@@ -34,7 +34,7 @@ static const option_entry entries[] = {
     {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
      "levels of a tree; it has 2^H leaves (4)"},
     {"trees", 0, OPTION_COUNT, "T", AT(trees), 1, 16, NULL,
-     "trees for each group of V columns (convolutions 2, --speed 1, --accuracy 4; else 1)"},
+     "trees for each group of V columns (convolutions 2, --speed 1; else 1)"},
     {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
      "of a table entry, 2 to 8, or 32 for float tables (8; --speed 7)"},
     {"tree", 0, OPTION_CHOICE, "KIND", AT(tree), 0, 0, trees,
@@ -44,6 +44,11 @@ static const option_entry entries[] = {
      "per layer: NAME:key=value,... with v, levels, trees, bits, tree, columns=block|patch|window, "
      "or "
      "NAME:exact, separated by ';' (none)"},
+    {"sensitivity", 0, OPTION_FLAG, NULL, AT(sensitivity), 0, 0, NULL,
+     "only show what each layer costs and brings when it alone is converted, before training"},
+    {"most-change", 0, OPTION_NUMBER, "X", AT(most_change), -1, 1e9, NULL,
+     "converted layers may change the outputs by this part of their variance, before training; "
+     "others stay exact; -1: no limit (none; --accuracy with convolutions 0.15)"},
     {"splits", 0, OPTION_CHOICE, "METHOD", AT(splits), 0, 0, split_methods,
      "trees lower the error of the outputs (joined) or of the inputs (plain) (joined)"},
     {"tables", 0, OPTION_CHOICE, "METHOD", AT(tables), 0, 0, table_methods,
@@ -124,6 +129,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.layers = args->layers;
     o.fit_rows = args->fit_rows;
     o.lambda = args->lambda;
+    o.most_change = args->most_change;
     o.layer_epochs = args->layer_epochs;
     o.epochs = args->no_fine_tune ? SIZE_MAX : args->epochs;
     o.train.batch = args->batch;
@@ -164,6 +170,25 @@ static nimbus_status convert_and_save(const convert_arguments *args, const nimbu
                             args->checkpoint);
     work_end();
     return status;
+}
+
+static json_t *sensitivities_report(const nimbus_convert_report *report, table *t)
+{
+    json_t *list = json_array();
+    table_heads(t, "layer", "change", "multiply-adds", "lookups", "");
+    for (size_t i = 0; i < report->n_sensitivities && i < NIMBUS_REPORT_LAYERS; i++) {
+        const nimbus_sensitivity *s = &report->sensitivities[i];
+        table_cell(t, "%s", s->name);
+        table_number(t, "%.4f", s->change);
+        table_size(t, s->multiply_adds);
+        table_size(t, s->lookups);
+        table_cell(t, "%s", s->exact ? "stays exact" : "");
+        json_array_append_new(list, json_pack("{s:s,s:o,s:I,s:I,s:b}", "name", s->name, "change",
+                                              json_number(s->change), "multiply_adds",
+                                              (json_int_t)s->multiply_adds, "lookups",
+                                              (json_int_t)s->lookups, "exact", s->exact));
+    }
+    return list;
 }
 
 static json_t *layers_report(const nimbus_convert_report *report, table *t)
@@ -224,16 +249,17 @@ static int report_result(const convert_arguments *args, const nimbus_net *teache
                          const nimbus_net *net, const data_splits *splits,
                          const nimbus_convert_report *report)
 {
-    table layers, t;
+    table layers, choice, t;
     nimbus_error error;
     const unsigned n_threads = (unsigned)args->common.threads;
     json_t *before = json_object(), *after = json_object();
     table_init(&layers, "lrrrr");
-    json_t *json =
-        json_pack("{s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "output", args->output, "layers",
-                  layers_report(report, &layers), "float", before, "converted", after, "seconds",
-                  json_number(report->seconds), "fit_seconds", json_number(report->fit_seconds),
-                  "tune_seconds", json_number(report->tune_seconds));
+    table_init(&choice, "lrrrl");
+    json_t *json = json_pack(
+        "{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "output", args->output, "sensitivity",
+        sensitivities_report(report, &choice), "layers", layers_report(report, &layers), "float",
+        before, "converted", after, "seconds", json_number(report->seconds), "fit_seconds",
+        json_number(report->fit_seconds), "tune_seconds", json_number(report->tune_seconds));
     table_init(&t, "lrrr");
     table_heads(&t, "float net", "rows", "accuracy", "loss");
     nimbus_status status = splits_evaluate(teacher, splits, n_threads, &t, before, &error);
@@ -244,12 +270,43 @@ static int report_result(const convert_arguments *args, const nimbus_net *teache
         json_decref(json);
         return fail(&error);
     }
+    if (!args->common.json && report->n_sensitivities) {
+        table_print(&choice, stdout);
+        putchar('\n');
+    }
     if (!args->common.json) {
         table_print(&layers, stdout);
         putchar('\n');
     }
     note(&args->common, "%s: converted in %.1f s", args->output, report->seconds);
     note_loss(args, before, after);
+    return result_finish(&args->common, &t, json);
+}
+
+/* --sensitivity */
+static nimbus_status only_measure(const convert_arguments *args, const nimbus_net *teacher,
+                                  const data_splits *splits, nimbus_convert_report *report,
+                                  nimbus_error *error)
+{
+    progress_display display;
+    nimbus_convert_options o = convert_options_of(args, nimbus_data_get_info(splits->train));
+    progress_init(&display, &args->common);
+    o.valid = splits->valid;
+    o.progress = progress_show;
+    o.progress_user = &display;
+    work_begin();
+    nimbus_status status = nimbus_convert_sensitivity(teacher, splits->train, &o, report, error);
+    progress_finish(&display);
+    work_end();
+    return status;
+}
+
+static int report_sensitivity(const convert_arguments *args, const nimbus_convert_report *report)
+{
+    table t;
+    table_init(&t, "lrrrl");
+    json_t *json = json_object();
+    json_object_set_new(json, "sensitivity", sensitivities_report(report, &t));
     return result_finish(&args->common, &t, json);
 }
 
@@ -292,8 +349,14 @@ static int convert_run(int argc, char **argv)
              "%s: all layers are tables already, none is fitted; they are only "
              "quantised and fine-tuned",
              args.common.files[0]);
-    if ((status = splits_open(&args.common, schema, args.valid, &splits, &error)) ||
-        (status = convert_and_save(&args, teacher, &splits, &net, &report, &error)))
+    if ((status = splits_open(&args.common, schema, args.valid, &splits, &error)))
+        goto done;
+    if (args.sensitivity) {
+        if ((status = only_measure(&args, teacher, &splits, &report, &error)) == NIMBUS_OK)
+            result = report_sensitivity(&args, &report);
+        goto done;
+    }
+    if ((status = convert_and_save(&args, teacher, &splits, &net, &report, &error)))
         goto done;
     result = report_result(&args, teacher, net, &splits, &report);
 done:

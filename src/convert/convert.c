@@ -16,8 +16,6 @@ enum {
     DEFAULT_FIT_ROWS = 30000,
     ENOUGH_STEPS = 5000,      /* of fine-tuning, what the presets' epochs give 60,000 rows */
     MOST_REPEATS = 4,         /* small data sets get up to so many times the preset's epochs */
-    FIT_POSITIONS = 200000,   /* of the images, for a convolution, ... */
-    FIT_REALS = 1 << 27,      /* ... and values of their patches */
     FRONTIER_REALS = 1 << 25, /* of the widest layer's outputs on the rows that are fitted on */
     SHALLOW = 4 /* nets of up to so many linear layers gain nothing from training layer by layer */
 };
@@ -30,6 +28,7 @@ typedef struct recipe {
     size_t batch, epochs[3]; /* by preset; more for data of few steps an epoch */
     double table_rate, rate, distill, temperature, tau, tau_end;
     bool layer_by_layer; /* for deep nets */
+    double most_change;  /* with ACCURACY */
 } recipe;
 
 static const recipe on_rows = {
@@ -50,7 +49,9 @@ static const recipe on_images = {
     .distill = 0.7,
     .temperature = 3,
     .tau = 0.7,
-    .tau_end = 0.4};
+    .tau_end = 0.4,
+    .most_change = 0.15,
+};
 
 static const recipe *recipe_of(const nimbus_net *net)
 {
@@ -97,6 +98,9 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     if (!(out->lambda >= 0) || !isfinite(out->lambda))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "lambda %g, expected 0 or more",
                            out->lambda);
+    if (!isfinite(out->most_change))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "change of at most %g, expected a number",
+                           out->most_change);
     if (!isfinite(out->layer_epochs))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "%g epochs for each layer",
                            out->layer_epochs);
@@ -111,6 +115,8 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
         out->epochs = default_epochs(r, out->preset, n_rows, train->batch);
     if (out->layer_epochs == 0 && !r->layer_by_layer)
         out->layer_epochs = -1;
+    if (out->most_change == 0 && out->preset == NIMBUS_ACCURACY)
+        out->most_change = r->most_change;
     train->epochs = out->epochs;
     if (!(train->table_rate > 0))
         train->table_rate = train->rate > 0 ? train->rate : r->table_rate;
@@ -128,131 +134,8 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     return NIMBUS_OK;
 }
 
-/* ---- one layer ------------------------------------------------------------------------------ */
-
-static nimbus_status make_groups(const conversion *c, size_t i, nimbus_groups *out,
-                                 nimbus_error *error)
-{
-    const nimbus_layer *layer = &c->net->layers[i];
-    const nimbus_layer_plan *plan = &c->plans[i];
-    const nimbus_shape patch = {nimbus_lookup_inputs(layer), 1, 1};
-    const bool image = layer->type == &nimbus_layer_conv2d;
-    nimbus_status status =
-        nimbus_groups_new(image ? patch : layer->in_shape, plan->v, plan->columns, out, error);
-    return status ? nimbus_fail_prefix(error, status, "layer %s", layer->name) : NIMBUS_OK;
-}
-
-/* What a layer is fitted on: inputs [n][D], as the layers before it now compute them, and the float
- * net's outputs [n][M]; owned only where they are a convolution's patches. */
-typedef struct samples {
-    size_t n;
-    const real *x, *y;
-    real *own_x, *own_y;
-} samples;
-
-static void samples_free(samples *s)
-{
-    nimbus_free(s->own_x);
-    nimbus_free(s->own_y);
-}
-
-/* Positions of all images, mixed; as many as are fitted on. */
-static nimbus_status choose_positions(const conversion *c, const nimbus_layer *layer, size_t *n,
-                                      uint32_t **out, nimbus_error *error)
-{
-    size_t per_image = layer->shape.height * layer->shape.width, total;
-    if (nimbus_mul_overflows(c->converted.n_rows, per_image, &total) || total > UINT32_MAX)
-        return nimbus_fail(error, NIMBUS_ERR_LIMIT,
-                           "layer %s: %zu rows of %zu positions are too many; fewer rows to fit on "
-                           "help",
-                           layer->name, c->converted.n_rows, per_image);
-    uint32_t *positions = *out = nimbus_alloc(total, sizeof *positions);
-    if (!positions)
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for %zu positions",
-                           layer->name, total);
-    for (size_t i = 0; i < total; i++)
-        positions[i] = (uint32_t)i;
-    nimbus_random_shuffle(c->options.seed, NIMBUS_TAG('p', 'o', 's', 0), positions, total);
-    size_t most = FIT_REALS / nimbus_lookup_inputs(layer) + 1;
-    most = most < FIT_POSITIONS ? most : FIT_POSITIONS;
-    *n = total < most ? total : most;
-    return NIMBUS_OK;
-}
-
-static nimbus_status sample_patches(const conversion *c, size_t i, samples *out,
-                                    nimbus_error *error)
-{
-    const nimbus_layer *layer = &c->net->layers[i];
-    size_t per_image = layer->shape.height * layer->shape.width, m = nimbus_lookup_outputs(layer);
-    uint32_t *positions = NULL;
-    nimbus_status status = choose_positions(c, layer, &out->n, &positions, error);
-    if (status)
-        goto done;
-    out->own_x = nimbus_alloc(out->n, nimbus_lookup_inputs(layer) * sizeof *out->own_x);
-    out->own_y = nimbus_alloc(out->n, m * sizeof *out->own_y);
-    if (!out->own_x || !out->own_y) {
-        status = nimbus_fail(error, NIMBUS_ERR_MEMORY,
-                             "layer %s: no memory for the patches of %zu positions", layer->name,
-                             out->n);
-        goto done;
-    }
-    nimbus_lookup_conv_patches(layer, c->converted.out[layer->input[0]], positions, out->n,
-                               out->own_x, c->options.n_threads);
-    for (size_t n = 0; n < out->n; n++) {
-        const real *image = c->clean.out[i] + positions[n] / per_image * per_image * m;
-        for (size_t j = 0; j < m; j++)
-            out->own_y[n * m + j] = image[j * per_image + positions[n] % per_image];
-    }
-    out->x = out->own_x;
-    out->y = out->own_y;
-done:
-    nimbus_free(positions);
-    return status;
-}
-
-static nimbus_status fit_layer(conversion *c, size_t i, double *error_fit, nimbus_error *error)
-{
-    nimbus_layer *layer = &c->net->layers[i];
-    const nimbus_layer_plan *plan = &c->plans[i];
-    const nimbus_layer *source = &c->teacher->layers[i];
-    const real *weight = nimbus_layer_param((nimbus_layer *)source, "weight")->value;
-    nimbus_groups groups = {0};
-    samples s = {c->converted.n_rows, c->converted.out[layer->input[0]], c->clean.out[i], NULL,
-                 NULL};
-    nimbus_status status = NIMBUS_OK;
-
-    if (layer->type == &nimbus_layer_conv2d)
-        status = sample_patches(c, i, &s, error);
-    if (status || (status = make_groups(c, i, &groups, error)) ||
-        (status = nimbus_lookup_attach(layer, groups.n_codebooks * plan->trees, plan->levels,
-                                       plan->tree, error)))
-        goto done;
-    layer->lookup->estimator = c->options.estimator;
-    nimbus_tree_job trees = {.x = s.x,
-                             .n_rows = s.n,
-                             .n_columns = nimbus_lookup_inputs(layer),
-                             .weight = weight,
-                             .n_outputs = nimbus_lookup_outputs(layer),
-                             .method = c->options.split_method,
-                             .groups = &groups,
-                             .n_threads = c->options.n_threads};
-    nimbus_table_job tables = {.x = s.x,
-                               .y = s.y,
-                               .n_rows = s.n,
-                               .weight = weight,
-                               .groups = &groups,
-                               .method = c->options.table_method,
-                               .lambda = c->options.lambda,
-                               .n_threads = c->options.n_threads};
-    if ((status = nimbus_trees_learn(layer, &trees, error)) ||
-        (status = nimbus_tables_fit(layer, &tables, error_fit, error)) ||
-        (status = nimbus_net_set_state(c->net, i, NIMBUS_STATE_LOOKUP, error)))
-        goto done;
-done:
-    samples_free(&s);
-    nimbus_groups_free(&groups);
-    return status;
-}
+/* ---- rounding, states --------------------------------------------------------------------------
+ */
 
 /* The last layer with parameters of its own kind is the one whose scores are compared. */
 static bool is_last_product(const nimbus_net *net, size_t i)
@@ -392,22 +275,15 @@ static nimbus_status report_fit(conversion *c, const nimbus_layer *layer, size_t
     return NIMBUS_OK;
 }
 
-static bool wants_fit(const conversion *c, size_t i)
-{
-    const nimbus_layer *layer = &c->net->layers[i];
-    return nimbus_layer_is_convertible(layer) && !c->plans[i].exact &&
-           c->teacher->layers[i].lookup == NULL;
-}
-
 /* Says what is wrong with a layer's plan before any layer is fitted. */
 static nimbus_status check_plans(const conversion *c, nimbus_error *error)
 {
     nimbus_status status = NIMBUS_OK;
     for (size_t i = 0; i < c->net->n_layers && status == NIMBUS_OK; i++) {
         nimbus_groups groups = {0};
-        if (!wants_fit(c, i))
+        if (!nimbus_conversion_fits(c, i))
             continue;
-        status = make_groups(c, i, &groups, error);
+        status = nimbus_conversion_groups(c, i, &groups, error);
         nimbus_groups_free(&groups);
         if (status == NIMBUS_OK && (size_t)1 << c->plans[i].levels > c->options.fit_rows)
             status = nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
@@ -440,7 +316,7 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
     size_t n_fits = 0, done = 0;
 
     for (size_t i = 0; i < c->net->n_layers; i++)
-        n_fits += wants_fit(c, i);
+        n_fits += nimbus_conversion_fits(c, i);
     c->layer_epochs = c->options.layer_epochs != 0 ? c->options.layer_epochs
                       : n_fits > SHALLOW           ? 1
                                                    : 0;
@@ -449,12 +325,12 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
     for (size_t i = 0; i < c->net->n_layers && status == NIMBUS_OK; i++) {
         double began = nimbus_seconds();
         status = nimbus_frontier_advance(&c->clean, i, error);
-        if (status == NIMBUS_OK && wants_fit(c, i)) {
+        if (status == NIMBUS_OK && nimbus_conversion_fits(c, i)) {
             double error_fit = NAN;
             bool fitted_before = i < c->layers_done;
             if (!fitted_before) {
                 if ((status = report_fit(c, &c->net->layers[i], done, n_fits, error)) ||
-                    (status = fit_layer(c, i, &error_fit, error)))
+                    (status = nimbus_conversion_fit(c, i, &error_fit, error)))
                     break;
                 if (c->layer_epochs > 0 && is_cut(c->net, i) && (status = train_layer(c, i, error)))
                     break;
@@ -473,7 +349,7 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
 
 /* ---- the whole conversion -------------------------------------------------------------------- */
 
-static nimbus_status prepare(conversion *c, const nimbus_data *data, nimbus_error *error)
+nimbus_status nimbus_conversion_prepare(conversion *c, const nimbus_data *data, nimbus_error *error)
 {
     nimbus_status status;
     size_t n_outputs = nimbus_shape_width(c->teacher->layers[c->teacher->n_layers - 1].shape);
@@ -509,6 +385,39 @@ static nimbus_status check_arguments(const nimbus_net *teacher, const nimbus_dat
     return NIMBUS_OK;
 }
 
+/* Everything up to the first look at the rows. */
+static nimbus_status begin(const nimbus_net *teacher, const nimbus_data *data,
+                           const nimbus_convert_options *options, conversion **out,
+                           nimbus_error *error)
+{
+    nimbus_status status = check_arguments(teacher, data, error);
+    if (status)
+        return status;
+    conversion *c = *out = nimbus_alloc(1, sizeof *c);
+    if (!c)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to convert");
+    c->began = nimbus_seconds();
+    if ((status = resolve(options, &c->options, teacher, data, error)) ||
+        (status = nimbus_net_copy(teacher, &c->teacher, error)) ||
+        (status = nimbus_net_copy(teacher, &c->net, error)) ||
+        (status = nimbus_plan_layers(teacher, &c->options, &c->plans, error)))
+        return status;
+    return check_plans(c, error);
+}
+
+nimbus_status nimbus_convert_sensitivity(const nimbus_net *teacher, const nimbus_data *data,
+                                         const nimbus_convert_options *options,
+                                         nimbus_convert_report *report, nimbus_error *error)
+{
+    conversion *c = NULL;
+    *report = (nimbus_convert_report){0};
+    nimbus_status status = begin(teacher, data, options, &c, error);
+    if (status == NIMBUS_OK)
+        status = nimbus_conversion_choose(c, data, report, error);
+    nimbus_conversion_free(c);
+    return status;
+}
+
 nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
                              const nimbus_convert_options *options, nimbus_net **out,
                              nimbus_convert_report *report, nimbus_error *error)
@@ -520,25 +429,18 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
     *out = NULL;
     report = report ? report : &unused;
     *report = (nimbus_convert_report){0};
-    if ((status = check_arguments(teacher, data, error)))
-        return status;
-    c = nimbus_alloc(1, sizeof *c);
-    if (!c)
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to convert");
-    c->began = nimbus_seconds();
-    if ((status = resolve(options, &c->options, teacher, data, error)) ||
-        (status = nimbus_net_copy(teacher, &c->teacher, error)) ||
-        (status = nimbus_net_copy(teacher, &c->net, error)) ||
-        (status = nimbus_plan_layers(teacher, &c->options, &c->plans, error)) ||
-        (status = check_plans(c, error)) || (status = nimbus_conversion_open(c, data, error)))
+    if ((status = begin(teacher, data, options, &c, error)) ||
+        (c->options.most_change > 0 &&
+         (status = nimbus_conversion_choose(c, data, report, error))) ||
+        (status = nimbus_conversion_open(c, data, error)))
         goto done;
     if (c->rounded) {
         for (size_t i = 0; i < c->net->n_layers; i++)
-            if (wants_fit(c, i))
+            if (nimbus_conversion_fits(c, i))
                 list_layer(c, i, NAN, 0, report);
     } else {
-        if ((status = prepare(c, data, error)) || (status = convert_layers(c, report, error)) ||
-            (status = quantise_layers(c, error)))
+        if ((status = nimbus_conversion_prepare(c, data, error)) ||
+            (status = convert_layers(c, report, error)) || (status = quantise_layers(c, error)))
             goto done;
         c->rounded = true;
         if ((status = nimbus_conversion_save(c, error)))

@@ -70,6 +70,7 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nim
 
 typedef struct nimbus_layer_plan {
     bool exact;
+    bool pinned;             /* the caller has settings for this layer */
     size_t v, levels, trees; /* trees: per group of V columns */
     unsigned bits;           /* 0: float tables */
     nimbus_tree_kind tree;

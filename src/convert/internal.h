@@ -53,6 +53,31 @@ typedef struct conversion {
 void nimbus_conversion_release(conversion *c); /* what only fitting needs */
 void nimbus_conversion_free(conversion *c);
 
+/* ---- fit.c ------------------------------------------------------------------------------------
+ */
+
+/* Whether layer i is to get trees and tables. */
+bool nimbus_conversion_fits(const conversion *c, size_t i);
+/* Columns of its codebooks. Freed with nimbus_groups_free. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_groups(const conversion *c, size_t i,
+                                                         nimbus_groups *out, nimbus_error *error);
+/* Gives layer i of the net trees and tables that make of the converted frontier's inputs the clean
+ * frontier's outputs, and sets it to LOOKUP. Both frontiers stand just before it (clean: at it). */
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit,
+                                                      nimbus_error *error);
+
+/* ---- sensitivity.c ----------------------------------------------------------------------------
+ */
+
+/* Measures every layer that is to be converted alone, lists them, and plans those exact that exceed
+ * options.most_change. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_choose(conversion *c, const nimbus_data *data,
+                                                         nimbus_convert_report *report,
+                                                         nimbus_error *error);
+/* Takes what fitting needs. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_prepare(conversion *c, const nimbus_data *data,
+                                                          nimbus_error *error);
+
 /* ---- resume.c ---------------------------------------------------------------------------------
  */
 

@@ -89,6 +89,7 @@ static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_err
     if (status)
         return status;
     plan->exact = key == 0; /* a layer that has settings of its own is converted */
+    plan->pinned = true;
     if (plan->exact)
         return NIMBUS_OK;
     if (*c->at != '=')
@@ -145,7 +146,7 @@ static void plan_of_image_net(const nimbus_net *net, size_t i,
                               const nimbus_convert_options *options, nimbus_layer_plan *plan)
 {
     static const size_t trees_of_preset[] = {
-        [NIMBUS_BALANCED] = 2, [NIMBUS_SPEED] = 1, [NIMBUS_ACCURACY] = 4};
+        [NIMBUS_BALANCED] = 2, [NIMBUS_SPEED] = 1, [NIMBUS_ACCURACY] = 2};
     const nimbus_layer *layer = &net->layers[i];
     const size_t n_taps = layer->slide.kernel[0] * layer->slide.kernel[1];
     bool last = true;

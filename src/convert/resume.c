@@ -86,6 +86,7 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
             nimbus_write_u64le(&b, numbers[i]);
         nimbus_write_f32le(&b, (float)o->lambda);
         nimbus_write_f32le(&b, (float)o->layer_epochs);
+        nimbus_write_f32le(&b, (float)o->most_change);
         write_training(&o->train, &b);
         nimbus_write_bytes(&b, o->layers ? o->layers : "", o->layers ? strlen(o->layers) : 0);
         if (b.failed)

@@ -1,0 +1,138 @@
+/* fit.c - trees and tables of one layer, from what goes into it and what should come out */
+#include "convert/internal.h"
+
+enum {
+    FIT_POSITIONS = 200000, /* of the images, for a convolution, ... */
+    FIT_REALS = 1 << 27     /* ... and values of their patches */
+};
+
+bool nimbus_conversion_fits(const conversion *c, size_t i)
+{
+    const nimbus_layer *layer = &c->net->layers[i];
+    return nimbus_layer_is_convertible(layer) && !c->plans[i].exact &&
+           c->teacher->layers[i].lookup == NULL;
+}
+
+nimbus_status nimbus_conversion_groups(const conversion *c, size_t i, nimbus_groups *out,
+                                       nimbus_error *error)
+{
+    const nimbus_layer *layer = &c->net->layers[i];
+    const nimbus_layer_plan *plan = &c->plans[i];
+    const nimbus_shape patch = {nimbus_lookup_inputs(layer), 1, 1};
+    const bool image = layer->type == &nimbus_layer_conv2d;
+    nimbus_status status =
+        nimbus_groups_new(image ? patch : layer->in_shape, plan->v, plan->columns, out, error);
+    return status ? nimbus_fail_prefix(error, status, "layer %s", layer->name) : NIMBUS_OK;
+}
+
+/* What a layer is fitted on: inputs [n][D], as the layers before it now compute them, and the float
+ * net's outputs [n][M]; owned only where they are a convolution's patches. */
+typedef struct samples {
+    size_t n;
+    const real *x, *y;
+    real *own_x, *own_y;
+} samples;
+
+static void samples_free(samples *s)
+{
+    nimbus_free(s->own_x);
+    nimbus_free(s->own_y);
+}
+
+/* Positions of all images, mixed; as many as are fitted on. */
+static nimbus_status choose_positions(const conversion *c, const nimbus_layer *layer, size_t *n,
+                                      uint32_t **out, nimbus_error *error)
+{
+    size_t per_image = layer->shape.height * layer->shape.width, total;
+    if (nimbus_mul_overflows(c->converted.n_rows, per_image, &total) || total > UINT32_MAX)
+        return nimbus_fail(error, NIMBUS_ERR_LIMIT,
+                           "layer %s: %zu rows of %zu positions are too many; fewer rows to fit on "
+                           "help",
+                           layer->name, c->converted.n_rows, per_image);
+    uint32_t *positions = *out = nimbus_alloc(total, sizeof *positions);
+    if (!positions)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for %zu positions",
+                           layer->name, total);
+    for (size_t i = 0; i < total; i++)
+        positions[i] = (uint32_t)i;
+    nimbus_random_shuffle(c->options.seed, NIMBUS_TAG('p', 'o', 's', 0), positions, total);
+    size_t most = FIT_REALS / nimbus_lookup_inputs(layer) + 1;
+    most = most < FIT_POSITIONS ? most : FIT_POSITIONS;
+    *n = total < most ? total : most;
+    return NIMBUS_OK;
+}
+
+static nimbus_status sample_patches(const conversion *c, size_t i, samples *out,
+                                    nimbus_error *error)
+{
+    const nimbus_layer *layer = &c->net->layers[i];
+    size_t per_image = layer->shape.height * layer->shape.width, m = nimbus_lookup_outputs(layer);
+    uint32_t *positions = NULL;
+    nimbus_status status = choose_positions(c, layer, &out->n, &positions, error);
+    if (status)
+        goto done;
+    out->own_x = nimbus_alloc(out->n, nimbus_lookup_inputs(layer) * sizeof *out->own_x);
+    out->own_y = nimbus_alloc(out->n, m * sizeof *out->own_y);
+    if (!out->own_x || !out->own_y) {
+        status = nimbus_fail(error, NIMBUS_ERR_MEMORY,
+                             "layer %s: no memory for the patches of %zu positions", layer->name,
+                             out->n);
+        goto done;
+    }
+    nimbus_lookup_conv_patches(layer, c->converted.out[layer->input[0]], positions, out->n,
+                               out->own_x, c->options.n_threads);
+    for (size_t n = 0; n < out->n; n++) {
+        const real *image = c->clean.out[i] + positions[n] / per_image * per_image * m;
+        for (size_t j = 0; j < m; j++)
+            out->own_y[n * m + j] = image[j * per_image + positions[n] % per_image];
+    }
+    out->x = out->own_x;
+    out->y = out->own_y;
+done:
+    nimbus_free(positions);
+    return status;
+}
+
+nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit, nimbus_error *error)
+{
+    nimbus_layer *layer = &c->net->layers[i];
+    const nimbus_layer_plan *plan = &c->plans[i];
+    const nimbus_layer *source = &c->teacher->layers[i];
+    const real *weight = nimbus_layer_param((nimbus_layer *)source, "weight")->value;
+    nimbus_groups groups = {0};
+    samples s = {c->converted.n_rows, c->converted.out[layer->input[0]], c->clean.out[i], NULL,
+                 NULL};
+    nimbus_status status = NIMBUS_OK;
+
+    if (layer->type == &nimbus_layer_conv2d)
+        status = sample_patches(c, i, &s, error);
+    if (status || (status = nimbus_conversion_groups(c, i, &groups, error)) ||
+        (status = nimbus_lookup_attach(layer, groups.n_codebooks * plan->trees, plan->levels,
+                                       plan->tree, error)))
+        goto done;
+    layer->lookup->estimator = c->options.estimator;
+    nimbus_tree_job trees = {.x = s.x,
+                             .n_rows = s.n,
+                             .n_columns = nimbus_lookup_inputs(layer),
+                             .weight = weight,
+                             .n_outputs = nimbus_lookup_outputs(layer),
+                             .method = c->options.split_method,
+                             .groups = &groups,
+                             .n_threads = c->options.n_threads};
+    nimbus_table_job tables = {.x = s.x,
+                               .y = s.y,
+                               .n_rows = s.n,
+                               .weight = weight,
+                               .groups = &groups,
+                               .method = c->options.table_method,
+                               .lambda = c->options.lambda,
+                               .n_threads = c->options.n_threads};
+    if ((status = nimbus_trees_learn(layer, &trees, error)) ||
+        (status = nimbus_tables_fit(layer, &tables, error_fit, error)) ||
+        (status = nimbus_net_set_state(c->net, i, NIMBUS_STATE_LOOKUP, error)))
+        goto done;
+done:
+    samples_free(&s);
+    nimbus_groups_free(&groups);
+    return status;
+}
