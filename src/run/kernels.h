@@ -135,6 +135,7 @@ typedef struct nimbus_weights {
  *                    columns, or packed if the set's `packed`. Sums must fit 16 bits, or the set be
  *                    packed and the shift at most 8
  * lookup_u8i32       the sums themselves, any
+ * lookup_rounded_u8i8  any sums, rounded for outputs m ..
  * scores_i32i32      scores[r * scores_stride + t] = sums[t][r] for the outputs of a tile and
  *                    exactly n_rows rows
  * add_u8i8           out[m] = sat8(sum >> shift), where sum = bias + sum over c of
@@ -173,6 +174,9 @@ typedef struct nimbus_weights {
     K(isa, lookup_u8i32,                                                                           \
       (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, int32_t *sums,      \
        size_t sums_stride))                                                                        \
+    K(isa, lookup_rounded_u8i8,                                                                    \
+      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n,                     \
+       const nimbus_rounding *rounding, size_t m, int8_t *out, size_t out_stride))                 \
     K(isa, scores_i32i32,                                                                          \
       (const int32_t *sums, size_t sums_stride, size_t n_rows, int32_t *scores,                    \
        size_t scores_stride))                                                                      \
@@ -211,7 +215,10 @@ typedef struct nimbus_weights {
        int8_t *out, size_t out_stride))                                                            \
     K(isa, wide_u8i32,                                                                             \
       (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, int32_t *sums,      \
-       size_t sums_stride))
+       size_t sums_stride))                                                                        \
+    K(isa, wide_rounded_u8i8,                                                                      \
+      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n,                     \
+       const nimbus_rounding *rounding, size_t m, int8_t *out, size_t out_stride))
 
 /* How lookup layers and exact products are laid out for a set, and when columns pay. */
 typedef struct nimbus_shape {

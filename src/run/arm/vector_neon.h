@@ -480,6 +480,13 @@ HELPER vec v_add_where32(mask32 mask, vec a, vec b)
     return v_add32(a, vandq_u8(vreinterpretq_u8_u32(mask), b));
 }
 
+/* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond
+ * it on the same side. */
+HELPER vec v_round(vec_f32 a)
+{
+    return from_s32(vcvtnq_s32_f32(a));
+}
+
 /* To the nearest integer of -128..127, ties to even; NaN gives 0. */
 HELPER vec v_round_to_i8_range(vec_f32 a)
 {

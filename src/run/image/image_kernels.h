@@ -30,6 +30,9 @@ typedef struct nimbus_rounding {
     unsigned shift;
 } nimbus_rounding;
 
+/* One sum of output m, in plain C. */
+int8_t nimbus_round_sum(int32_t sum, const nimbus_rounding *rounding, size_t m);
+
 struct nimbus_weights;
 
 /* clang-format off */

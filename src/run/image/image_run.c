@@ -179,21 +179,18 @@ static void lookup_tile(const nimbus_step_run *s, const nimbus_tile *tile, size_
     const nimbus_program_step *step = s->step;
     const bool wide = step->n_leaves > 16;
     const size_t chunk = s->task->chunk;
-    int32_t *sums = (int32_t *)(void *)(s->run->scratch + s->task->sums);
-    if (step->in_bytes) {
-        (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, chunk, n, step->shift, lanes_of(s, m),
-                                               s->out_plane);
-        return;
-    }
-    (wide ? k->wide_u8i32 : k->lookup_u8i32)(tile, codes, chunk, n, sums, chunk);
-    if (step->output == NIMBUS_OUT_I32)
+    int8_t *out = step->output == NIMBUS_OUT_I32 ? NULL : lanes_of(s, m);
+    if (!out) {
+        int32_t *sums = (int32_t *)(void *)(s->run->scratch + s->task->sums);
+        (wide ? k->wide_u8i32 : k->lookup_u8i32)(tile, codes, chunk, n, sums, chunk);
         store_scores(s, sums, m, n_outputs);
-    for (size_t t = 0; t < n_outputs && step->output != NIMBUS_OUT_I32; t++) {
-        if (step->output == NIMBUS_OUT_SCALED)
-            k->scale_i32i8(sums + t * chunk, n, step->scale + m + t, step->offset + m + t, 0,
-                           lanes_of(s, m + t));
-        else
-            k->shift_i32i8(sums + t * chunk, n, step->shift, lanes_of(s, m + t));
+    } else if (step->in_bytes) {
+        (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, chunk, n, step->shift, out,
+                                               s->out_plane);
+    } else {
+        const nimbus_rounding rounding = rounding_of(step, 0);
+        (wide ? k->wide_rounded_u8i8 : k->lookup_rounded_u8i8)(tile, codes, chunk, n, &rounding, m,
+                                                               out, s->out_plane);
     }
 }
 

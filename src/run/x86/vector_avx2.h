@@ -425,6 +425,13 @@ HELPER vec v_add_where32(mask32 mask, vec a, vec b)
     return _mm256_add_epi32(a, _mm256_and_si256(mask, b));
 }
 
+/* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond
+ * it on the same side. What is too small for 32 bits gives the least number of all. */
+HELPER vec v_round(vec_f32 a)
+{
+    return _mm256_cvtps_epi32(_mm256_min_ps(a, _mm256_set1_ps(127.0f)));
+}
+
 /* To the nearest integer of -128..127, ties to even; NaN gives 0. */
 HELPER vec v_round_to_i8_range(vec_f32 a)
 {

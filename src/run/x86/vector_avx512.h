@@ -560,6 +560,13 @@ HELPER vec v_add_where32(mask32 mask, vec a, vec b)
     return _mm512_mask_add_epi32(a, mask, a, b);
 }
 
+/* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond
+ * it on the same side. What is too small for 32 bits gives the least number of all. */
+HELPER vec v_round(vec_f32 a)
+{
+    return _mm512_cvtps_epi32(_mm512_min_ps(a, _mm512_set1_ps(127.0f)));
+}
+
 /* To the nearest integer of -128..127, ties to even; NaN gives 0. */
 HELPER vec v_round_to_i8_range(vec_f32 a)
 {
