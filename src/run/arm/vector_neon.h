@@ -328,6 +328,12 @@ HELPER void v_zip16(vec even, vec odd, vec out[2])
     out[1] = v_zip_high16(even, odd);
 }
 
+/* The bytes of even numbers, then those of odd ones. */
+HELPER vec v_unzip8(vec a)
+{
+    return vcombine_u8(vmovn_u16(as_u16(a)), vshrn_n_u16(as_u16(a), 8));
+}
+
 /* a then b with signed saturation. */
 HELPER vec v_pack16(vec a, vec b)
 {

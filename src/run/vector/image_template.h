@@ -146,10 +146,7 @@ TARGET void KERNEL(split_u8u8)(const uint8_t *in, size_t in_stride, size_t n_row
 {
     for (size_t r = 0; r < n_rows; r++) {
         for (size_t i = 0; i < n; i += LANES / 2) {
-            vec pairs = v_load(in + r * in_stride + 2 * i); /* even ones sign-extended: packing
-                                                               keeps the bytes as they are */
-            vec both =
-                v_pack16(v_shift_right16(v_to_high_byte16(pairs), 8), v_shift_right16(pairs, 8));
+            vec both = v_unzip8(v_load(in + r * in_stride + 2 * i));
             if (even)
                 v_store_half(even + r * out_stride + i, both, 0);
             if (odd)

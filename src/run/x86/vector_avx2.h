@@ -300,6 +300,14 @@ HELPER void v_zip16(vec even, vec odd, vec out[2])
     out[1] = _mm256_permute2x128_si256(low, high, 0x31);
 }
 
+/* The bytes of even numbers, then those of odd ones. */
+HELPER vec v_unzip8(vec a)
+{
+    const vec unzip = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+    return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(a, unzip), 0xd8);
+}
+
 /* a then b with signed saturation. */
 HELPER vec v_pack16(vec a, vec b)
 {

@@ -387,6 +387,22 @@ HELPER vec v_pack16(vec a, vec b)
 
 /* even[0] odd[0] even[1] odd[1] ... with signed saturation. */
 HELPER vec v_pack16_zipped(vec even, vec odd)
+/* The bytes of even numbers, then those of odd ones. */
+HELPER vec v_unzip8(vec a)
+{
+#ifdef ISA_VBMI
+    const vec order = _mm512_setr_epi64(0x0e0c0a0806040200, 0x1e1c1a1816141210, 0x2e2c2a2826242220,
+                                        0x3e3c3a3836343230, 0x0f0d0b0907050301, 0x1f1d1b1917151311,
+                                        0x2f2d2b2927252321, 0x3f3d3b3937353331);
+    return _mm512_permutexvar_epi8(order, a);
+#else
+    const vec unzip =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7),
+                                    _mm512_shuffle_epi8(a, unzip));
+#endif
+}
+
 {
     const vec zip =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));

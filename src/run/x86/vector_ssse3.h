@@ -293,6 +293,12 @@ HELPER void v_zip16(vec even, vec odd, vec out[2])
     out[1] = _mm_unpackhi_epi16(even, odd);
 }
 
+/* The bytes of even numbers, then those of odd ones. */
+HELPER vec v_unzip8(vec a)
+{
+    return _mm_shuffle_epi8(a, _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+}
+
 /* a then b with signed saturation. */
 HELPER vec v_pack16(vec a, vec b)
 {
