@@ -626,10 +626,10 @@ static void check_map_i8i8(trial *t)
 {
     size_t n = NIMBUS_PAD * (1 + below(t, 4));
     int8_t *x = random_bytes(t, n), *expected = array(t, n), *map = random_bytes(t, 256);
-    memcpy(expected, x, n);
-    t->k->map_i8i8(x, n, map);
-    t->c->map_i8i8(expected, n, map);
-    assert_memory_equal(x, expected, n);
+    int8_t *out = below(t, 2) ? x : array(t, n);
+    t->c->map_i8i8(x, n, map, expected);
+    t->k->map_i8i8(x, n, map, out);
+    assert_memory_equal(out, expected, n);
 }
 
 static void check(void (*body)(trial *), const nimbus_kernels *kernels)

@@ -149,7 +149,7 @@ typedef struct nimbus_weights {
  * scale_i32i8        out[i] = sat8(round(f32(sums[i]) * scale[i * step] + offset[i * step]));
  *                    step 0: the same scale for all, 1: one each
  * quantise_f32i8     out[i] = sat8(round(x[i] * scale[i] + offset[i])), NaN as 0; reads exactly n
- * map_i8i8           x[i] = map[x[i] + 128], in place */
+ * map_i8i8           out[i] = map[x[i] + 128]; out may be x */
 /* clang-format on */
 #define NIMBUS_KERNEL_LIST(K, isa)                                                                 \
     K(isa, transpose_u8u8,                                                                         \
@@ -197,7 +197,7 @@ typedef struct nimbus_weights {
        int8_t *out))                                                                               \
     K(isa, quantise_f32i8,                                                                         \
       (const float *x, size_t n, const float *scale, const float *offset, int8_t *out))            \
-    K(isa, map_i8i8, (int8_t * x, size_t n, const int8_t *map))
+    K(isa, map_i8i8, (const int8_t *x, size_t n, const int8_t *map, int8_t *out))
 
 /* Kernels that only some sets have. Sets that can compare all nodes of a tree at once:
  *

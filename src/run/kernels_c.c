@@ -271,8 +271,8 @@ void nimbus_quantise_f32i8__c(const float *x, size_t n, const float *scale, cons
         out[i] = scale_to_i8(x[i], scale[i], offset[i]);
 }
 
-void nimbus_map_i8i8__c(int8_t *x, size_t n, const int8_t *map)
+void nimbus_map_i8i8__c(const int8_t *x, size_t n, const int8_t *map, int8_t *out)
 {
     for (size_t i = 0; i < n; i++)
-        x[i] = map[x[i] + 128];
+        out[i] = map[x[i] + 128];
 }

@@ -30,8 +30,10 @@ static void finish_lanes(const nimbus_step_run *s, size_t m, size_t n, size_t fi
     const size_t begin = first ? frame->lead + first : 0,
                  stride = nimbus_plane_of(s->run, s->i + 1);
     int8_t *plane = (int8_t *)nimbus_planes(s->run, s->i + 1) + m * stride;
-    for (size_t c = 0; c < n && s->step->has_map; c++)
-        k->map_i8i8(plane + c * stride + frame->lead + first, end - first, s->step->map);
+    for (size_t c = 0; c < n && s->step->has_map; c++) {
+        int8_t *lanes = plane + c * stride + frame->lead + first;
+        k->map_i8i8(lanes, end - first, s->step->map, lanes);
+    }
     if (value->pad || low > -128 || high < 127)
         k->frame_i8i8(plane + begin, stride, n, frame->keep + begin, frame->lead + end - begin, low,
                       high, value->pad ? value->pad + m : NULL);
@@ -152,14 +154,6 @@ static void store_scores(const nimbus_step_run *s, const int32_t *sums, size_t m
 
 /* ---- lanes -------------------------------------------------------------------------------- */
 
-/* How the sums of outputs from m on become i8. */
-static nimbus_rounding rounding_of(const nimbus_program_step *step, size_t m)
-{
-    const bool scaled = step->output == NIMBUS_OUT_SCALED;
-    return (nimbus_rounding){scaled ? step->scale + m : NULL, scaled ? step->offset + m : NULL,
-                             step->shift};
-}
-
 static int8_t *lanes_of(const nimbus_step_run *s, size_t m)
 {
     return s->out + m * s->out_plane + s->first;
@@ -188,7 +182,7 @@ static void lookup_tile(const nimbus_step_run *s, const nimbus_tile *tile, size_
         (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, chunk, n, step->shift, out,
                                                s->out_plane);
     } else {
-        const nimbus_rounding rounding = rounding_of(step, 0);
+        const nimbus_rounding rounding = nimbus_rounding_of(step, 0);
         (wide ? k->wide_rounded_u8i8 : k->lookup_rounded_u8i8)(tile, codes, chunk, n, &rounding, m,
                                                                out, s->out_plane);
     }
@@ -224,7 +218,7 @@ static void exact_lanes(const nimbus_step_run *s)
     const nimbus_kernels *k = s->run->k;
     const nimbus_task *task = s->task;
     const size_t size = k->shape.tile, M = s->step->n_outputs;
-    const nimbus_rounding rounding = rounding_of(s->step, 0);
+    const nimbus_rounding rounding = nimbus_rounding_of(s->step, 0);
     uint8_t *packed = s->run->scratch + task->packed;
     int32_t *sums = (int32_t *)(void *)(s->run->scratch + task->sums);
     k->pack_taps_u8u8(s->x + s->first, task->taps, s->step->n_inputs, s->n_rounded,
@@ -255,8 +249,14 @@ static void grouped_lanes(const nimbus_step_run *s)
     for (size_t m = 0; m < M; m++) {
         const size_t channel = m / (M / n_groups) * (channels / n_groups);
         const uint8_t *x = s->x + channel * s->task->plane + s->first;
+        if (of_image->tap_maps) {
+            k->map_i8i8((const int8_t *)x + s->task->taps[0], s->n, of_image->tap_maps + 256 * m,
+                        lanes_of(s, m));
+            end_lanes(s, m, 1);
+            continue;
+        }
         const uint8_t *weights = of_image->tap_weights + m * of_image->weight_bytes;
-        const nimbus_rounding rounding = rounding_of(s->step, m);
+        const nimbus_rounding rounding = nimbus_rounding_of(s->step, m);
         if (s->step->output == NIMBUS_OUT_I32) {
             k->dot_taps_i32(x, s->task->taps, n_tap_groups, weights, of_image->tap_bias[m],
                             k->shape.flip, s->n, sums);

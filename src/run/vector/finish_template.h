@@ -74,8 +74,19 @@ TARGET void KERNEL(quantise_f32i8)(const float *x, size_t n, const float *scale,
     nimbus_quantise_f32i8__c(x + i, n - i, scale + i, offset + i, out + i);
 }
 
+#ifdef BYTE_MAPS
+TARGET void KERNEL(map_i8i8)(const int8_t *x, size_t n, const int8_t *map, int8_t *out)
+{
+    vec quarters[4];
+    UNROLL
+    for (size_t q = 0; q < 4; q++)
+        quarters[q] = v_load(map + q * LANES);
+    for (size_t i = 0; i < n; i += LANES)
+        v_store(out + i, v_map8(quarters, v_load(x + i)));
+}
+#else
 /* A table of 256 bytes as 16 of 16; an index outside a table's part adds nothing. */
-TARGET void KERNEL(map_i8i8)(int8_t *x, size_t n, const int8_t *map)
+TARGET void KERNEL(map_i8i8)(const int8_t *x, size_t n, const int8_t *map, int8_t *out)
 {
     for (size_t i = 0; i < n; i += LANES) {
         vec index = v_xor(v_load(x + i), v_set8(-128)), mapped = v_zero();
@@ -83,6 +94,7 @@ TARGET void KERNEL(map_i8i8)(int8_t *x, size_t n, const int8_t *map)
             mapped = v_or(mapped, v_shuffle8_or_zero(v_load_table(map + part * 16), index));
             index = v_sub8(index, v_set8(16));
         }
-        v_store(x + i, mapped);
+        v_store(out + i, mapped);
     }
 }
+#endif

@@ -31,6 +31,7 @@
 #define WIDE
 #define PACKED_LOOKUP
 #define WINDOWS
+#define BYTE_MAPS
 #define ROW_QUADS
 #else
 #define GROUP 2
@@ -258,6 +259,14 @@ HELPER vec v_shuffle64(vec table, vec index)
     return _mm512_permutexvar_epi8(index, table);
 }
 
+/* Byte x + 128 of the four vectors of a map. */
+HELPER vec v_map8(const vec map[4], vec x)
+{
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(x),
+                                  _mm512_permutex2var_epi8(map[2], x, map[3]),
+                                  _mm512_permutex2var_epi8(map[0], x, map[1]));
+}
+
 /* Bytes of low and high where the mask is set, at the places that are there so far. */
 HELPER vec v_window(mask8 wanted, vec places, vec low, vec high)
 {
@@ -378,15 +387,6 @@ HELPER void v_zip16(vec even, vec odd, vec out[2])
     out[1] = _mm512_permutex2var_epi64(a, high, b);
 }
 
-/* a then b with signed saturation. */
-HELPER vec v_pack16(vec a, vec b)
-{
-    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7),
-                                    _mm512_packs_epi16(a, b));
-}
-
-/* even[0] odd[0] even[1] odd[1] ... with signed saturation. */
-HELPER vec v_pack16_zipped(vec even, vec odd)
 /* The bytes of even numbers, then those of odd ones. */
 HELPER vec v_unzip8(vec a)
 {
@@ -403,6 +403,15 @@ HELPER vec v_unzip8(vec a)
 #endif
 }
 
+/* a then b with signed saturation. */
+HELPER vec v_pack16(vec a, vec b)
+{
+    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7),
+                                    _mm512_packs_epi16(a, b));
+}
+
+/* even[0] odd[0] even[1] odd[1] ... with signed saturation. */
+HELPER vec v_pack16_zipped(vec even, vec odd)
 {
     const vec zip =
         _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
