@@ -77,15 +77,19 @@ void nimbus_frame_i8i8__c(int8_t *x, size_t stride, size_t n_planes, const uint8
     }
 }
 
-void nimbus_split_u8u8__c(const uint8_t *in, size_t in_stride, size_t n_rows, size_t n,
-                          uint8_t *even, uint8_t *odd, size_t out_stride)
+void nimbus_split_u8u8__c(const uint8_t *in, size_t in_plane, size_t n_planes, size_t in_stride,
+                          size_t n_rows, size_t n, uint8_t *even, uint8_t *odd, size_t out_plane,
+                          size_t out_stride)
 {
-    for (size_t r = 0; r < n_rows; r++) {
-        for (size_t i = 0; i < n; i++) {
-            if (even)
-                even[r * out_stride + i] = in[r * in_stride + 2 * i];
-            if (odd)
-                odd[r * out_stride + i] = in[r * in_stride + 2 * i + 1];
+    for (size_t c = 0; c < n_planes; c++) {
+        for (size_t r = 0; r < n_rows; r++) {
+            const uint8_t *row = in + c * in_plane + r * in_stride;
+            const size_t to = c * out_plane + r * out_stride;
+            for (size_t i = 0; i < n; i++) {
+                even[to + i] = row[2 * i];
+                if (odd)
+                    odd[to + i] = row[2 * i + 1];
+            }
         }
     }
 }

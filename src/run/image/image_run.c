@@ -46,16 +46,14 @@ static void finish_value(const nimbus_step_run *s)
     finish_lanes(s, 0, s->step->n_outputs, 0, s->run->n_images * frame->rows * frame->pitch);
 }
 
-/* n bytes plus 128, modulo 256. */
-static void flip_bytes(const uint8_t *in, size_t n, uint8_t *out)
+/* n bytes plus 128, modulo 256; in blocks of a constant length, which compilers vectorise. */
+static void flip_bytes(const uint8_t *restrict in, size_t n, uint8_t *restrict out)
 {
+    enum { BLOCK = 16 };
     size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        uint64_t word;
-        memcpy(&word, in + i, 8);
-        word ^= 0x8080808080808080u;
-        memcpy(out + i, &word, 8);
-    }
+    for (; i + BLOCK <= n; i += BLOCK)
+        for (size_t j = 0; j < BLOCK; j++)
+            out[i + j] = in[i + j] ^ 0x80;
     for (; i < n; i++)
         out[i] = in[i] ^ 0x80;
 }
@@ -125,17 +123,16 @@ static void make_view(const nimbus_step_run *s)
         const uint8_t *from = nimbus_planes(run, v) + frame->lead + y * frame->pitch -
                               p->top * frame->pitch - p->left;
         uint8_t *to = run->scratch + task->view + phase * next;
-        for (size_t c = 0; c < channels; c++, to += task->plane, from += nimbus_plane_of(run, v)) {
-            for (size_t r = 0; r < run->n_images; r++) {
-                const uint8_t *image = from + r * frame->rows * frame->pitch;
-                uint8_t *out = to + r * task->rows * task->pitch;
-                if (split)
-                    run->k->split_u8u8(image, in_stride, n_copied, n, out,
-                                       task->phases_x == 2 ? out + next : NULL, task->pitch);
-                else
-                    copy_phase(image + x, in_stride, n_copied, p->stride_x, n < there ? n : there,
-                               out, task->pitch);
-            }
+        for (size_t r = 0; r < run->n_images; r++) {
+            const uint8_t *image = from + r * frame->rows * frame->pitch;
+            uint8_t *out = to + r * task->rows * task->pitch;
+            if (split)
+                run->k->split_u8u8(image, nimbus_plane_of(run, v), channels, in_stride, n_copied, n,
+                                   out, task->phases_x == 2 ? out + next : NULL, task->plane,
+                                   task->pitch);
+            for (size_t c = 0; c < channels && !split; c++)
+                copy_phase(image + c * nimbus_plane_of(run, v) + x, in_stride, n_copied,
+                           p->stride_x, n < there ? n : there, out + c * task->plane, task->pitch);
         }
     }
 }

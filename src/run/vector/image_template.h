@@ -141,16 +141,20 @@ TARGET void KERNEL(frame_i8i8)(int8_t *x, size_t stride, size_t n_planes, const 
     }
 }
 
-TARGET void KERNEL(split_u8u8)(const uint8_t *in, size_t in_stride, size_t n_rows, size_t n,
-                               uint8_t *even, uint8_t *odd, size_t out_stride)
+TARGET void KERNEL(split_u8u8)(const uint8_t *in, size_t in_plane, size_t n_planes,
+                               size_t in_stride, size_t n_rows, size_t n, uint8_t *even,
+                               uint8_t *odd, size_t out_plane, size_t out_stride)
 {
-    for (size_t r = 0; r < n_rows; r++) {
-        for (size_t i = 0; i < n; i += LANES / 2) {
-            vec both = v_unzip8(v_load(in + r * in_stride + 2 * i));
-            if (even)
-                v_store_half(even + r * out_stride + i, both, 0);
-            if (odd)
-                v_store_half(odd + r * out_stride + i, both, 1);
+    for (size_t c = 0; c < n_planes; c++) {
+        for (size_t r = 0; r < n_rows; r++) {
+            const uint8_t *row = in + c * in_plane + r * in_stride;
+            const size_t to = c * out_plane + r * out_stride;
+            for (size_t i = 0; i < n; i += LANES / 2) {
+                vec both = v_unzip8(v_load(row + 2 * i));
+                v_store_half(even + to + i, both, 0);
+                if (odd)
+                    v_store_half(odd + to + i, both, 1);
+            }
         }
     }
 }
