@@ -242,10 +242,10 @@ HELPER void LOOKUP(lookup_rows_rounded)(const nimbus_tile *tile, const bool orde
     size_t r = 0;
     for (; r + 2 * LANES <= n; r += 2 * LANES)
         LOOKUP(lookup_rounded)
-        (tile, 2, ordered, codes + r, stride, rounding, m, out + r, out_stride);
+    (tile, 2, ordered, codes + r, stride, rounding, m, out + r, out_stride);
     for (; r < n; r += LANES)
         LOOKUP(lookup_rounded)
-        (tile, 1, ordered, codes + r, stride, rounding, m, out + r, out_stride);
+    (tile, 1, ordered, codes + r, stride, rounding, m, out + r, out_stride);
 }
 
 TARGET void KERNEL(LOOKUP(rounded_u8i8))(const nimbus_tile *tile, const uint8_t *codes,
