@@ -214,19 +214,26 @@ static void check_frame_i8i8(trial *t)
 static void check_split_u8u8(trial *t)
 {
     const size_t n = 1 + below(t, 90), n_rows = 1 + below(t, 9), pitch = n + below(t, 5);
-    const size_t in_stride = 2 * n + below(t, 9), which = below(t, 3);
-    const size_t bytes = n_rows * pitch + NIMBUS_PAD;
-    uint8_t *in = random_bytes(t, n_rows * in_stride + 2 * n + 2 * NIMBUS_PAD);
-    uint8_t *out[2], *expected[2];
-    for (size_t i = 0; i < 2; i++) {
-        out[i] = which == i ? NULL : array(t, bytes);
-        expected[i] = which == i ? NULL : array(t, bytes);
+    const size_t in_stride = 2 * n + below(t, 9), n_planes = 1 + below(t, 3);
+    const size_t in_plane = n_rows * in_stride + below(t, 9);
+    const size_t out_plane = n_rows * pitch + below(t, 9);
+    const size_t bytes = n_planes * out_plane + NIMBUS_PAD;
+    const bool both = below(t, 2);
+    uint8_t *in = random_bytes(t, n_planes * in_plane + 2 * n + 2 * NIMBUS_PAD);
+    uint8_t *out[2] = {NULL, NULL}, *expected[2] = {NULL, NULL};
+    for (size_t i = 0; i < (both ? 2 : 1); i++) {
+        out[i] = array(t, bytes);
+        expected[i] = array(t, bytes);
     }
-    t->k->split_u8u8(in, in_stride, n_rows, n, out[0], out[1], pitch);
-    t->c->split_u8u8(in, in_stride, n_rows, n, expected[0], expected[1], pitch);
+    t->k->split_u8u8(in, in_plane, n_planes, in_stride, n_rows, n, out[0], out[1], out_plane,
+                     pitch);
+    t->c->split_u8u8(in, in_plane, n_planes, in_stride, n_rows, n, expected[0], expected[1],
+                     out_plane, pitch);
     for (size_t i = 0; i < 2; i++)
-        for (size_t r = 0; r < n_rows && out[i]; r++)
-            assert_memory_equal(out[i] + r * pitch, expected[i] + r * pitch, n);
+        for (size_t r = 0; r < n_planes * n_rows && out[i]; r++) {
+            const size_t at = r / n_rows * out_plane + r % n_rows * pitch;
+            assert_memory_equal(out[i] + at, expected[i] + at, n);
+        }
 }
 
 static void check_sum_i8i32(trial *t)

@@ -114,7 +114,7 @@ static void finish(const nimbus_block *b, const nimbus_program_step *step, const
     else
         k->shift_i32i8(sums, n, step->shift, out);
     if (step->has_map)
-        k->map_i8i8(out, n, step->map);
+        k->map_i8i8(out, n, step->map, out);
 }
 
 /* ---- steps in columns -------------------------------------------------------------------- */
@@ -229,7 +229,7 @@ static void run_tile(nimbus_block *b, const nimbus_program_step *step, size_t m,
             (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, stride, wide ? stride : n,
                                                    step->shift, out, stride);
             for (size_t t = 0; t < n_outputs && step->has_map; t++)
-                k->map_i8i8(out + t * stride, stride, step->map);
+                k->map_i8i8(out + t * stride, stride, step->map, out + t * stride);
             return;
         }
         (wide ? k->wide_u8i32 : k->lookup_u8i32)(tile, codes, stride, wide ? stride : n, b->sums,
@@ -344,7 +344,7 @@ static void run_lookup_in_rows(nimbus_block *b, const nimbus_program_step *step)
             b->kernels->add_u8i8(&step->table, b->row_codes, step->even_bias, step->odd_bias,
                                  step->shift, row);
             if (step->has_map)
-                b->kernels->map_i8i8(row, stride, step->map);
+                b->kernels->map_i8i8(row, stride, step->map, row);
             continue;
         }
         b->kernels->add_u8i32(&step->table, b->row_codes, step->row_bias, b->row_sums);

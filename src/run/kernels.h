@@ -135,6 +135,7 @@ typedef struct nimbus_weights {
  *                    columns, or packed if the set's `packed`. Sums must fit 16 bits, or the set be
  *                    packed and the shift at most 8
  * lookup_u8i32       the sums themselves, any
+ * lookup_rounded_u8i8  any sums, rounded for outputs m ..
  * scores_i32i32      scores[r * scores_stride + t] = sums[t][r] for the outputs of a tile and
  *                    exactly n_rows rows
  * add_u8i8           out[m] = sat8(sum >> shift), where sum = bias + sum over c of
@@ -148,7 +149,7 @@ typedef struct nimbus_weights {
  * scale_i32i8        out[i] = sat8(round(f32(sums[i]) * scale[i * step] + offset[i * step]));
  *                    step 0: the same scale for all, 1: one each
  * quantise_f32i8     out[i] = sat8(round(x[i] * scale[i] + offset[i])), NaN as 0; reads exactly n
- * map_i8i8           x[i] = map[x[i] + 128], in place */
+ * map_i8i8           out[i] = map[x[i] + 128]; out may be x */
 /* clang-format on */
 #define NIMBUS_KERNEL_LIST(K, isa)                                                                 \
     K(isa, transpose_u8u8,                                                                         \
@@ -173,6 +174,9 @@ typedef struct nimbus_weights {
     K(isa, lookup_u8i32,                                                                           \
       (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, int32_t *sums,      \
        size_t sums_stride))                                                                        \
+    K(isa, lookup_rounded_u8i8,                                                                    \
+      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n,                     \
+       const nimbus_rounding *rounding, size_t m, int8_t *out, size_t out_stride))                 \
     K(isa, scores_i32i32,                                                                          \
       (const int32_t *sums, size_t sums_stride, size_t n_rows, int32_t *scores,                    \
        size_t scores_stride))                                                                      \
@@ -193,7 +197,7 @@ typedef struct nimbus_weights {
        int8_t *out))                                                                               \
     K(isa, quantise_f32i8,                                                                         \
       (const float *x, size_t n, const float *scale, const float *offset, int8_t *out))            \
-    K(isa, map_i8i8, (int8_t * x, size_t n, const int8_t *map))
+    K(isa, map_i8i8, (const int8_t *x, size_t n, const int8_t *map, int8_t *out))
 
 /* Kernels that only some sets have. Sets that can compare all nodes of a tree at once:
  *
@@ -211,7 +215,10 @@ typedef struct nimbus_weights {
        int8_t *out, size_t out_stride))                                                            \
     K(isa, wide_u8i32,                                                                             \
       (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n, int32_t *sums,      \
-       size_t sums_stride))
+       size_t sums_stride))                                                                        \
+    K(isa, wide_rounded_u8i8,                                                                      \
+      (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n,                     \
+       const nimbus_rounding *rounding, size_t m, int8_t *out, size_t out_stride))
 
 /* How lookup layers and exact products are laid out for a set, and when columns pay. */
 typedef struct nimbus_shape {

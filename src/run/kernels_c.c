@@ -37,6 +37,12 @@ static int32_t shift_right(int32_t x, unsigned shift)
     return x < 0 ? ~(~x >> shift) : x >> shift;
 }
 
+int8_t nimbus_round_sum(int32_t sum, const nimbus_rounding *rounding, size_t m)
+{
+    return rounding->scale ? scale_to_i8((float)sum, rounding->scale[m], rounding->offset[m])
+                           : saturate(shift_right(sum, rounding->shift));
+}
+
 void nimbus_transpose_u8u8__c(const uint8_t *in, size_t in_stride, size_t width, size_t n_rows,
                               const nimbus_part *parts, size_t n_parts, uint8_t flip, uint8_t *out,
                               size_t out_stride)
@@ -167,6 +173,16 @@ static uint32_t lookup(const nimbus_tile *tile, size_t table_bytes, const uint8_
         (void)sums_stride;                                                                         \
         for (size_t r = 0; r < n; r++)                                                             \
             sums[r] = (int32_t)lookup(tile, table_bytes, codes, stride, r);                        \
+    }                                                                                              \
+                                                                                                   \
+    void nimbus_##name##_rounded_u8i8__c(const nimbus_tile *tile, const uint8_t *codes,            \
+                                         size_t stride, size_t n, const nimbus_rounding *rounding, \
+                                         size_t m, int8_t *out, size_t out_stride)                 \
+    {                                                                                              \
+        (void)out_stride;                                                                          \
+        for (size_t r = 0; r < n; r++)                                                             \
+            out[r] = nimbus_round_sum((int32_t)lookup(tile, table_bytes, codes, stride, r),        \
+                                      rounding, m);                                                \
     }
 LOOKUP(lookup, 16)
 LOOKUP(wide, 64)
@@ -255,8 +271,8 @@ void nimbus_quantise_f32i8__c(const float *x, size_t n, const float *scale, cons
         out[i] = scale_to_i8(x[i], scale[i], offset[i]);
 }
 
-void nimbus_map_i8i8__c(int8_t *x, size_t n, const int8_t *map)
+void nimbus_map_i8i8__c(const int8_t *x, size_t n, const int8_t *map, int8_t *out)
 {
     for (size_t i = 0; i < n; i++)
-        x[i] = map[x[i] + 128];
+        out[i] = map[x[i] + 128];
 }

@@ -328,6 +328,12 @@ HELPER void v_zip16(vec even, vec odd, vec out[2])
     out[1] = v_zip_high16(even, odd);
 }
 
+/* The bytes of even numbers, then those of odd ones. */
+HELPER vec v_unzip8(vec a)
+{
+    return vcombine_u8(vmovn_u16(as_u16(a)), vshrn_n_u16(as_u16(a), 8));
+}
+
 /* a then b with signed saturation. */
 HELPER vec v_pack16(vec a, vec b)
 {
@@ -478,6 +484,13 @@ HELPER mask32 v_without32(mask32 a, mask32 b)
 HELPER vec v_add_where32(mask32 mask, vec a, vec b)
 {
     return v_add32(a, vandq_u8(vreinterpretq_u8_u32(mask), b));
+}
+
+/* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond
+ * it on the same side. */
+HELPER vec v_round(vec_f32 a)
+{
+    return from_s32(vcvtnq_s32_f32(a));
 }
 
 /* To the nearest integer of -128..127, ties to even; NaN gives 0. */

@@ -54,6 +54,7 @@ typedef struct nimbus_image_step {
      * `weight_bytes` apart, and their biases. */
     uint8_t *tap_weights;
     int32_t *tap_bias;
+    int8_t *tap_maps; /* [M][256] for map_i8i8, of such convolutions of one tap; else NULL */
     size_t n_taps, weight_bytes;
 } nimbus_image_step;
 
@@ -97,6 +98,14 @@ static inline bool nimbus_has_window(const nimbus_image_step *step)
 static inline bool nimbus_is_convolution(const nimbus_program_step *step)
 {
     return step->info.kind <= NIMBUS_STEP_EXACT;
+}
+
+/* How the sums of outputs from m on become i8. */
+static inline nimbus_rounding nimbus_rounding_of(const nimbus_program_step *step, size_t m)
+{
+    const bool scaled = step->output == NIMBUS_OUT_SCALED;
+    return (nimbus_rounding){scaled ? step->scale + m : NULL, scaled ? step->offset + m : NULL,
+                             step->shift};
 }
 
 /* Bytes of i8 weights of one output that dot_taps_i32 takes at a time. */

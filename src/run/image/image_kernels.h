@@ -15,9 +15,9 @@
  * add_i8i8        out[i] = sat8(the sum of sources[s][i]), up to NIMBUS_MAX_SOURCES of them
  * frame_i8i8      x[c * stride + i] clamped to low..high where keep[i] is 0xff, pads[c] (0 if
  *                 `pads` is NULL) where it is 0, in place
- * split_u8u8      even[r][i] = in[r][2 i], odd[r][i] = in[r][2 i + 1] of n_rows rows, n positions
- *                 each; either may be NULL. Rows are written in turn, NIMBUS_PAD bytes or less
- *                 further than they are long
+ * split_u8u8      even[c][r][i] = in[c][r][2 i], odd[c][r][i] = in[c][r][2 i + 1] of n_rows rows
+ *                 of n_planes planes, n positions each; `odd` may be NULL. Rows are written in
+ *                 turn, NIMBUS_PAD bytes or less further than they are long
  * sum_i8i32       sums[c] = sum over i of x[c * stride + i] where keep[i]; keep is 0 from n to the
  *                 next multiple of NIMBUS_PAD */
 #ifndef NIMBUS_RUN_IMAGE_KERNELS_H
@@ -29,6 +29,9 @@ typedef struct nimbus_rounding {
     const float *scale, *offset;
     unsigned shift;
 } nimbus_rounding;
+
+/* One sum of output m, in plain C. */
+int8_t nimbus_round_sum(int32_t sum, const nimbus_rounding *rounding, size_t m);
 
 struct nimbus_weights;
 
@@ -53,8 +56,8 @@ struct nimbus_weights;
       (int8_t * x, size_t stride, size_t n_planes, const uint8_t *keep, size_t n, int8_t low,      \
        int8_t high, const int8_t *pads))                                                           \
     K(isa, split_u8u8,                                                                             \
-      (const uint8_t *in, size_t in_stride, size_t n_rows, size_t n, uint8_t *even, uint8_t *odd,  \
-       size_t out_stride))                                                                         \
+      (const uint8_t *in, size_t in_plane, size_t n_planes, size_t in_stride, size_t n_rows,       \
+       size_t n, uint8_t *even, uint8_t *odd, size_t out_plane, size_t out_stride))                                                                         \
     K(isa, sum_i8i32,                                                                              \
       (const int8_t *x, size_t stride, size_t n_columns, const uint8_t *keep, size_t n,            \
        uint8_t flip, int32_t *sums))

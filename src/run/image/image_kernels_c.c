@@ -22,16 +22,6 @@ void nimbus_dot_taps_i32__c(const uint8_t *x, const uint32_t *taps, size_t n_gro
             sums[i] += w[t] * (int8_t)x[taps[t] + i];
 }
 
-/* n sums of output m to i8. */
-static void round_sums(const int32_t *sums, size_t n, const nimbus_rounding *rounding, size_t m,
-                       int8_t *out)
-{
-    if (rounding->scale)
-        nimbus_scale_i32i8__c(sums, n, rounding->scale + m, rounding->offset + m, 0, out);
-    else
-        nimbus_shift_i32i8__c(sums, n, rounding->shift, out);
-}
-
 void nimbus_dot_taps_i8__c(const uint8_t *x, const uint32_t *taps, size_t n_groups,
                            const void *weights, int32_t bias, uint8_t flip, size_t n,
                            const nimbus_rounding *rounding, int8_t *out)
@@ -39,7 +29,7 @@ void nimbus_dot_taps_i8__c(const uint8_t *x, const uint32_t *taps, size_t n_grou
     for (size_t i = 0; i < n; i++) {
         int32_t sum;
         nimbus_dot_taps_i32__c(x + i, taps, n_groups, weights, bias, flip, 1, &sum);
-        round_sums(&sum, 1, rounding, 0, out + i);
+        out[i] = nimbus_round_sum(sum, rounding, 0);
     }
 }
 
@@ -51,7 +41,7 @@ void nimbus_dot_columns_i8__c(const nimbus_weights *weights, size_t m, const uin
     for (size_t i = 0; i < n; i++) {
         int32_t sum;
         nimbus_dot_columns_i32__c(weights, m, x + i, stride, 1, &sum);
-        round_sums(&sum, 1, rounding, m, out + i);
+        out[i] = nimbus_round_sum(sum, rounding, m);
     }
 }
 
@@ -87,15 +77,19 @@ void nimbus_frame_i8i8__c(int8_t *x, size_t stride, size_t n_planes, const uint8
     }
 }
 
-void nimbus_split_u8u8__c(const uint8_t *in, size_t in_stride, size_t n_rows, size_t n,
-                          uint8_t *even, uint8_t *odd, size_t out_stride)
+void nimbus_split_u8u8__c(const uint8_t *in, size_t in_plane, size_t n_planes, size_t in_stride,
+                          size_t n_rows, size_t n, uint8_t *even, uint8_t *odd, size_t out_plane,
+                          size_t out_stride)
 {
-    for (size_t r = 0; r < n_rows; r++) {
-        for (size_t i = 0; i < n; i++) {
-            if (even)
-                even[r * out_stride + i] = in[r * in_stride + 2 * i];
-            if (odd)
-                odd[r * out_stride + i] = in[r * in_stride + 2 * i + 1];
+    for (size_t c = 0; c < n_planes; c++) {
+        for (size_t r = 0; r < n_rows; r++) {
+            const uint8_t *row = in + c * in_plane + r * in_stride;
+            const size_t to = c * out_plane + r * out_stride;
+            for (size_t i = 0; i < n; i++) {
+                even[to + i] = row[2 * i];
+                if (odd)
+                    odd[to + i] = row[2 * i + 1];
+            }
         }
     }
 }

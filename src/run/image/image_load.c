@@ -407,6 +407,20 @@ static bool prepare_taps(const nimbus_program_step *step, nimbus_image_step *of_
     return true;
 }
 
+/* What one tap becomes, for all its values. */
+static bool prepare_tap_maps(const nimbus_program_step *step, nimbus_image_step *of_image,
+                             const int8_t *weights)
+{
+    const nimbus_rounding rounding = nimbus_rounding_of(step, 0);
+    if (!(of_image->tap_maps = nimbus_alloc(step->n_outputs, 256)))
+        return false;
+    for (size_t m = 0; m < step->n_outputs; m++)
+        for (int x = -128; x < 128; x++)
+            of_image->tap_maps[256 * m + (size_t)(x + 128)] =
+                nimbus_round_sum(step->bias[m] + weights[m] * x, &rounding, m);
+    return true;
+}
+
 static bool prepare_pad(nimbus_image_step *of_image, const uint8_t *pad, size_t channels)
 {
     const nimbus_patch *p = &of_image->patch;
@@ -437,7 +451,9 @@ static nimbus_status prepare(nimbus_program *program, size_t i, const uint8_t *p
                             step->info.kernel_width == source->width;
     ok = ok && nimbus_step_prepare_output(step, arrays);
     if (ok && nimbus_is_convolution(step))
-        ok = prepare_taps(step, of_image, (const int8_t *)arrays->weights, shape);
+        ok = prepare_taps(step, of_image, (const int8_t *)arrays->weights, shape) &&
+             (step->n_inputs > 1 || step->output == NIMBUS_OUT_I32 ||
+              prepare_tap_maps(step, of_image, (const int8_t *)arrays->weights));
     else if (ok && average && !of_image->average_all)
         ok = prepare_taps(step, of_image, NULL, shape);
     return ok ? NIMBUS_OK
@@ -494,6 +510,7 @@ void nimbus_image_free(nimbus_image *image, size_t n_steps)
         nimbus_free(image->steps[i].pad);
         nimbus_free(image->steps[i].tap_weights);
         nimbus_free(image->steps[i].tap_bias);
+        nimbus_free(image->steps[i].tap_maps);
     }
     for (size_t f = 0; image->frames && f < image->n_frames; f++)
         nimbus_free(image->frames[f].keep);

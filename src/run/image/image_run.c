@@ -30,8 +30,10 @@ static void finish_lanes(const nimbus_step_run *s, size_t m, size_t n, size_t fi
     const size_t begin = first ? frame->lead + first : 0,
                  stride = nimbus_plane_of(s->run, s->i + 1);
     int8_t *plane = (int8_t *)nimbus_planes(s->run, s->i + 1) + m * stride;
-    for (size_t c = 0; c < n && s->step->has_map; c++)
-        k->map_i8i8(plane + c * stride + frame->lead + first, end - first, s->step->map);
+    for (size_t c = 0; c < n && s->step->has_map; c++) {
+        int8_t *lanes = plane + c * stride + frame->lead + first;
+        k->map_i8i8(lanes, end - first, s->step->map, lanes);
+    }
     if (value->pad || low > -128 || high < 127)
         k->frame_i8i8(plane + begin, stride, n, frame->keep + begin, frame->lead + end - begin, low,
                       high, value->pad ? value->pad + m : NULL);
@@ -44,16 +46,14 @@ static void finish_value(const nimbus_step_run *s)
     finish_lanes(s, 0, s->step->n_outputs, 0, s->run->n_images * frame->rows * frame->pitch);
 }
 
-/* n bytes plus 128, modulo 256. */
-static void flip_bytes(const uint8_t *in, size_t n, uint8_t *out)
+/* n bytes plus 128, modulo 256; in blocks of a constant length, which compilers vectorise. */
+static void flip_bytes(const uint8_t *restrict in, size_t n, uint8_t *restrict out)
 {
+    enum { BLOCK = 16 };
     size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        uint64_t word;
-        memcpy(&word, in + i, 8);
-        word ^= 0x8080808080808080u;
-        memcpy(out + i, &word, 8);
-    }
+    for (; i + BLOCK <= n; i += BLOCK)
+        for (size_t j = 0; j < BLOCK; j++)
+            out[i + j] = in[i + j] ^ 0x80;
     for (; i < n; i++)
         out[i] = in[i] ^ 0x80;
 }
@@ -123,17 +123,16 @@ static void make_view(const nimbus_step_run *s)
         const uint8_t *from = nimbus_planes(run, v) + frame->lead + y * frame->pitch -
                               p->top * frame->pitch - p->left;
         uint8_t *to = run->scratch + task->view + phase * next;
-        for (size_t c = 0; c < channels; c++, to += task->plane, from += nimbus_plane_of(run, v)) {
-            for (size_t r = 0; r < run->n_images; r++) {
-                const uint8_t *image = from + r * frame->rows * frame->pitch;
-                uint8_t *out = to + r * task->rows * task->pitch;
-                if (split)
-                    run->k->split_u8u8(image, in_stride, n_copied, n, out,
-                                       task->phases_x == 2 ? out + next : NULL, task->pitch);
-                else
-                    copy_phase(image + x, in_stride, n_copied, p->stride_x, n < there ? n : there,
-                               out, task->pitch);
-            }
+        for (size_t r = 0; r < run->n_images; r++) {
+            const uint8_t *image = from + r * frame->rows * frame->pitch;
+            uint8_t *out = to + r * task->rows * task->pitch;
+            if (split)
+                run->k->split_u8u8(image, nimbus_plane_of(run, v), channels, in_stride, n_copied, n,
+                                   out, task->phases_x == 2 ? out + next : NULL, task->plane,
+                                   task->pitch);
+            for (size_t c = 0; c < channels && !split; c++)
+                copy_phase(image + c * nimbus_plane_of(run, v) + x, in_stride, n_copied,
+                           p->stride_x, n < there ? n : there, out + c * task->plane, task->pitch);
         }
     }
 }
@@ -151,14 +150,6 @@ static void store_scores(const nimbus_step_run *s, const int32_t *sums, size_t m
 }
 
 /* ---- lanes -------------------------------------------------------------------------------- */
-
-/* How the sums of outputs from m on become i8. */
-static nimbus_rounding rounding_of(const nimbus_program_step *step, size_t m)
-{
-    const bool scaled = step->output == NIMBUS_OUT_SCALED;
-    return (nimbus_rounding){scaled ? step->scale + m : NULL, scaled ? step->offset + m : NULL,
-                             step->shift};
-}
 
 static int8_t *lanes_of(const nimbus_step_run *s, size_t m)
 {
@@ -179,21 +170,18 @@ static void lookup_tile(const nimbus_step_run *s, const nimbus_tile *tile, size_
     const nimbus_program_step *step = s->step;
     const bool wide = step->n_leaves > 16;
     const size_t chunk = s->task->chunk;
-    int32_t *sums = (int32_t *)(void *)(s->run->scratch + s->task->sums);
-    if (step->in_bytes) {
-        (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, chunk, n, step->shift, lanes_of(s, m),
-                                               s->out_plane);
-        return;
-    }
-    (wide ? k->wide_u8i32 : k->lookup_u8i32)(tile, codes, chunk, n, sums, chunk);
-    if (step->output == NIMBUS_OUT_I32)
+    int8_t *out = step->output == NIMBUS_OUT_I32 ? NULL : lanes_of(s, m);
+    if (!out) {
+        int32_t *sums = (int32_t *)(void *)(s->run->scratch + s->task->sums);
+        (wide ? k->wide_u8i32 : k->lookup_u8i32)(tile, codes, chunk, n, sums, chunk);
         store_scores(s, sums, m, n_outputs);
-    for (size_t t = 0; t < n_outputs && step->output != NIMBUS_OUT_I32; t++) {
-        if (step->output == NIMBUS_OUT_SCALED)
-            k->scale_i32i8(sums + t * chunk, n, step->scale + m + t, step->offset + m + t, 0,
-                           lanes_of(s, m + t));
-        else
-            k->shift_i32i8(sums + t * chunk, n, step->shift, lanes_of(s, m + t));
+    } else if (step->in_bytes) {
+        (wide ? k->wide_u8i8 : k->lookup_u8i8)(tile, codes, chunk, n, step->shift, out,
+                                               s->out_plane);
+    } else {
+        const nimbus_rounding rounding = nimbus_rounding_of(step, 0);
+        (wide ? k->wide_rounded_u8i8 : k->lookup_rounded_u8i8)(tile, codes, chunk, n, &rounding, m,
+                                                               out, s->out_plane);
     }
 }
 
@@ -227,7 +215,7 @@ static void exact_lanes(const nimbus_step_run *s)
     const nimbus_kernels *k = s->run->k;
     const nimbus_task *task = s->task;
     const size_t size = k->shape.tile, M = s->step->n_outputs;
-    const nimbus_rounding rounding = rounding_of(s->step, 0);
+    const nimbus_rounding rounding = nimbus_rounding_of(s->step, 0);
     uint8_t *packed = s->run->scratch + task->packed;
     int32_t *sums = (int32_t *)(void *)(s->run->scratch + task->sums);
     k->pack_taps_u8u8(s->x + s->first, task->taps, s->step->n_inputs, s->n_rounded,
@@ -258,8 +246,14 @@ static void grouped_lanes(const nimbus_step_run *s)
     for (size_t m = 0; m < M; m++) {
         const size_t channel = m / (M / n_groups) * (channels / n_groups);
         const uint8_t *x = s->x + channel * s->task->plane + s->first;
+        if (of_image->tap_maps) {
+            k->map_i8i8((const int8_t *)x + s->task->taps[0], s->n, of_image->tap_maps + 256 * m,
+                        lanes_of(s, m));
+            end_lanes(s, m, 1);
+            continue;
+        }
         const uint8_t *weights = of_image->tap_weights + m * of_image->weight_bytes;
-        const nimbus_rounding rounding = rounding_of(s->step, m);
+        const nimbus_rounding rounding = nimbus_rounding_of(s->step, m);
         if (s->step->output == NIMBUS_OUT_I32) {
             k->dot_taps_i32(x, s->task->taps, n_tap_groups, weights, of_image->tap_bias[m],
                             k->shape.flip, s->n, sums);

@@ -12,6 +12,8 @@
 
 #include "run/vector/pack_template.h"
 
+#include "run/vector/round_template.h"
+
 #ifdef PACKED_LOOKUP
 #include "run/vector/packed_lookup_template.h"
 #else

@@ -38,12 +38,6 @@ TARGET void KERNEL(scores_i32i32)(const int32_t *sums, size_t sums_stride, size_
     }
 }
 
-/* Multiplied, then added, then rounded: never fused, or the bits would depend on the CPU. */
-HELPER vec scaled(vec_f32 x, vec_f32 scale, vec_f32 offset)
-{
-    return v_round_to_i8_range(v_add_f32(v_multiply_f32(x, scale), offset));
-}
-
 TARGET void KERNEL(scale_i32i8)(const int32_t *sums, size_t n, const float *scale,
                                 const float *offset, size_t step, int8_t *out)
 {
@@ -57,7 +51,7 @@ TARGET void KERNEL(scale_i32i8)(const int32_t *sums, size_t n, const float *scal
                 scales = v_load_f32(scale + at);
                 offsets = v_load_f32(offset + at);
             }
-            quarters[q] = scaled(v_from_i32(v_load(sums + at)), scales, offsets);
+            quarters[q] = v_round(scaled(v_from_i32(v_load(sums + at)), scales, offsets));
         }
         v_store(out + i, v_pack32(quarters));
     }
@@ -72,16 +66,27 @@ TARGET void KERNEL(quantise_f32i8)(const float *x, size_t n, const float *scale,
         UNROLL
         for (size_t q = 0; q < 4; q++) {
             size_t at = i + q * (LANES / 4);
-            quarters[q] =
-                scaled(v_load_f32(x + at), v_load_f32(scale + at), v_load_f32(offset + at));
+            quarters[q] = v_round_to_i8_range(
+                scaled(v_load_f32(x + at), v_load_f32(scale + at), v_load_f32(offset + at)));
         }
         v_store(out + i, v_pack32(quarters));
     }
     nimbus_quantise_f32i8__c(x + i, n - i, scale + i, offset + i, out + i);
 }
 
+#ifdef BYTE_MAPS
+TARGET void KERNEL(map_i8i8)(const int8_t *x, size_t n, const int8_t *map, int8_t *out)
+{
+    vec quarters[4];
+    UNROLL
+    for (size_t q = 0; q < 4; q++)
+        quarters[q] = v_load(map + q * LANES);
+    for (size_t i = 0; i < n; i += LANES)
+        v_store(out + i, v_map8(quarters, v_load(x + i)));
+}
+#else
 /* A table of 256 bytes as 16 of 16; an index outside a table's part adds nothing. */
-TARGET void KERNEL(map_i8i8)(int8_t *x, size_t n, const int8_t *map)
+TARGET void KERNEL(map_i8i8)(const int8_t *x, size_t n, const int8_t *map, int8_t *out)
 {
     for (size_t i = 0; i < n; i += LANES) {
         vec index = v_xor(v_load(x + i), v_set8(-128)), mapped = v_zero();
@@ -89,6 +94,7 @@ TARGET void KERNEL(map_i8i8)(int8_t *x, size_t n, const int8_t *map)
             mapped = v_or(mapped, v_shuffle8_or_zero(v_load_table(map + part * 16), index));
             index = v_sub8(index, v_set8(16));
         }
-        v_store(x + i, mapped);
+        v_store(out + i, mapped);
     }
 }
+#endif

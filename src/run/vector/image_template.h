@@ -51,22 +51,6 @@ TARGET void KERNEL(dot_taps_i32)(const uint8_t *x, const uint32_t *taps, size_t 
     }
 }
 
-/* Sums of output m in the range of i8 (scaled), or to be saturated. */
-HELPER vec rounded(vec sums, const nimbus_rounding *r, size_t m)
-{
-    if (r->scale)
-        return scaled(v_from_i32(sums), v_set_f32(r->scale[m]), v_set_f32(r->offset[m]));
-    return v_shift_right32(sums, r->shift);
-}
-
-/* Sums as zip_block leaves them to bytes in their order. */
-HELPER vec round_block(const vec sums[4], const nimbus_rounding *r, size_t m)
-{
-    vec low = v_pack32_halves(rounded(sums[0], r, m), rounded(sums[1], r, m));
-    vec high = v_pack32_halves(rounded(sums[2], r, m), rounded(sums[3], r, m));
-    return v_pack16_halves(low, high);
-}
-
 TARGET void KERNEL(dot_taps_i8)(const uint8_t *x, const uint32_t *taps, size_t n_groups,
                                 const void *weights, int32_t bias, uint8_t flip, size_t n,
                                 const nimbus_rounding *rounding, int8_t *out)
@@ -87,12 +71,8 @@ HELPER void dot_part_i8(const nimbus_weights *weights, size_t m, const size_t R,
     vec sums[TILE][4];
     dot_block(weights, m, R, x, stride, sums);
     UNROLL
-    for (size_t t = 0; t < TILE; t++) {
-        UNROLL
-        for (size_t g = 0; g < R; g++)
-            v_store_narrow32(out + t * out_stride + g * (LANES / 4),
-                             rounded(sums[t][g], rounding, m + t));
-    }
+    for (size_t t = 0; t < TILE; t++)
+        store_part_rounded(sums[t], R, rounding, m + t, out + t * out_stride);
 }
 #endif
 
@@ -161,19 +141,20 @@ TARGET void KERNEL(frame_i8i8)(int8_t *x, size_t stride, size_t n_planes, const 
     }
 }
 
-TARGET void KERNEL(split_u8u8)(const uint8_t *in, size_t in_stride, size_t n_rows, size_t n,
-                               uint8_t *even, uint8_t *odd, size_t out_stride)
+TARGET void KERNEL(split_u8u8)(const uint8_t *in, size_t in_plane, size_t n_planes,
+                               size_t in_stride, size_t n_rows, size_t n, uint8_t *even,
+                               uint8_t *odd, size_t out_plane, size_t out_stride)
 {
-    for (size_t r = 0; r < n_rows; r++) {
-        for (size_t i = 0; i < n; i += LANES / 2) {
-            vec pairs = v_load(in + r * in_stride + 2 * i); /* even ones sign-extended: packing
-                                                               keeps the bytes as they are */
-            vec both =
-                v_pack16(v_shift_right16(v_to_high_byte16(pairs), 8), v_shift_right16(pairs, 8));
-            if (even)
-                v_store_half(even + r * out_stride + i, both, 0);
-            if (odd)
-                v_store_half(odd + r * out_stride + i, both, 1);
+    for (size_t c = 0; c < n_planes; c++) {
+        for (size_t r = 0; r < n_rows; r++) {
+            const uint8_t *row = in + c * in_plane + r * in_stride;
+            const size_t to = c * out_plane + r * out_stride;
+            for (size_t i = 0; i < n; i += LANES / 2) {
+                vec both = v_unzip8(v_load(row + 2 * i));
+                v_store_half(even + to + i, both, 0);
+                if (odd)
+                    v_store_half(odd + to + i, both, 1);
+            }
         }
     }
 }

@@ -215,6 +215,49 @@ TARGET void KERNEL(LOOKUP(u8i32))(const nimbus_tile *tile, const uint8_t *codes,
         LOOKUP(lookup_rows_i32)(tile, false, codes, stride, n, sums, sums_stride);
 }
 
+HELPER void LOOKUP(lookup_rounded)(const nimbus_tile *tile, const size_t R, const bool ordered,
+                                   const uint8_t *codes, size_t stride,
+                                   const nimbus_rounding *rounding, size_t m, int8_t *out,
+                                   size_t out_stride)
+{
+    int32_t sums[TILE * 2 * LANES];
+    LOOKUP(lookup_i32)(tile, R, ordered, codes, stride, sums, 2 * LANES);
+    for (size_t t = 0; t < TILE; t++) {
+        for (size_t v = 0; v < R; v++) {
+            const int32_t *at = sums + (2 * t + v) * LANES;
+            vec quarters[4];
+            UNROLL
+            for (size_t q = 0; q < 4; q++)
+                quarters[q] = rounded(v_load(at + q * (LANES / 4)), rounding, m + t);
+            v_store(out + t * out_stride + v * LANES, v_pack32(quarters));
+        }
+    }
+}
+
+HELPER void LOOKUP(lookup_rows_rounded)(const nimbus_tile *tile, const bool ordered,
+                                        const uint8_t *codes, size_t stride, size_t n,
+                                        const nimbus_rounding *rounding, size_t m, int8_t *out,
+                                        size_t out_stride)
+{
+    size_t r = 0;
+    for (; r + 2 * LANES <= n; r += 2 * LANES)
+        LOOKUP(lookup_rounded)
+    (tile, 2, ordered, codes + r, stride, rounding, m, out + r, out_stride);
+    for (; r < n; r += LANES)
+        LOOKUP(lookup_rounded)
+    (tile, 1, ordered, codes + r, stride, rounding, m, out + r, out_stride);
+}
+
+TARGET void KERNEL(LOOKUP(rounded_u8i8))(const nimbus_tile *tile, const uint8_t *codes,
+                                         size_t stride, size_t n, const nimbus_rounding *rounding,
+                                         size_t m, int8_t *out, size_t out_stride)
+{
+    if (tile->order)
+        LOOKUP(lookup_rows_rounded)(tile, true, codes, stride, n, rounding, m, out, out_stride);
+    else
+        LOOKUP(lookup_rows_rounded)(tile, false, codes, stride, n, rounding, m, out, out_stride);
+}
+
 #undef LOOKUP
 #undef TABLE
 #undef TABLE_BYTES

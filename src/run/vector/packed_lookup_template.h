@@ -149,3 +149,41 @@ TARGET void KERNEL(lookup_u8i32)(const nimbus_tile *tile, const uint8_t *codes, 
         break;
     }
 }
+
+HELPER void lookup_part_rounded(const nimbus_tile *tile, const size_t R, const uint8_t *codes,
+                                size_t stride, const nimbus_rounding *rounding, size_t m,
+                                int8_t *out, size_t out_stride)
+{
+    vec sums[TILE][4];
+    lookup_quads(tile, R, codes, stride, sums);
+    UNROLL
+    for (size_t t = 0; t < TILE; t++)
+        store_part_rounded(sums[t], R, rounding, m + t, out + t * out_stride);
+}
+
+TARGET void KERNEL(lookup_rounded_u8i8)(const nimbus_tile *tile, const uint8_t *codes,
+                                        size_t stride, size_t n, const nimbus_rounding *rounding,
+                                        size_t m, int8_t *out, size_t out_stride)
+{
+    size_t r = 0;
+    for (; r + LANES <= n; r += LANES) {
+        vec sums[TILE][4];
+        lookup_quads(tile, 4, codes + 4 * r, stride, sums);
+        UNROLL
+        for (size_t t = 0; t < TILE; t++)
+            v_store(out + t * out_stride + r, round_block(sums[t], rounding, m + t));
+    }
+    codes += 4 * r;
+    out += r;
+    switch ((n - r) / (LANES / 4)) {
+    case 1:
+        lookup_part_rounded(tile, 1, codes, stride, rounding, m, out, out_stride);
+        break;
+    case 2:
+        lookup_part_rounded(tile, 2, codes, stride, rounding, m, out, out_stride);
+        break;
+    case 3:
+        lookup_part_rounded(tile, 3, codes, stride, rounding, m, out, out_stride);
+        break;
+    }
+}

@@ -31,6 +31,7 @@
 #define WIDE
 #define PACKED_LOOKUP
 #define WINDOWS
+#define BYTE_MAPS
 #define ROW_QUADS
 #else
 #define GROUP 2
@@ -258,6 +259,14 @@ HELPER vec v_shuffle64(vec table, vec index)
     return _mm512_permutexvar_epi8(index, table);
 }
 
+/* Byte x + 128 of the four vectors of a map. */
+HELPER vec v_map8(const vec map[4], vec x)
+{
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(x),
+                                  _mm512_permutex2var_epi8(map[2], x, map[3]),
+                                  _mm512_permutex2var_epi8(map[0], x, map[1]));
+}
+
 /* Bytes of low and high where the mask is set, at the places that are there so far. */
 HELPER vec v_window(mask8 wanted, vec places, vec low, vec high)
 {
@@ -376,6 +385,22 @@ HELPER void v_zip16(vec even, vec odd, vec out[2])
     vec a = _mm512_unpacklo_epi16(even, odd), b = _mm512_unpackhi_epi16(even, odd);
     out[0] = _mm512_permutex2var_epi64(a, low, b);
     out[1] = _mm512_permutex2var_epi64(a, high, b);
+}
+
+/* The bytes of even numbers, then those of odd ones. */
+HELPER vec v_unzip8(vec a)
+{
+#ifdef ISA_VBMI
+    const vec order = _mm512_setr_epi64(0x0e0c0a0806040200, 0x1e1c1a1816141210, 0x2e2c2a2826242220,
+                                        0x3e3c3a3836343230, 0x0f0d0b0907050301, 0x1f1d1b1917151311,
+                                        0x2f2d2b2927252321, 0x3f3d3b3937353331);
+    return _mm512_permutexvar_epi8(order, a);
+#else
+    const vec unzip =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7),
+                                    _mm512_shuffle_epi8(a, unzip));
+#endif
 }
 
 /* a then b with signed saturation. */
@@ -558,6 +583,13 @@ HELPER mask32 v_without32(mask32 a, mask32 b)
 HELPER vec v_add_where32(mask32 mask, vec a, vec b)
 {
     return _mm512_mask_add_epi32(a, mask, a, b);
+}
+
+/* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond
+ * it on the same side. What is too small for 32 bits gives the least number of all. */
+HELPER vec v_round(vec_f32 a)
+{
+    return _mm512_cvtps_epi32(_mm512_min_ps(a, _mm512_set1_ps(127.0f)));
 }
 
 /* To the nearest integer of -128..127, ties to even; NaN gives 0. */

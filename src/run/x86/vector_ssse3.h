@@ -293,6 +293,12 @@ HELPER void v_zip16(vec even, vec odd, vec out[2])
     out[1] = _mm_unpackhi_epi16(even, odd);
 }
 
+/* The bytes of even numbers, then those of odd ones. */
+HELPER vec v_unzip8(vec a)
+{
+    return _mm_shuffle_epi8(a, _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
+}
+
 /* a then b with signed saturation. */
 HELPER vec v_pack16(vec a, vec b)
 {
@@ -413,6 +419,13 @@ HELPER mask32 v_without32(mask32 a, mask32 b)
 HELPER vec v_add_where32(mask32 mask, vec a, vec b)
 {
     return _mm_add_epi32(a, _mm_and_si128(mask, b));
+}
+
+/* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond
+ * it on the same side. What is too small for 32 bits gives the least number of all. */
+HELPER vec v_round(vec_f32 a)
+{
+    return _mm_cvtps_epi32(_mm_min_ps(a, _mm_set1_ps(127.0f)));
 }
 
 /* To the nearest integer of -128..127, ties to even; NaN gives 0. */
