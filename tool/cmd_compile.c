@@ -126,11 +126,14 @@ static int report_result(const compile_arguments *args, const nimbus_choose_repo
         table_cell(&t, "%s", lines[i].what);
         table_size(&t, lines[i].value);
     }
-    nimbus_close(program);
     note(&args->common, "%s: written", args->output);
+    if (info->lookups == 0)
+        note(&args->common, "no layer is a lookup layer: this is the float net in int8; 'nimbus "
+                            "convert' makes lookup layers");
     if (choice ? choice->exact[0] : args->plan && strcmp(args->plan, "lookup") != 0)
         note(&args->common, "layers made exact change the outputs: 'nimbus eval' tells the "
                             "accuracy of this program");
+    nimbus_close(program);
     return result_finish(&args->common, &t, json);
 }
 

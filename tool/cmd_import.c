@@ -16,7 +16,8 @@ typedef struct import_arguments {
 #define AT(field) offsetof(import_arguments, field)
 
 static const option_entry entries[] = {
-    {"output", 'o', OPTION_TEXT, "FILE", AT(output), 0, 0, NULL, "where the net goes (MODEL.net)"},
+    {"output", 'o', OPTION_TEXT, "FILE", AT(output), 0, 0, NULL,
+     "where the net goes (MODEL.net, beside the model)"},
     {"keep-softmax", 0, OPTION_FLAG, NULL, AT(keep_softmax), 0, 0, NULL,
      "keep a softmax at the end; else outputs are logits"},
     {"u8", 0, OPTION_FLAG, NULL, AT(bytes), 0, 0, NULL,
