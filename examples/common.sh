@@ -12,7 +12,7 @@ usage: examples/$name/run [--quick] [--out DIR]
 $about
 
   --quick    few rows, few epochs: shows that everything works, and nothing else
-  --out DIR  where results go (build/examples/$name; with --quick its folder quick)
+  --out DIR  where results go (build/examples/$name; there quick, with --quick)
 
 Whatever is in DIR already is kept; delete it to make it again. Data are looked for in \$NIMBUS_DATA
 or, where that is not set, in ../shared/data and data of the project. \$NIMBUS names the tool, if it
