@@ -49,17 +49,11 @@ figures-main: test-deps
 	@$(MAKE) --no-print-directory all
 	@scripts/figures-main
 
-# ONNX Runtime joins the peers where npm can install it.
-figures-engine: test-deps
+# ONNX Runtime joins the peers where npm can install it, PyTorch where Debian's python3-torch is.
+figures-engine figures-nets: test-deps
 	@$(MAKE) --no-print-directory all
 	@test -d bench/ort/node_modules || npm ci --prefix bench/ort || echo "no ONNX Runtime as a peer"
-	@scripts/figures-engine
-
-# PyTorch joins where Debian's python3-torch is installed.
-figures-nets: test-deps
-	@$(MAKE) --no-print-directory all
-	@test -d bench/ort/node_modules || npm ci --prefix bench/ort || echo "no ONNX Runtime as a peer"
-	@scripts/figures-nets
+	@scripts/$@
 
 fuzz: test-deps
 	@BUILD=$(BUILD) scripts/run-fuzz $(FUZZ_SECONDS)

@@ -49,6 +49,7 @@ def remembered(name, measure):
         with open(path) as f:
             value = json.load(f)
     else:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         value = {**measure(), "measured_at": run.commit}
         write(path, json.dumps(value))
     run.measured_at.add(value.get("measured_at", "unknown"))
@@ -66,6 +67,11 @@ def last_json(text):
 
 def tool(arguments):
     return last_json(shell(f"{TOOL} {arguments} --json --quiet").stdout)
+
+
+def result_of(report, name):
+    """What a report of `bench` says of one program or peer; None where it could not run."""
+    return next((r for r in report["results"] if r["name"] == name and "skipped" not in r), None)
 
 
 # ---- nets, made once and shared by the figures ---------------------------------------------------
@@ -269,11 +275,11 @@ def measure_group(name, group, machine_text):
     return [{"group": name, **e, "machine": machine_text, "commit": commit} for e in entries]
 
 
-def main(script, description, groups, pages, machine_of=machine, more_faults=list):
+def main(script, description, groups, pages, machine_of=machine, more_faults=list, seeds="0,1,2"):
     """groups: {name: function}; pages(results): {path: text} of what is drawn from the list;
-    more_faults(): what --check finds elsewhere."""
+    more_faults(): what --check finds elsewhere; seeds: without --seeds."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default=seeds)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--list", action="store_true")

@@ -278,4 +278,27 @@ static inline void assert_same_outputs(const nimbus_net *net, const nimbus_data 
     nimbus_close(program);
 }
 
+/* ---- failing allocations --------------------------------------------------------------------- */
+
+/* Compiles with the first, second, ... allocation failing until all succeed; how many there are. */
+static inline long compile_failing_allocations(const nimbus_net *net,
+                                               const nimbus_compile_options *options)
+{
+    nimbus_status status = NIMBUS_ERR_MEMORY;
+    nimbus_error why;
+    long k = 0;
+    while (status != NIMBUS_OK) {
+        void *bytes;
+        size_t n;
+        nimbus_fail_alloc_after = ++k;
+        status = nimbus_compile(net, options, &bytes, &n, &why);
+        bool failed = nimbus_fail_alloc_after == 0;
+        nimbus_fail_alloc_after = 0;
+        assert_int_equal(status, failed ? NIMBUS_ERR_MEMORY : NIMBUS_OK);
+        assert_int_equal(bytes != NULL, status == NIMBUS_OK);
+        nimbus_compile_free(bytes);
+    }
+    return k;
+}
+
 #endif

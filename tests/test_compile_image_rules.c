@@ -497,22 +497,9 @@ static void test_failing_allocations(void **state)
     nimbus_data *data = random_images(13, NIMBUS_F32, image);
     nimbus_net *net = every_kind();
     nimbus_compile_options o = NIMBUS_COMPILE_OPTIONS_INIT;
-    nimbus_status status = NIMBUS_ERR_MEMORY;
     o.calibration = data;
     o.n_threads = 1;
-    long k = 0;
-    while (status != NIMBUS_OK) {
-        void *bytes;
-        size_t n;
-        nimbus_fail_alloc_after = ++k;
-        status = nimbus_compile(net, &o, &bytes, &n, &error);
-        bool failed = nimbus_fail_alloc_after == 0;
-        nimbus_fail_alloc_after = 0;
-        assert_int_equal(status, failed ? NIMBUS_ERR_MEMORY : NIMBUS_OK);
-        assert_int_equal(bytes != NULL, status == NIMBUS_OK);
-        nimbus_compile_free(bytes);
-    }
-    assert_true(k > 200);
+    assert_true(compile_failing_allocations(net, &o) > 200);
     nimbus_net_free(net);
     nimbus_data_free(data);
 }

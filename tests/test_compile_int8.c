@@ -276,26 +276,13 @@ static void test_failing_allocations(void **state)
         static const char *const layers[] = {"linear1:exact", "linear2:exact", "linear3:exact", ""};
         nimbus_convert_options o = convert_options();
         nimbus_compile_options compile = NIMBUS_COMPILE_OPTIONS_INIT;
-        nimbus_status status = NIMBUS_ERR_MEMORY;
         o.layers = layers[i];
         o.epochs = SIZE_MAX;
         o.bits = i % 2 ? 8 : 32;
         nimbus_net *net = converted(teacher, data, &o);
         compile.calibration = data;
         compile.n_threads = 1;
-        long k = 0;
-        while (status != NIMBUS_OK) {
-            void *bytes;
-            size_t n;
-            nimbus_fail_alloc_after = ++k;
-            status = nimbus_compile(net, &compile, &bytes, &n, &error);
-            bool failed = nimbus_fail_alloc_after == 0;
-            nimbus_fail_alloc_after = 0;
-            assert_int_equal(status, failed ? NIMBUS_ERR_MEMORY : NIMBUS_OK);
-            assert_int_equal(bytes != NULL, status == NIMBUS_OK);
-            nimbus_compile_free(bytes);
-        }
-        assert_true(k > 50);
+        assert_true(compile_failing_allocations(net, &compile) > 50);
         nimbus_net_free(net);
     }
     nimbus_net_free(teacher);

@@ -147,18 +147,26 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     return o;
 }
 
+/* Options for work that shows its progress; ends with progress_finish and work_end. */
+static nimbus_convert_options start(const convert_arguments *args, const data_splits *splits,
+                                    progress_display *display)
+{
+    nimbus_convert_options o = convert_options_of(args, nimbus_data_get_info(splits->train));
+    progress_init(display, &args->common);
+    o.valid = splits->valid;
+    o.progress = progress_show;
+    o.progress_user = display;
+    work_begin();
+    return o;
+}
+
 static nimbus_status convert_and_save(const convert_arguments *args, const nimbus_net *teacher,
                                       const data_splits *splits, nimbus_net **out,
                                       nimbus_convert_report *report, nimbus_error *error)
 {
     progress_display display;
-    nimbus_convert_options o = convert_options_of(args, nimbus_data_get_info(splits->train));
-    progress_init(&display, &args->common);
+    nimbus_convert_options o = start(args, splits, &display);
     o.checkpoint = args->checkpoint;
-    o.valid = splits->valid;
-    o.progress = progress_show;
-    o.progress_user = &display;
-    work_begin();
     nimbus_status status = nimbus_convert(teacher, splits->train, &o, out, report, error);
     progress_finish(&display);
     if (!status)
@@ -270,11 +278,11 @@ static int report_result(const convert_arguments *args, const nimbus_net *teache
         json_decref(json);
         return fail(&error);
     }
-    if (!args->common.json && report->n_sensitivities) {
-        table_print(&choice, stdout);
-        putchar('\n');
-    }
     if (!args->common.json) {
+        if (report->n_sensitivities) {
+            table_print(&choice, stdout);
+            putchar('\n');
+        }
         table_print(&layers, stdout);
         putchar('\n');
     }
@@ -289,12 +297,7 @@ static nimbus_status only_measure(const convert_arguments *args, const nimbus_ne
                                   nimbus_error *error)
 {
     progress_display display;
-    nimbus_convert_options o = convert_options_of(args, nimbus_data_get_info(splits->train));
-    progress_init(&display, &args->common);
-    o.valid = splits->valid;
-    o.progress = progress_show;
-    o.progress_user = &display;
-    work_begin();
+    nimbus_convert_options o = start(args, splits, &display);
     nimbus_status status = nimbus_convert_sensitivity(teacher, splits->train, &o, report, error);
     progress_finish(&display);
     work_end();

@@ -336,14 +336,13 @@ done:
 }
 
 /* The mean outputs of layer i in the mixed net become those of the converted layer. */
-static nimbus_status fit_means(stand_ins *s, size_t i, const nimbus_ranges *converted,
-                               nimbus_error *error)
+static nimbus_status fit_means(stand_ins *s, size_t i, const nimbus_measure *rows,
+                               const nimbus_ranges *converted, nimbus_error *error)
 {
     nimbus_layer *layer = &s->net->layers[i];
-    nimbus_measure rows = {s->options->calibration, IMAGE_ROWS, IMAGE_BATCH, s->options->n_threads};
     real *bias = nimbus_layer_param(layer, "bias")->value;
     nimbus_ranges mixed;
-    nimbus_status status = nimbus_ranges_measure(s->net, &rows, &mixed, error);
+    nimbus_status status = nimbus_ranges_measure(s->net, rows, &mixed, error);
     for (size_t m = 0; status == NIMBUS_OK && m < layer->shape.channels; m++)
         bias[m] +=
             (real)(converted->means[converted->first[i] + m] - mixed.means[mixed.first[i] + m]);
@@ -363,7 +362,7 @@ static nimbus_status fit_images(stand_ins *s, nimbus_error *error)
         return status;
     for (size_t i = 0; i < s->net->n_layers && status == NIMBUS_OK; i++)
         if (s->exact[i])
-            status = fit_means(s, i, &converted, error);
+            status = fit_means(s, i, &rows, &converted, error);
     nimbus_ranges_free(&converted);
     return status;
 }

@@ -198,6 +198,19 @@ static bool is_cut(const nimbus_net *net, size_t i)
     return true;
 }
 
+static nimbus_status know_teacher_outputs(conversion *c, nimbus_error *error)
+{
+    size_t n_outputs = nimbus_shape_width(c->teacher->layers[c->teacher->n_layers - 1].shape);
+    if (c->teacher_outputs)
+        return NIMBUS_OK;
+    c->teacher_outputs = nimbus_alloc(nimbus_data_get_info(c->fit_data)->n_rows * n_outputs,
+                                      sizeof *c->teacher_outputs);
+    if (!c->teacher_outputs)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for the teacher's outputs");
+    return nimbus_net_predict(c->teacher, c->fit_data, c->options.n_threads, c->teacher_outputs,
+                              error);
+}
+
 /* Trains layer i (in SOFT) on its recorded inputs; the layers after it pass gradients only. */
 static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
 {
@@ -213,7 +226,8 @@ static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
     info.channels = layer->in_shape.channels;
     info.height = layer->in_shape.height;
     info.width = layer->in_shape.width;
-    if ((status = nimbus_data_from_arrays(&info, c->converted.out[layer->input[0]],
+    if ((status = know_teacher_outputs(c, error)) ||
+        (status = nimbus_data_from_arrays(&info, c->converted.out[layer->input[0]],
                                           nimbus_data_labels(c->fit_data),
                                           nimbus_data_targets(c->fit_data), &inputs, error)) ||
         (status = set_states(c->net, NIMBUS_STATE_DENSE, NIMBUS_STATE_LOCKED, error)) ||
@@ -255,12 +269,12 @@ static nimbus_status fine_tune(conversion *c, const nimbus_data *data, nimbus_tr
 
 /* ---- layer by layer -------------------------------------------------------------------------- */
 
-static nimbus_status report_fit(conversion *c, const nimbus_layer *layer, size_t done, size_t total,
-                                nimbus_error *error)
+nimbus_status nimbus_conversion_report(conversion *c, const char *words, const nimbus_layer *layer,
+                                       size_t done, size_t total, nimbus_error *error)
 {
     if (!c->options.progress)
         return NIMBUS_OK;
-    snprintf(c->stage, sizeof c->stage, "fit layer %s", layer->name);
+    snprintf(c->stage, sizeof c->stage, "%s layer %s", words, layer->name);
     nimbus_progress p = {.stage = c->stage,
                          .done = (double)done,
                          .total = (double)total,
@@ -329,7 +343,8 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
             double error_fit = NAN;
             bool fitted_before = i < c->layers_done;
             if (!fitted_before) {
-                if ((status = report_fit(c, &c->net->layers[i], done, n_fits, error)) ||
+                if ((status = nimbus_conversion_report(c, "fit", &c->net->layers[i], done, n_fits,
+                                                       error)) ||
                     (status = nimbus_conversion_fit(c, i, &error_fit, error)))
                     break;
                 if (c->layer_epochs > 0 && is_cut(c->net, i) && (status = train_layer(c, i, error)))
@@ -351,22 +366,15 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
 
 nimbus_status nimbus_conversion_prepare(conversion *c, const nimbus_data *data, nimbus_error *error)
 {
-    nimbus_status status;
-    size_t n_outputs = nimbus_shape_width(c->teacher->layers[c->teacher->n_layers - 1].shape);
-
-    if ((status =
-             nimbus_sample_rows(data, c->options.fit_rows, c->options.seed, &c->fit_data, error)) ||
-        (status = nimbus_frontier_new(&c->clean, c->teacher, c->fit_data, c->options.n_threads,
-                                      error)) ||
-        (status =
-             nimbus_frontier_new(&c->converted, c->net, c->fit_data, c->options.n_threads, error)))
-        return status;
-    size_t n_rows = nimbus_data_get_info(c->fit_data)->n_rows;
-    c->teacher_outputs = nimbus_alloc(n_rows * n_outputs, sizeof *c->teacher_outputs);
-    if (!c->teacher_outputs)
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for the teacher's outputs");
-    return nimbus_net_predict(c->teacher, c->fit_data, c->options.n_threads, c->teacher_outputs,
-                              error);
+    nimbus_status status =
+        nimbus_sample_rows(data, c->options.fit_rows, c->options.seed, &c->fit_data, error);
+    if (status == NIMBUS_OK)
+        status =
+            nimbus_frontier_new(&c->clean, c->teacher, c->fit_data, c->options.n_threads, error);
+    if (status == NIMBUS_OK)
+        status =
+            nimbus_frontier_new(&c->converted, c->net, c->fit_data, c->options.n_threads, error);
+    return status;
 }
 
 static nimbus_status check_arguments(const nimbus_net *teacher, const nimbus_data *data,

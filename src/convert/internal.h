@@ -38,7 +38,7 @@ typedef struct conversion {
     nimbus_net *teacher, *net;      /* copies: the float net, and what becomes of it */
     nimbus_data *fit_data;
     nimbus_frontier clean, converted; /* the teacher's and the net's layer outputs over fit_data */
-    float *teacher_outputs;           /* [fit rows][n_outputs] */
+    float *teacher_outputs;           /* [fit rows][n_outputs], once a layer is trained alone */
     double layer_epochs;              /* resolved */
     size_t layers_done;               /* layers below this index are finished */
     bool rounded;                     /* tables have their quantisation steps */
@@ -52,6 +52,11 @@ typedef struct conversion {
 
 void nimbus_conversion_release(conversion *c); /* what only fitting needs */
 void nimbus_conversion_free(conversion *c);
+
+/* Says which layer is worked on, in words such as "fit layer %s". Error: CANCELLED. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_report(conversion *c, const char *words,
+                                                         const nimbus_layer *layer, size_t done,
+                                                         size_t total, nimbus_error *error);
 
 /* ---- fit.c ------------------------------------------------------------------------------------
  */

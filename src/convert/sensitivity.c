@@ -73,24 +73,6 @@ static nimbus_status probe_net(probe *p, const conversion *c, double *change, ni
     return status;
 }
 
-static nimbus_status report_probe(conversion *c, size_t i, nimbus_error *error)
-{
-    if (!c->options.progress)
-        return NIMBUS_OK;
-    snprintf(c->stage, sizeof c->stage, "try layer %s", c->net->layers[i].name);
-    nimbus_progress p = {.stage = c->stage,
-                         .done = (double)i,
-                         .total = (double)c->net->n_layers,
-                         .seconds = nimbus_seconds() - c->began,
-                         .seconds_left = -1,
-                         .loss = NAN,
-                         .train_accuracy = NAN,
-                         .valid_accuracy = NAN};
-    return c->options.progress(c->options.progress_user, &p)
-               ? nimbus_fail(error, NIMBUS_ERR_CANCELLED, "cancelled while layers were tried")
-               : NIMBUS_OK;
-}
-
 /* One after the other, each alone; trial's net is a copy of the teacher, and stays one. */
 static nimbus_status measure(conversion *trial, nimbus_convert_report *report, nimbus_error *error)
 {
@@ -101,17 +83,17 @@ static nimbus_status measure(conversion *trial, nimbus_convert_report *report, n
         double error_fit, change;
         status = nimbus_frontier_advance(&trial->clean, i, error);
         if (status == NIMBUS_OK && nimbus_conversion_fits(trial, i)) {
-            if ((status = report_probe(trial, i, error)) ||
+            if ((status = nimbus_conversion_report(trial, "try", layer, i, trial->net->n_layers,
+                                                   error)) ||
                 (status = nimbus_conversion_fit(trial, i, &error_fit, error)) ||
                 (status = probe_net(&p, trial, &change, error)) ||
                 (status = nimbus_net_set_state(trial->net, i, NIMBUS_STATE_DENSE, error)))
                 break;
-            size_t positions = nimbus_shape_width(layer->shape) / nimbus_lookup_outputs(layer);
-            size_t products = positions * nimbus_lookup_outputs(layer);
+            size_t n_sums = nimbus_shape_width(layer->shape);
             nimbus_sensitivity s = {
                 .change = change,
-                .multiply_adds = nimbus_lookup_inputs(layer) * products,
-                .lookups = layer->lookup->n_codebooks * products,
+                .multiply_adds = nimbus_lookup_inputs(layer) * n_sums,
+                .lookups = layer->lookup->n_codebooks * n_sums,
             };
             memcpy(s.name, layer->name, sizeof s.name);
             if (report->n_sensitivities < NIMBUS_REPORT_LAYERS)

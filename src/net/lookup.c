@@ -257,12 +257,6 @@ static source source_of(const trees *t, const nimbus_io *io, const nimbus_lookup
                     .sigma = sigma};
 }
 
-static size_t rows_in(size_t n_rows, size_t item)
-{
-    size_t left = n_rows - item * BLOCK;
-    return left < BLOCK ? left : BLOCK;
-}
-
 /* First node of a level; all of its nodes read the same column where columns are shared. */
 static inline size_t first_node(size_t level)
 {
@@ -275,7 +269,7 @@ static void load_block(block *b, const trees *t, const source *from, size_t item
     const real *x = from->x + item * BLOCK * t->d;
     b->t = t;
     b->c = c;
-    b->n = rows_in(from->n_rows, item);
+    b->n = nimbus_rows_in_block(from->n_rows, item);
     b->shared = t->lookup->kind != NIMBUS_TREE_PER_NODE;
     b->thresholds = t->thresholds + c * t->nodes;
     b->margin = t->margin + c * t->nodes;
@@ -346,18 +340,13 @@ static void walk_item(void *arg, size_t item)
     walk_block(arg, item);
 }
 
-static size_t n_blocks(size_t n_rows)
-{
-    return n_rows / BLOCK + (n_rows % BLOCK != 0);
-}
-
 void nimbus_lookup_encode(const nimbus_layer *layer, const real *x, size_t n_rows, uint8_t *codes,
                           unsigned n_threads)
 {
     trees t = trees_of(layer);
     nimbus_lookup_rows rows = {.x = x, .n_rows = n_rows};
     walk_job job = {.t = &t, .from = source_of(&t, NULL, &rows, 0), .codes = codes};
-    nimbus_parallel(n_threads, n_blocks(n_rows), walk_item, &job);
+    nimbus_parallel(n_threads, nimbus_row_blocks(n_rows), walk_item, &job);
 }
 
 /* ---- forward ------------------------------------------------------------------------------- */
@@ -416,7 +405,7 @@ static void sum_item(void *arg, size_t item)
 {
     const sum_job *job = arg;
     size_t first = item * BLOCK;
-    sum_rows(job, first, first + rows_in(job->n_rows, item));
+    sum_rows(job, first, first + nimbus_rows_in_block(job->n_rows, item));
 }
 
 static real noise_of(const nimbus_layer *layer, const nimbus_io *io)
@@ -430,8 +419,8 @@ void nimbus_lookup_forward(nimbus_layer *layer, const nimbus_io *io, const nimbu
     walk_job walk = {
         .t = &t, .from = source_of(&t, io, rows, noise_of(layer, io)), .codes = rows->codes};
     sum_job sum = {.t = &t, .codes = rows->codes, .y = rows->y, .n_rows = rows->n_rows};
-    nimbus_parallel(io->n_threads, n_blocks(rows->n_rows), walk_item, &walk);
-    nimbus_parallel(io->n_threads, n_blocks(rows->n_rows), sum_item, &sum);
+    nimbus_parallel(io->n_threads, nimbus_row_blocks(rows->n_rows), walk_item, &walk);
+    nimbus_parallel(io->n_threads, nimbus_row_blocks(rows->n_rows), sum_item, &sum);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
@@ -576,8 +565,8 @@ size_t nimbus_lookup_work_size(const nimbus_layer *layer, size_t n_rows)
 {
     const nimbus_lookup *lookup = layer->lookup;
     size_t per_row = lookup->n_codebooks * (lookup->n_leaves + margins_per_codebook(lookup)), size;
-    return n_rows > SIZE_MAX - BLOCK ||
-                   nimbus_mul_overflows(n_blocks(n_rows) * BLOCK, per_row * sizeof(real), &size)
+    return n_rows > SIZE_MAX - BLOCK || nimbus_mul_overflows(nimbus_row_blocks(n_rows) * BLOCK,
+                                                             per_row * sizeof(real), &size)
                ? SIZE_MAX
                : size;
 }
@@ -653,10 +642,10 @@ static void thresholds_item(void *arg, size_t c)
     const real *margin = t->margin + c * t->nodes;
     real *grad = t->dthresholds + c * t->nodes;
 
-    for (size_t item = 0; item < n_blocks(job->rows->n_rows); item++) {
+    for (size_t item = 0; item < nimbus_row_blocks(job->rows->n_rows); item++) {
         const uint8_t *codes = job->rows->codes + item * BLOCK * t->c + c;
         const real *dh = job->dmargin + (item * t->c + c) * job->per_codebook * BLOCK;
-        size_t n = rows_in(job->rows->n_rows, item);
+        size_t n = nimbus_rows_in_block(job->rows->n_rows, item);
         for (size_t r = 0; r < n; r++)
             for (size_t j = 0; j < job->per_codebook; j++) {
                 size_t node = node_of(job, codes[r * t->c], j);
@@ -727,7 +716,7 @@ void nimbus_lookup_backward(nimbus_layer *layer, const nimbus_io *io,
         return;
     nimbus_gemm(false, true, rows->n_rows, t.c * t.k, t.m, 1, rows->dy, t.m, t.tables, t.m, 0,
                 job.leaf_grad, t.c * t.k, io->n_threads);
-    nimbus_parallel(io->n_threads, n_blocks(rows->n_rows), margins_item, &job);
+    nimbus_parallel(io->n_threads, nimbus_row_blocks(rows->n_rows), margins_item, &job);
     if (t.dthresholds)
         nimbus_parallel(io->n_threads, t.c, thresholds_item, &job);
 }

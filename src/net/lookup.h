@@ -72,6 +72,18 @@ size_t nimbus_lookup_outputs(const nimbus_layer *layer);
 /* Rows are walked together in blocks of this many. */
 enum { NIMBUS_ROW_BLOCK = 32 };
 
+static inline size_t nimbus_row_blocks(size_t n_rows)
+{
+    return n_rows / NIMBUS_ROW_BLOCK + (n_rows % NIMBUS_ROW_BLOCK != 0);
+}
+
+/* Rows of one block; the last may have fewer. */
+static inline size_t nimbus_rows_in_block(size_t n_rows, size_t block)
+{
+    size_t left = n_rows - block * NIMBUS_ROW_BLOCK;
+    return left < NIMBUS_ROW_BLOCK ? left : NIMBUS_ROW_BLOCK;
+}
+
 /* Rows on their way through the trees and tables of a layer: of a batch, or positions of images.
  * With `blocks` x and dx are [n_rows / NIMBUS_ROW_BLOCK, rounded up][D][NIMBUS_ROW_BLOCK] instead;
  * what stands behind the last row is read, but of no effect. */

@@ -164,21 +164,10 @@ static void scatter_run(const stretch *s, const run *on, const real *block)
     }
 }
 
-static size_t rows_in(const stretch *s, size_t block)
-{
-    size_t left = s->n - block * BLOCK;
-    return left < BLOCK ? left : BLOCK;
-}
-
-static size_t n_blocks(const stretch *s)
-{
-    return (s->n + BLOCK - 1) / BLOCK;
-}
-
 static void gather_block(const stretch *s, size_t block, real *out)
 {
     run on;
-    for (size_t r = 0, n = rows_in(s, block); r < n; r += on.n) {
+    for (size_t r = 0, n = nimbus_rows_in_block(s->n, block); r < n; r += on.n) {
         find_run(s, block, r, n, &on);
         gather_run(s, &on, out + r, BLOCK);
     }
@@ -302,7 +291,7 @@ void nimbus_lookup_conv_forward(nimbus_layer *layer, nimbus_io *io)
     s.rows = b.rows;
     for (s.first = 0; s.first < n_positions; s.first += step) {
         s.n = n_positions - s.first < step ? n_positions - s.first : step;
-        nimbus_parallel(io->n_threads, n_blocks(&s), gather, &s);
+        nimbus_parallel(io->n_threads, nimbus_row_blocks(s.n), gather, &s);
         nimbus_lookup_rows rows = {.first = s.first,
                                    .n_rows = s.n,
                                    .blocks = true,
@@ -327,10 +316,10 @@ void nimbus_lookup_conv_backward(nimbus_layer *layer, nimbus_io *io)
     for (s.first = 0; s.first < n_positions; s.first += step) {
         s.n = n_positions - s.first < step ? n_positions - s.first : step;
         s.patches = b.patches;
-        nimbus_parallel(io->n_threads, n_blocks(&s), gather, &s);
+        nimbus_parallel(io->n_threads, nimbus_row_blocks(s.n), gather, &s);
         nimbus_parallel_ranges(io->n_threads, s.n, POSITION_GRAIN, images_to_rows, &s);
         if (s.dx)
-            memset(b.dpatches, 0, n_blocks(&s) * BLOCK * s.d * sizeof *b.dpatches);
+            memset(b.dpatches, 0, nimbus_row_blocks(s.n) * BLOCK * s.d * sizeof *b.dpatches);
         nimbus_lookup_rows rows = {.first = s.first,
                                    .n_rows = s.n,
                                    .blocks = true,

@@ -377,6 +377,22 @@ static void fill_step(const image_step_header *h, const nimbus_value *out, size_
     of_image->high = (int8_t)(int32_t)h->high;
 }
 
+/* n_taps weights as dot_taps_i32 reads them, of `bytes` each; NULL: ones. Their sum: 128 times it
+ * fits, as in lay_out_weights. */
+static int32_t pack_taps(const int8_t *weights, size_t n_taps, size_t bytes, uint8_t *to)
+{
+    int32_t sum = 0;
+    for (size_t t = 0; t < n_taps; t++) {
+        int8_t weight = weights ? weights[t] : 1;
+        if (bytes == 2)
+            ((int16_t *)(void *)to)[t] = weight;
+        else
+            ((int8_t *)to)[t] = weight;
+        sum += weight;
+    }
+    return sum;
+}
+
 /* Weights for dot_taps_i32: of every output of a convolution in groups, or one set of ones. */
 static bool prepare_taps(const nimbus_program_step *step, nimbus_image_step *of_image,
                          const int8_t *weights, const nimbus_shape *shape)
@@ -390,18 +406,11 @@ static bool prepare_taps(const nimbus_program_step *step, nimbus_image_step *of_
     of_image->tap_bias = nimbus_alloc(step->n_outputs, sizeof *of_image->tap_bias);
     if (!of_image->tap_weights || !of_image->tap_bias)
         return false;
-    int32_t sum = 0; /* 128 times it fits, as in lay_out_weights */
+    int32_t sum = 0; /* of the one set of ones it serves all outputs */
     for (size_t m = 0; m < step->n_outputs; m++) {
-        sum = m < n_sets ? 0 : sum; /* the one set of ones serves all */
-        uint8_t *to = of_image->tap_weights + m * of_image->weight_bytes;
-        for (size_t t = 0; m < n_sets && t < n_taps; t++) {
-            int8_t weight = weights ? weights[m * n_taps + t] : 1;
-            if (bytes == 2)
-                ((int16_t *)(void *)to)[t] = weight;
-            else
-                ((int8_t *)to)[t] = weight;
-            sum += weight;
-        }
+        if (m < n_sets)
+            sum = pack_taps(weights ? weights + m * n_taps : NULL, n_taps, bytes,
+                            of_image->tap_weights + m * of_image->weight_bytes);
         of_image->tap_bias[m] = (int32_t)((uint32_t)step->bias[m] - shape->flip * (uint32_t)sum);
     }
     return true;
