@@ -158,6 +158,98 @@ static void test_accuracy_is_kept(void **state)
     nimbus_data_free(test);
 }
 
+static float *test_outputs(const nimbus_net *net, const nimbus_data *data)
+{
+    float *out = nimbus_alloc(nimbus_data_get_info(data)->n_rows * 10, sizeof *out);
+    assert_non_null(out);
+    CHECK(nimbus_net_predict(net, data, 1, out, &error));
+    return out;
+}
+
+static void all_dense(nimbus_net *net)
+{
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (nimbus_layer_is_product(&net->layers[i]))
+            CHECK(nimbus_net_set_state(net, i, NIMBUS_STATE_DENSE, &error));
+}
+
+static void assert_same_outputs(const nimbus_net *a, const nimbus_net *b, const nimbus_data *data,
+                                double tolerance)
+{
+    float *x = test_outputs(a, data), *y = test_outputs(b, data);
+    for (size_t i = 0; i < 10 * nimbus_data_get_info(data)->n_rows; i++)
+        assert_true(fabs((double)(x[i] - y[i])) <= tolerance);
+    nimbus_free(x);
+    nimbus_free(y);
+}
+
+/* Converted convolutions have a batch norm and read what goes into ReLUs; with their weights again
+ * the net is the float net, also when read from a file. Exact layers are left as they are. */
+static void test_graph(void **state)
+{
+    (void)state;
+    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_net *teacher = trained_net(data);
+    nimbus_convert_options o = image_options();
+    o.bits = 32;
+    nimbus_net *net = converted(teacher, data, &o), *read;
+    assert_int_equal(net->n_layers, teacher->n_layers + 1);
+    size_t third = (size_t)(named(net, "conv2d3") - net->layers);
+    const nimbus_layer *norm = named(net, "conv2d3_norm");
+    assert_ptr_equal(norm, &net->layers[third + 1]);
+    assert_int_equal(norm->input[0], third);
+    assert_int_equal(named(net, "relu3")->input[0], third + 1);
+    assert_ptr_equal(&net->layers[named(net, "conv2d3")->input[0]], named(net, "add1"));
+    assert_ptr_equal(&net->layers[named(net, "conv2d2")->input[0]], named(net, "batch_norm1"));
+    assert_false(named(net, "conv2d1")->before_relu);
+
+    nimbus_buffer bytes = {0};
+    CHECK(nimbus_net_write(net, &bytes, &error));
+    CHECK(nimbus_net_read(bytes.bytes, bytes.size, &read, &error));
+    assert_same_outputs(net, read, data, 0);
+    all_dense(net);
+    all_dense(read);
+    assert_ptr_equal(&read->layers[named(read, "conv2d3")->input[0]], named(read, "relu2"));
+    assert_same_outputs(net, read, data, 0);
+    assert_same_outputs(net, teacher, data, 1e-3);
+    nimbus_buffer_free(&bytes);
+    nimbus_net_free(read);
+    nimbus_net_free(net);
+
+    o.layers = "conv2d3:exact";
+    net = converted(teacher, data, &o);
+    assert_int_equal(net->n_layers, teacher->n_layers);
+    assert_false(named(net, "conv2d3")->before_relu);
+    nimbus_net_free(net);
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
+/* As exact stand-ins for all of its layers the float net gives the program that it gives itself. */
+static void test_stand_ins(void **state)
+{
+    (void)state;
+    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_net *teacher = trained_net(data);
+    nimbus_convert_options o = image_options();
+    nimbus_net *net = converted(teacher, data, &o);
+    nimbus_compile_options compile = NIMBUS_COMPILE_OPTIONS_INIT;
+    void *expected, *bytes;
+    size_t n_expected, n;
+    compile.calibration = data;
+    CHECK(nimbus_compile(teacher, &compile, &expected, &n_expected, &error));
+    compile.exact = "*";
+    compile.float_net = teacher;
+    CHECK(nimbus_compile(net, &compile, &bytes, &n, &error));
+    assert_int_equal(n, n_expected);
+    assert_memory_equal(bytes, expected, n);
+    nimbus_compile_free(bytes);
+    nimbus_compile_free(expected);
+    nimbus_net_free(net);
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
 static void test_threads_change_nothing(void **state)
 {
     (void)state;
@@ -179,14 +271,6 @@ static void test_threads_change_nothing(void **state)
     nimbus_buffer_free(&bytes[1]);
     nimbus_net_free(teacher);
     nimbus_data_free(data);
-}
-
-static float *test_outputs(const nimbus_net *net, const nimbus_data *data)
-{
-    float *out = nimbus_alloc(nimbus_data_get_info(data)->n_rows * 10, sizeof *out);
-    assert_non_null(out);
-    CHECK(nimbus_net_predict(net, data, 1, out, &error));
-    return out;
 }
 
 /* Squared error of ten outputs a row as a share of their variance. */
@@ -265,6 +349,8 @@ int main(void)
         cmocka_unit_test(test_what_is_converted),
         cmocka_unit_test(test_boosted_trees),
         cmocka_unit_test(test_accuracy_is_kept),
+        cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_stand_ins),
         cmocka_unit_test(test_threads_change_nothing),
     };
     return cmocka_run_group_tests_name("conversion of convolutions", tests, NULL, NULL);

@@ -181,12 +181,12 @@ static void test_envelope(void **state)
     expect(b.bytes, b.size, NIMBUS_ERR_VERSION, "major version");
     version[0] = '0';
     expect(b.bytes, b.size, NIMBUS_ERR_FORMAT, "version 0");
-    version[0] = '1', version[2] = '2';
+    version[0] = '1', version[2] = '3';
     expect(b.bytes, b.size, NIMBUS_ERR_VERSION, "minor version");
     version[2] = '0';
     net_seal(b.bytes, b.size);
     expect(b.bytes, b.size, NIMBUS_OK, "an older minor version");
-    version[2] = '1';
+    version[2] = '2';
     net_seal(b.bytes, b.size);
     b.bytes[b.size - 1] ^= 1;
     expect(b.bytes, b.size, NIMBUS_ERR_CHECKSUM, "damaged data");
@@ -367,6 +367,10 @@ static const struct edit image_edits[] = {
     {'g', "layers/1/after", "null", NIMBUS_ERR_FORMAT},
     {'g', "layers/1/bare", "true", NIMBUS_ERR_FORMAT},
     {'g', "layers/1/bare", "0", NIMBUS_ERR_FORMAT},
+    {'g', "layers/1/before_relu", "true", NIMBUS_ERR_FORMAT},
+    {'g', "layers/2/before_relu", "true", NIMBUS_ERR_FORMAT},
+    {'g', "layers/2/before_relu", "false", NIMBUS_OK},
+    {'g', "layers/2/before_relu", "1", NIMBUS_ERR_FORMAT},
     {'g', "layers/1/padding", "[1,1]", NIMBUS_ERR_UNSUPPORTED},
     {'g', "layers/1/type", "\"max_pool\"", NIMBUS_ERR_FORMAT},
     {'g', "layers/2/state", "\"locked\"", NIMBUS_ERR_FORMAT},

@@ -75,6 +75,21 @@ static bool same_values(nimbus_layer *a, nimbus_layer *b, const char *name)
     return p && q && p->n == q->n && memcmp(p->value, q->value, p->n * sizeof *p->value) == 0;
 }
 
+/* Batch norms that the conversion put behind convolutions stand in the float net too. */
+static nimbus_status add_norms(const stand_ins *s, nimbus_error *error)
+{
+    nimbus_status status = NIMBUS_OK;
+    for (size_t i = 1; i < s->net->n_layers && i <= s->teacher->n_layers && status == NIMBUS_OK;
+         i++) {
+        const nimbus_layer *norm = &s->net->layers[i];
+        bool has_it =
+            i < s->teacher->n_layers && strcmp(s->teacher->layers[i].name, norm->name) == 0;
+        if (norm->type == &nimbus_layer_batch_norm && norm->input[0] == i - 1 && !has_it)
+            status = nimbus_net_insert_norm(s->teacher, i - 1, norm->name, error);
+    }
+    return status;
+}
+
 /* The float net must be the same chain, layer by layer, reading the same rows. */
 static nimbus_status check_teacher(const stand_ins *s, nimbus_error *error)
 {
@@ -389,8 +404,9 @@ nimbus_status nimbus_stand_ins_make(nimbus_net *net, const nimbus_compile_option
     if (!s.exact)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to list %zu layers", net->n_layers);
     if ((status = mark(&s, options->exact, &any, error)) || !any ||
-        (options->float_net && ((status = nimbus_net_copy(options->float_net, &s.teacher, error)) ||
-                                (status = check_teacher(&s, error)))) ||
+        (options->float_net &&
+         ((status = nimbus_net_copy(options->float_net, &s.teacher, error)) ||
+          (status = add_norms(&s, error)) || (status = check_teacher(&s, error)))) ||
         (fitted && (status = nimbus_net_copy(net, &s.converted, error))))
         goto done;
     for (size_t i = 0; i < net->n_layers && status == NIMBUS_OK; i++)

@@ -137,8 +137,7 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
 /* ---- rounding, states --------------------------------------------------------------------------
  */
 
-/* The last layer with parameters of its own kind is the one whose scores are compared. */
-static bool is_last_product(const nimbus_net *net, size_t i)
+bool nimbus_conversion_is_last_product(const nimbus_net *net, size_t i)
 {
     for (size_t j = i + 1; j < net->n_layers; j++)
         if (nimbus_layer_is_product(&net->layers[j]))
@@ -152,8 +151,9 @@ static nimbus_status quantise_layers(conversion *c, nimbus_error *error)
         nimbus_layer *layer = &c->net->layers[i];
         if (!layer->lookup || c->plans[i].exact || c->plans[i].bits == 0 || layer->lookup->bits)
             continue;
-        nimbus_status status = nimbus_layer_quantise(
-            layer, c->plans[i].bits, is_last_product(c->net, i), c->options.n_threads, error);
+        nimbus_status status = nimbus_layer_quantise(layer, c->plans[i].bits,
+                                                     nimbus_conversion_is_last_product(c->net, i),
+                                                     c->options.n_threads, error);
         if (status)
             return status;
     }
@@ -356,6 +356,8 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
             if (!fitted_before)
                 status = nimbus_conversion_save(c, error);
         }
+        if (status == NIMBUS_OK && i >= c->layers_done)
+            nimbus_conversion_renew_norm(c, i);
         if (status == NIMBUS_OK)
             status = nimbus_frontier_advance(&c->converted, i, error);
     }
@@ -440,7 +442,10 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
     if ((status = begin(teacher, data, options, &c, error)) ||
         (c->options.most_change > 0 &&
          (status = nimbus_conversion_choose(c, data, report, error))) ||
-        (status = nimbus_conversion_open(c, data, error)))
+        (status = nimbus_conversion_insert_norms(c, error)))
+        goto done;
+    nimbus_conversion_read_before_relus(c);
+    if ((status = nimbus_conversion_open(c, data, error)))
         goto done;
     if (c->rounded) {
         for (size_t i = 0; i < c->net->n_layers; i++)

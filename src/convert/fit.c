@@ -79,8 +79,8 @@ static nimbus_status sample_patches(const conversion *c, size_t i, samples *out,
                              out->n);
         goto done;
     }
-    nimbus_lookup_conv_patches(layer, c->converted.out[layer->input[0]], positions, out->n,
-                               out->own_x, c->options.n_threads);
+    nimbus_lookup_conv_patches(layer, c->converted.out[nimbus_net_trees_read(c->net, layer)],
+                               positions, out->n, out->own_x, c->options.n_threads);
     for (size_t n = 0; n < out->n; n++) {
         const real *image = c->clean.out[i] + positions[n] / per_image * per_image * m;
         for (size_t j = 0; j < m; j++)
@@ -100,8 +100,8 @@ nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit, 
     const nimbus_layer *source = &c->teacher->layers[i];
     const real *weight = nimbus_layer_param((nimbus_layer *)source, "weight")->value;
     nimbus_groups groups = {0};
-    samples s = {c->converted.n_rows, c->converted.out[layer->input[0]], c->clean.out[i], NULL,
-                 NULL};
+    samples s = {c->converted.n_rows, c->converted.out[nimbus_net_trees_read(c->net, layer)],
+                 c->clean.out[i], NULL, NULL};
     nimbus_status status = NIMBUS_OK;
 
     if (layer->type == &nimbus_layer_conv2d)

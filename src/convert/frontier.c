@@ -24,6 +24,10 @@ nimbus_status nimbus_frontier_new(nimbus_frontier *f, nimbus_net *net, const nim
         f->last_use[i] = i;
         for (size_t j = 0; j < net->layers[i].n_inputs; j++)
             f->last_use[net->layers[i].input[j]] = i;
+        if (net->layers[i].before_relu) { /* its state may change on the way */
+            f->last_use[net->layers[i].relu] = i;
+            f->last_use[nimbus_net_trees_read(net, &net->layers[i])] = i;
+        }
     }
     return NIMBUS_OK;
 }

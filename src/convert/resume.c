@@ -146,6 +146,15 @@ static bool has_trees(const nimbus_layer *layer)
     return layer->state == NIMBUS_STATE_SOFT || layer->state == NIMBUS_STATE_LOOKUP;
 }
 
+/* Whether layer i of the checkpoint's net reads what the float net's does, trees before a ReLU. */
+static bool reads_as(const conversion *c, size_t i)
+{
+    const nimbus_layer *a = &c->teacher->layers[i], *b = &c->net->layers[i];
+    size_t first = b->before_relu ? b->relu : b->input[0];
+    return (a->n_inputs == 0 || a->input[0] == first) &&
+           memcmp(a->input + 1, b->input + 1, sizeof a->input - sizeof *a->input) == 0;
+}
+
 /* Whether the checkpoint's net is what became of the float net: the same layers, and trees where,
  * and only where, they are due. Its checksums may be right all the same. */
 static nimbus_status check_net(const conversion *c, nimbus_error *error)
@@ -157,8 +166,7 @@ static nimbus_status check_net(const conversion *c, nimbus_error *error)
     for (size_t i = 0; i < net->n_layers; i++) {
         const nimbus_layer *a = &teacher->layers[i], *b = &net->layers[i];
         bool same = a->type == b->type && strcmp(a->name, b->name) == 0 &&
-                    a->n_inputs == b->n_inputs &&
-                    memcmp(a->input, b->input, sizeof a->input) == 0 &&
+                    a->n_inputs == b->n_inputs && reads_as(c, i) &&
                     memcmp(&a->in_shape, &b->in_shape, sizeof a->in_shape) == 0 &&
                     memcmp(&a->shape, &b->shape, sizeof a->shape) == 0;
         if (!same)

@@ -147,8 +147,11 @@ nimbus_status nimbus_conversion_choose(conversion *c, const nimbus_data *data,
     conversion trial = {
         .options = c->options, .plans = c->plans, .teacher = c->teacher, .began = c->began};
     nimbus_status status = nimbus_net_copy(c->teacher, &trial.net, error);
-    if (status == NIMBUS_OK &&
-        (status = nimbus_conversion_prepare(&trial, data, error)) == NIMBUS_OK)
+    if (status == NIMBUS_OK) {
+        nimbus_conversion_read_before_relus(&trial);
+        status = nimbus_conversion_prepare(&trial, data, error);
+    }
+    if (status == NIMBUS_OK)
         status = measure(&trial, report, error);
     nimbus_conversion_release(&trial);
     nimbus_net_free(trial.net);

@@ -222,6 +222,11 @@ nimbus_status nimbus_layer_set_shape(nimbus_layer *layer, nimbus_shape shape, ni
     return check_width(layer, shape, error);
 }
 
+static bool is_relu(const nimbus_layer *layer)
+{
+    return layer->type == &nimbus_layer_relu || layer->type == &nimbus_layer_clip;
+}
+
 /* Checks how the layer is wired and collects the shapes it reads. */
 static nimbus_status wire_layer(const nimbus_net *net, nimbus_layer *layer, const size_t *inputs,
                                 size_t n_inputs, nimbus_shape *shapes, nimbus_error *error)
@@ -248,6 +253,12 @@ static nimbus_status wire_layer(const nimbus_net *net, nimbus_layer *layer, cons
     }
     if (n_inputs > 0)
         layer->in_shape = shapes[0];
+    if (layer->before_relu &&
+        (!nimbus_layer_is_product(layer) || !is_relu(&net->layers[inputs[0]])))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "layer %s: is to read before a ReLU, but is no product behind one",
+                           layer->name);
+    layer->relu = layer->before_relu ? inputs[0] : 0;
     return check_width(layer, layer->in_shape, error);
 }
 
@@ -264,6 +275,7 @@ static nimbus_layer attributes_of(const nimbus_layer *proto)
                           .count_padding = proto->count_padding,
                           .slide = proto->slide,
                           .pad_mode = proto->pad_mode,
+                          .before_relu = proto->before_relu,
                           .new_shape = proto->new_shape};
     memcpy(layer.order, proto->order, sizeof layer.order);
     return layer;
@@ -292,6 +304,47 @@ nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_layer *proto, const s
     nimbus_layer_set_trained(&layer);
     net->layers[net->n_layers++] = layer;
     return NIMBUS_OK;
+}
+
+/* ---- changes of the graph ------------------------------------------------------------------ */
+
+nimbus_status nimbus_net_insert_norm(nimbus_net *net, size_t i, const char *name,
+                                     nimbus_error *error)
+{
+    /* A power of two, so that 1 - epsilon is exact and nothing changes to the last bit. */
+    nimbus_layer proto = {.type = &nimbus_layer_batch_norm, .number = 0x1p-17};
+    (void)snprintf(proto.name, sizeof proto.name, "%s", name);
+    nimbus_status status = nimbus_net_add(net, &proto, &i, 1, 0, error);
+    if (status)
+        return status;
+    nimbus_layer norm = net->layers[net->n_layers - 1];
+    nimbus_param *variance = nimbus_layer_param(&norm, "variance");
+    for (size_t j = 0; j < variance->n; j++)
+        variance->value[j] = 1 - (real)norm.number;
+    memmove(&net->layers[i + 2], &net->layers[i + 1],
+            (net->n_layers - i - 2) * sizeof *net->layers);
+    net->layers[i + 1] = norm;
+    for (size_t j = i + 2; j < net->n_layers; j++) {
+        nimbus_layer *layer = &net->layers[j];
+        for (size_t k = 0; k < layer->n_inputs; k++)
+            layer->input[k] += layer->input[k] >= i;
+        layer->relu += layer->relu > i;
+    }
+    return NIMBUS_OK;
+}
+
+size_t nimbus_net_trees_read(const nimbus_net *net, const nimbus_layer *layer)
+{
+    return layer->before_relu ? net->layers[layer->relu].input[0] : layer->input[0];
+}
+
+void nimbus_net_read_before_relu(nimbus_net *net, size_t i)
+{
+    nimbus_layer *layer = &net->layers[i];
+    if (!is_relu(&net->layers[layer->input[0]]))
+        return;
+    layer->before_relu = true;
+    layer->relu = layer->input[0];
 }
 
 /* ---- copies ------------------------------------------------------------------------------ */
@@ -411,6 +464,8 @@ nimbus_status nimbus_net_set_state(nimbus_net *net, size_t i, nimbus_layer_state
                                layer->name, layer->record_limit);
     }
     layer->state = state;
+    if (layer->before_relu)
+        layer->input[0] = wants_trees ? nimbus_net_trees_read(net, layer) : layer->relu;
     nimbus_layer_set_trained(layer);
     return NIMBUS_OK;
 }

