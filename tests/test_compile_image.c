@@ -133,6 +133,20 @@ static size_t add_exact_block(nimbus_net *net, size_t source, uint64_t seed)
     }
 }
 
+/* The average of all of every plane or of most of it: one position. */
+static nimbus_layer last_pool(const nimbus_net *net, size_t source, uint64_t seed)
+{
+    nimbus_layer proto = {.type = &nimbus_layer_average_pool};
+    const nimbus_shape shape = net->layers[source].shape;
+    if (once_in(seed, 26, 2))
+        return proto;
+    const size_t sides[2] = {shape.height, shape.width};
+    for (size_t i = 0; i < 2; i++)
+        proto.slide.kernel[i] = proto.slide.stride[i] =
+            sides[i] - nimbus_random_below(seed, 27, i, (sides[i] + 1) / 2);
+    return proto;
+}
+
 static nimbus_net *exact_net(nimbus_dtype dtype, nimbus_shape shape, uint64_t seed)
 {
     nimbus_net *net = image_net(dtype, shape);
@@ -145,7 +159,7 @@ static nimbus_net *exact_net(nimbus_dtype dtype, nimbus_shape shape, uint64_t se
     else if (once_in(seed, 22, 2)) {
         if (once_in(seed, 24, 2))
             l = add_to(net, conv_proto(OUTPUTS, 1, 1, 0), l, seed);
-        l = add_to(net, (nimbus_layer){.type = &nimbus_layer_average_pool}, l, 0);
+        l = add_to(net, last_pool(net, l, seed), l, 0);
     } else if (once_in(seed, 23, 2))
         l = add_to(net, (nimbus_layer){.type = &nimbus_layer_transpose, .order = {2, 0, 1}}, l, 0);
     if (net->layers[l].shape.channels != OUTPUTS || net->layers[l].shape.height > 1)

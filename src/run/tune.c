@@ -149,7 +149,8 @@ static nimbus_status tune(nimbus_program *program, nimbus_error *error)
 #endif
     tuning t = {.program = program,
                 .row_bytes = info->n_inputs * (info->input_dtype == NIMBUS_F32 ? 4 : 1)};
-    if (t.row_bytes > MOST_ROWS_BYTES / most || nimbus_scratch_size(program, most) > MOST_SCRATCH_BYTES) {
+    if (t.row_bytes > MOST_ROWS_BYTES / most ||
+        nimbus_scratch_size(program, most) > MOST_SCRATCH_BYTES) {
         columns_from(program, granule);
         return NIMBUS_OK;
     }

@@ -30,9 +30,8 @@ typedef struct nimbus_patch {
 typedef struct nimbus_frame {
     size_t height, width;
     size_t pitch, rows;
-    size_t lead;              /* a multiple of NIMBUS_PAD: pads before the first image */
-    uint8_t *keep;            /* 0xff at positions, 0 at pads, of a whole plane, and zeros */
-    const uint8_t *keep_last; /* of its last image */
+    size_t lead;   /* a multiple of NIMBUS_PAD: pads before the first image */
+    uint8_t *keep; /* 0xff at positions, 0 at pads, of a whole plane, and zeros */
 } nimbus_frame;
 
 typedef struct nimbus_value {
@@ -47,9 +46,10 @@ typedef struct nimbus_image_step {
     nimbus_patch patch; /* height 0: none */
     size_t groups;
     int8_t low, high;
-    int8_t *pad;    /* [channels] of its source; NULL: it reads no pads */
-    bool fills_pad; /* its source was left other pads */
-    bool average_all;
+    int8_t *pad;        /* [channels] of its source; NULL: it reads no pads */
+    bool fills_pad;     /* its source was left other pads */
+    bool average_one;   /* an average pool with one position */
+    uint8_t *in_window; /* then: 0xff at what it averages, from the first byte on, and zeros */
     /* Convolutions in groups, and average pools: weights of every output for dot_taps_i32,
      * `weight_bytes` apart, and their biases. */
     uint8_t *tap_weights;

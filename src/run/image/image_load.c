@@ -455,15 +455,15 @@ static nimbus_status prepare(nimbus_program *program, size_t i, const uint8_t *p
     bool ok = prepare_pad(of_image, pad, source->channels);
     if (ok && nimbus_is_convolution(step) && of_image->groups == 1)
         return nimbus_step_prepare(step, arrays, program->kernels, error);
-    of_image->average_all = average && !of_image->pad &&
-                            step->info.kernel_height == source->height &&
-                            step->info.kernel_width == source->width;
+    of_image->average_one = average && !of_image->pad && step->info.height == 1 &&
+                            step->info.width == 1 && of_image->patch.dilation_y == 1 &&
+                            of_image->patch.dilation_x == 1;
     ok = ok && nimbus_step_prepare_output(step, arrays);
     if (ok && nimbus_is_convolution(step))
         ok = prepare_taps(step, of_image, (const int8_t *)arrays->weights, shape) &&
              (step->n_inputs > 1 || step->output == NIMBUS_OUT_I32 ||
               prepare_tap_maps(step, of_image, (const int8_t *)arrays->weights));
-    else if (ok && average && !of_image->average_all)
+    else if (ok && average && !of_image->average_one)
         ok = prepare_taps(step, of_image, NULL, shape);
     return ok ? NIMBUS_OK
               : nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory preparing step \"%s\"",
@@ -520,6 +520,7 @@ void nimbus_image_free(nimbus_image *image, size_t n_steps)
         nimbus_free(image->steps[i].tap_weights);
         nimbus_free(image->steps[i].tap_bias);
         nimbus_free(image->steps[i].tap_maps);
+        nimbus_free(image->steps[i].in_window);
     }
     for (size_t f = 0; image->frames && f < image->n_frames; f++)
         nimbus_free(image->frames[f].keep);

@@ -69,9 +69,21 @@ static size_t plane_bytes(uint64_t n)
     return bytes % 1024 ? bytes : bytes + NIMBUS_PAD;
 }
 
-/* Which bytes of planes are positions, in every frame, for n images. */
-static bool make_masks(nimbus_image *image, size_t n)
+/* Which bytes of planes are positions, in every frame, for n images; and which are in a window with
+ * one position. */
+static bool make_masks(nimbus_image *image, size_t n_steps, size_t n)
 {
+    for (size_t i = 0; i < n_steps; i++) {
+        nimbus_image_step *step = &image->steps[i];
+        const nimbus_frame *frame = &image->frames[image->values[step->sources[0]].frame];
+        if (!step->average_one)
+            continue;
+        step->in_window = nimbus_alloc(step->patch.height * frame->pitch + 2 * NIMBUS_PAD, 1);
+        if (!step->in_window)
+            return false;
+        for (size_t y = 0; y < step->patch.height; y++)
+            memset(step->in_window + y * frame->pitch, 0xff, step->patch.width);
+    }
     for (size_t f = 0; f < image->n_frames; f++) {
         nimbus_frame *frame = &image->frames[f];
         const size_t period = frame->rows * frame->pitch;
@@ -82,7 +94,6 @@ static bool make_masks(nimbus_image *image, size_t n)
             for (size_t y = 0; y < frame->height; y++)
                 memset(frame->keep + frame->lead + i * period + y * frame->pitch, 0xff,
                        frame->width);
-        frame->keep_last = frame->keep + frame->lead + (n - 1) * period;
     }
     return true;
 }
@@ -217,11 +228,11 @@ static void lay_out_task(const nimbus_program *program, size_t i, size_t n,
         lay_out_rows(step, &program->kernels->shape, task, at);
         return;
     }
-    if (of_image->average_all) {
+    if (of_image->average_one) {
         task->sums = reserve(at, nimbus_padded(step->n_outputs) * sizeof(int32_t));
         task->out = reserve(at, step->n_outputs);
     }
-    if (!nimbus_has_window(of_image) || of_image->average_all)
+    if (!nimbus_has_window(of_image) || of_image->average_one)
         return;
     if (of_image->patch.stride_y > 1 || of_image->patch.stride_x > 1)
         lay_out_view(program, i, n, task, at);
@@ -354,7 +365,7 @@ static bool make_taps(const nimbus_program *program, size_t i, nimbus_task *task
 {
     const nimbus_program_step *step = &program->steps[i];
     const nimbus_image_step *of_image = &program->image->steps[i];
-    if (!nimbus_has_window(of_image) || of_image->average_all)
+    if (!nimbus_has_window(of_image) || of_image->average_one)
         return true;
     if (step->info.kind == NIMBUS_STEP_LOOKUP) {
         const size_t n_nodes = step->n_leaves - 1, H = step->n_levels;
@@ -431,7 +442,7 @@ nimbus_status nimbus_image_plan_all(nimbus_program *program, nimbus_error *error
         (status = lay_out(program, 1, &image->one, error)) ||
         (status = plan_taps(program, &image->one, error)) || (status = plan_block(program, error)))
         return status;
-    if (!make_masks(image, image->block.n_images))
+    if (!make_masks(image, program->info.n_steps, image->block.n_images))
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for the masks of planes");
     return NIMBUS_OK;
 }

@@ -1,7 +1,7 @@
 /* image_rows.c - steps of images position by position, with the kernels for single rows
  *
  * For what no column kernel can do, for plain C, and for layers with one position (image_plan.c
- * decides); the average of whole planes, which has one position too. */
+ * decides); averages with one position. */
 #include <string.h>
 
 #include "run/image/image_run.h"
@@ -134,18 +134,19 @@ void nimbus_run_positions(const nimbus_step_run *s)
                 lookup_position(s, r, y, x);
 }
 
-/* The average of whole planes. */
-void nimbus_average_all(const nimbus_step_run *s)
+/* An average with one position, of whole planes as a rule. */
+void nimbus_average_one(const nimbus_step_run *s)
 {
     const nimbus_image_block *run = s->run;
     const size_t v = s->of_image->sources[0];
     const nimbus_frame *frame = nimbus_frame_of(run, v);
-    const size_t n = (frame->height - 1) * frame->pitch + frame->width;
+    const nimbus_patch *window = &s->of_image->patch;
+    const size_t n = (window->height - 1) * frame->pitch + window->width;
     int32_t *sums = (int32_t *)(void *)(run->scratch + s->task->sums);
     for (size_t r = 0; r < run->n_images; r++) {
         const uint8_t *x = nimbus_planes(run, v) + frame->lead + r * frame->rows * frame->pitch;
         run->k->sum_i8i32((const int8_t *)x, nimbus_plane_of(run, v), s->step->n_outputs,
-                          frame->keep_last, n, run->k->shape.flip, sums);
+                          s->of_image->in_window, n, run->k->shape.flip, sums);
         store_sums(s, sums, output_at(s, r, 0, 0));
     }
 }

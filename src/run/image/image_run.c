@@ -379,8 +379,8 @@ static void run_step(const nimbus_image_block *run, size_t i)
         add(&s);
     else if (s.step->info.kind == NIMBUS_STEP_CONCAT)
         concat(&s);
-    else if (s.of_image->average_all)
-        nimbus_average_all(&s);
+    else if (s.of_image->average_one)
+        nimbus_average_one(&s);
     else if (s.task->in_rows)
         nimbus_run_positions(&s);
     else

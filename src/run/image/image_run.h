@@ -45,8 +45,8 @@ static inline size_t nimbus_plane_of(const nimbus_image_block *run, size_t v)
     return run->plan->planes[run->image->values[v].frame];
 }
 
-/* image_rows.c: a convolution whose task is in rows, and an average of whole planes. */
+/* image_rows.c: a convolution whose task is in rows, and an average with one position. */
 void nimbus_run_positions(const nimbus_step_run *s);
-void nimbus_average_all(const nimbus_step_run *s);
+void nimbus_average_one(const nimbus_step_run *s);
 
 #endif
