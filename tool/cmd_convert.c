@@ -12,7 +12,7 @@ typedef struct convert_arguments {
     size_t v, levels, trees, bits, epochs, fit_rows;
     double lambda, most_change, layer_epochs, rate, distill, temperature, tau, margin_noise, valid;
     size_t batch, shift;
-    double smoothing, weight_decay;
+    double smoothing, weight_decay, mixup, noise;
 } convert_arguments;
 
 #define AT(field) offsetof(convert_arguments, field)
@@ -64,7 +64,7 @@ static const option_entry entries[] = {
     {"no-fine-tune", 0, OPTION_FLAG, NULL, AT(no_fine_tune), 0, 0, NULL,
      "leave the fine-tuning out"},
     {"batch", 'b', OPTION_COUNT, "ROWS", AT(batch), 1, 1e6, NULL,
-     "rows per training step (256; of nets with convolutions 32)"},
+     "rows per training step (256; of nets with convolutions 128)"},
     {"rate", 'r', OPTION_NUMBER, "X", AT(rate), 1e-9, 100, NULL,
      "peak learning rate of both trainings (the conversion's own)"},
     {"distill", 0, OPTION_NUMBER, "X", AT(distill), 0, 1, NULL,
@@ -75,6 +75,10 @@ static const option_entry entries[] = {
      "images are moved by up to this many pixels while fine-tuning (1, in colour 2; tables 0)"},
     {"flip", 0, OPTION_FLAG, NULL, AT(flip), 0, 0, NULL,
      "images are mirrored left-right at random while fine-tuning"},
+    {"mixup", 0, OPTION_NUMBER, "A", AT(mixup), 0, 10, NULL,
+     "mix pairs of rows with weights from Beta(A, A) while fine-tuning: for few rows (0: off)"},
+    {"noise", 0, OPTION_NUMBER, "S", AT(noise), 0, 10, NULL,
+     "noise on the inputs while fine-tuning, in standard deviations of a column (0)"},
     {"smoothing", 0, OPTION_NUMBER, "X", AT(smoothing), 0, 0.99, NULL,
      "part of each label spread over all classes (the conversion's own)"},
     {"weight-decay", 0, OPTION_NUMBER, "X", AT(weight_decay), 0, 10, NULL,
@@ -138,6 +142,8 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.train.temperature = args->temperature;
     o.train.shift = (unsigned)(args->shift == LEFT_OPEN ? default_shift(data) : args->shift);
     o.train.flip = args->flip;
+    o.train.mixup = args->mixup;
+    o.train.noise = args->noise;
     o.train.label_smoothing = args->smoothing;
     o.train.weight_decay = args->weight_decay;
     o.train.tau = args->tau;

@@ -14,7 +14,6 @@
 
 enum {
     DEFAULT_FIT_ROWS = 30000,
-    ENOUGH_STEPS = 5000,      /* of fine-tuning, what the presets' epochs give 60,000 rows */
     MOST_REPEATS = 4,         /* small data sets get up to so many times the preset's epochs */
     FRONTIER_REALS = 1 << 25, /* of the widest layer's outputs on the rows that are fitted on */
     SHALLOW = 4 /* nets of up to so many linear layers gain nothing from training layer by layer */
@@ -25,7 +24,8 @@ enum {
 /* What a training is like where the options leave it open: of nets on images, with many positions a
  * row, and of others. */
 typedef struct recipe {
-    size_t batch, epochs[3]; /* by preset; more for data of few steps an epoch */
+    size_t batch, epochs[3]; /* by preset; more where that gives fewer steps than are enough */
+    size_t enough_steps;
     double table_rate, rate, distill, temperature, tau, tau_end;
     bool layer_by_layer; /* for deep nets */
     double most_change;  /* with ACCURACY */
@@ -34,6 +34,7 @@ typedef struct recipe {
 static const recipe on_rows = {
     .batch = 256,
     .epochs = {[NIMBUS_BALANCED] = 24, [NIMBUS_SPEED] = 32, [NIMBUS_ACCURACY] = 16},
+    .enough_steps = 5000,
     .table_rate = 6e-3,
     .rate = 1e-3,
     .distill = 0.6,
@@ -42,8 +43,9 @@ static const recipe on_rows = {
     .tau_end = 0.5,
     .layer_by_layer = true};
 static const recipe on_images = {
-    .batch = 32,
-    .epochs = {[NIMBUS_BALANCED] = 12, [NIMBUS_SPEED] = 16, [NIMBUS_ACCURACY] = 8},
+    .batch = 128,
+    .epochs = {[NIMBUS_BALANCED] = 16, [NIMBUS_SPEED] = 24, [NIMBUS_ACCURACY] = 12},
+    .enough_steps = 2500,
     .table_rate = 5e-3,
     .rate = 5e-3,
     .distill = 0.7,
@@ -64,7 +66,7 @@ static const recipe *recipe_of(const nimbus_net *net)
 static size_t default_epochs(const recipe *r, nimbus_preset preset, size_t n_rows, size_t batch)
 {
     size_t least = r->epochs[preset], steps = (n_rows + batch - 1) / batch;
-    size_t wanted = (ENOUGH_STEPS + steps - 1) / steps;
+    size_t wanted = (r->enough_steps + steps - 1) / steps;
     return wanted < least ? least : wanted > MOST_REPEATS * least ? MOST_REPEATS * least : wanted;
 }
 
