@@ -54,7 +54,7 @@ typedef struct nimbus_data_options {
     size_t size;
     const char *data_dir;  /* where known data sets lie; NULL: $NIMBUS_DATA, else "data" */
     double valid_fraction; /* of the training rows, chosen by seed; 0: none are held out */
-    double test_fraction;  /* for sources without test rows of their own; 0: 0.2 */
+    double test_fraction;  /* for sources without test rows of their own; 0: 0.2, negative: none */
     uint64_t seed;         /* of the splits and of the `digits` generator */
     size_t n_rows;         /* digits: rows drawn for training, held-out ones among them, and for
                               the test (0: 20,000 and 4,000);

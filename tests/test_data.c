@@ -173,6 +173,12 @@ static void splits_are_disjoint_and_complete(void **state)
     open_refused(spec, NIMBUS_SPLIT_TRAIN, &options, NIMBUS_ERR_ARGUMENT, "valid_fraction is 1");
     options.valid_fraction = NAN;
     open_refused(spec, NIMBUS_SPLIT_TRAIN, &options, NIMBUS_ERR_ARGUMENT, "valid_fraction");
+    options = (nimbus_data_options)NIMBUS_DATA_OPTIONS_INIT;
+    options.test_fraction = -1;
+    assert_int_equal(mark_rows(spec, NIMBUS_SPLIT_TRAIN, &options, seen[0]), N);
+    open_refused(spec, NIMBUS_SPLIT_TEST, &options, NIMBUS_ERR_ARGUMENT, "no test rows");
+    options.test_fraction = 1;
+    open_refused(spec, NIMBUS_SPLIT_TEST, &options, NIMBUS_ERR_ARGUMENT, "test_fraction is 1");
     open_refused(spec, (nimbus_split)9, NULL, NIMBUS_ERR_ARGUMENT, "split is 9");
 }
 
@@ -205,6 +211,7 @@ static void missing_sets_say_how_to_get_them(void **state)
     nimbus_data_source source;
     assert_int_equal(nimbus_data_get_source(n, NULL, &source, NULL), NIMBUS_ERR_ARGUMENT);
     open_refused(folder, NIMBUS_SPLIT_ALL, NULL, NIMBUS_ERR_IO, "in this folder");
+    open_refused("mnits", NIMBUS_SPLIT_ALL, NULL, NIMBUS_ERR_IO, "nor a known data set");
     open_refused("", NIMBUS_SPLIT_ALL, NULL, NIMBUS_ERR_ARGUMENT, "no data set");
 }
 

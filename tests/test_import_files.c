@@ -248,12 +248,37 @@ static void test_refused(void **state)
     }
 }
 
+/* Files of other frameworks are named for what they are. */
+static void test_other_formats(void **state)
+{
+    (void)state;
+    static const struct {
+        char bytes[9];
+        const char *says;
+    } cases[] = {{"\x1c\0\0\0TFL3", "TensorFlow Lite"},
+                 {"PK\3\4\0\0\0\0", "zip file"},
+                 {"\x89HDF\r\n\x1a\n", "HDF5"},
+                 {"\x80\2\x8a\nl\xfc\x9c", "pickle"}};
+    char path[512];
+    make_path(path, "other.onnx");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        nimbus_net *net;
+        nimbus_error error = {0};
+        write_file("other.onnx", cases[i].bytes, 8);
+        assert_int_equal(nimbus_import_onnx(path, NULL, &net, NULL, &error), NIMBUS_ERR_FORMAT);
+        assert_null(net);
+        assert_non_null(strstr(error.message, cases[i].says));
+        remove_file("other.onnx");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_external),         cmocka_unit_test(test_ways_out),
         cmocka_unit_test(test_external_overlap), cmocka_unit_test(test_resnet),
         cmocka_unit_test(test_keywords),         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_other_formats),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

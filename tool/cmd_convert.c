@@ -72,7 +72,7 @@ static const option_entry entries[] = {
     {"temperature", 0, OPTION_NUMBER, "T", AT(temperature), 0.01, 100, NULL,
      "softens both sides' outputs for that part (2; with convolutions 3)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
-     "images are moved by up to this many pixels while fine-tuning (1, in colour 2; tables 0)"},
+     "images are moved by up to this many pixels while fine-tuning (1, in colour 2; tables and floats 0)"},
     {"flip", 0, OPTION_FLAG, NULL, AT(flip), 0, 0, NULL,
      "images are mirrored left-right at random while fine-tuning"},
     {"mixup", 0, OPTION_NUMBER, "A", AT(mixup), 0, 10, NULL,
@@ -237,10 +237,14 @@ static void note_loss(const convert_arguments *args, const json_t *before, const
 {
     const char *split = json_object_get(before, "valid") ? "valid" : "train";
     double points = 100 * (accuracy_of(before, split) - accuracy_of(after, split));
+    double overfit = accuracy_of(after, "train") - accuracy_of(after, split) -
+                     (accuracy_of(before, "train") - accuracy_of(before, split));
     if (points > 1)
-        note(&args->common, "the converted net loses %.1f points on the %s; %sa smaller -v %s",
-             points, *split == 'v' ? "held-out rows" : "training rows",
-             args->accuracy ? "" : "--accuracy or ", "keeps more");
+        note(&args->common, "the converted net loses %.1f points on the %s; %s", points,
+             *split == 'v' ? "held-out rows" : "training rows",
+             100 * overfit > points / 2 ? "less on the others: more rows, --mixup or --noise help"
+             : args->accuracy           ? "a smaller -v keeps more"
+                                        : "--accuracy or a smaller -v keeps more");
 }
 
 /* Whether the net has lookup layers and no layer is left to convert. */

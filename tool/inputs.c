@@ -24,7 +24,7 @@ nimbus_status tool_error(nimbus_error *error, nimbus_status status, const char *
 
 size_t default_shift(const nimbus_data_info *data)
 {
-    if (data->height < 2 || data->width < 2)
+    if (data->height < 2 || data->width < 2 || data->dtype != NIMBUS_U8)
         return 0;
     return data->channels > 1 ? 2 : 1;
 }
@@ -44,6 +44,7 @@ nimbus_data_options data_options_of(const common_arguments *common, const char *
     nimbus_data_options options = NIMBUS_DATA_OPTIONS_INIT;
     options.data_dir = common->data_dir;
     options.valid_fraction = common->valid;
+    options.test_fraction = common->no_test ? -1 : 0;
     options.seed = common->data_seed;
     options.n_rows = common->rows;
     options.label = common->label;
@@ -62,7 +63,7 @@ nimbus_status splits_open(const common_arguments *common, const char *schema, do
         nimbus_data_open(common->data, NIMBUS_SPLIT_TRAIN, &options, &out->train, error);
     if (!status && valid_fraction > 0)
         status = nimbus_data_open(common->data, NIMBUS_SPLIT_VALID, &options, &out->valid, error);
-    if (!status) { /* the test rows are read as the training rows were */
+    if (!status && !common->no_test) { /* the test rows are read as the training rows were */
         options.schema = nimbus_data_schema(out->train);
         status = nimbus_data_open(common->data, NIMBUS_SPLIT_TEST, &options, &out->test, error);
     }

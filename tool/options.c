@@ -30,6 +30,8 @@ static const option_entry data_group[] = {
      "else the last)"},
     {"regression", 0, OPTION_FLAG, NULL, COMMON(regression), 0, 0, NULL,
      "CSV: the label column is a number to predict"},
+    {"no-test", 0, OPTION_FLAG, NULL, COMMON(no_test), 0, 0, NULL,
+     "hold no test rows out, where the data set has none of its own (a fifth, by seed)"},
     {"data-seed", 0, OPTION_SEED, "N", COMMON(data_seed), 0, 0, NULL,
      "seed of the splits and of the digits generator (0)"},
 };

@@ -7,8 +7,9 @@
 
 #include "rows.h"
 
-#define STRETCH 256 /* rows: less is not worth a thread, and a program is fastest on whole blocks  \
-                     */
+#define STRETCH                                                                                    \
+    256 /* rows: less is not worth a thread, and a program is fastest on whole blocks              \
+         */
 
 struct row_runner {
     const nimbus_program *program;

@@ -44,7 +44,7 @@ typedef struct option_entry {
 /* Every verb's arguments begin with these. */
 typedef struct common_arguments {
     const char *data, *data_dir, *label;
-    int regression;
+    int regression, no_test;
     size_t rows;
     uint64_t data_seed;
     int split; /* a nimbus_split */

@@ -202,6 +202,11 @@ static nimbus_status open_spec(const char *spec, nimbus_reading *reading, nimbus
     if (known)
         return nimbus_fail(error, NIMBUS_ERR_IO, "%s: there is no such file; did you mean %s?",
                            spec, known->name);
+    if (!strpbrk(spec, "./-") && !nimbus_file_exists(spec))
+        return nimbus_fail(error, NIMBUS_ERR_IO,
+                           "%s: neither a file nor a known data set; those are digits, mnist, "
+                           "fashion-mnist, cifar-10 and nsl-kdd",
+                           spec);
     return open_file(spec, reading, out, error);
 }
 

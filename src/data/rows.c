@@ -33,9 +33,8 @@ static nimbus_status check_fractions(const nimbus_data_options *o, nimbus_error 
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "valid_fraction is %g, it must be at least 0 and below 1",
                            o->valid_fraction);
-    if (!(o->test_fraction >= 0 && o->test_fraction < 1))
-        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                           "test_fraction is %g, it must be at least 0 and below 1",
+    if (!(o->test_fraction < 1)) /* negative: none */
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "test_fraction is %g, it must be below 1",
                            o->test_fraction);
     return NIMBUS_OK;
 }
@@ -45,7 +44,7 @@ static void locate(const nimbus_reading *reading, size_t n_source, size_t *first
 {
     const nimbus_data_options *o = &reading->options;
     size_t n_test = 0;
-    if (!reading->own_test)
+    if (!reading->own_test && o->test_fraction >= 0)
         n_test = part(n_source, o->test_fraction > 0 ? o->test_fraction : 0.2);
     size_t n_valid = part(n_source - n_test, o->valid_fraction);
     switch (reading->split) {
@@ -86,6 +85,8 @@ nimbus_status nimbus_rows_choose(const nimbus_reading *reading, size_t n_source,
     if (n == 0 && reading->split == NIMBUS_SPLIT_VALID && reading->options.valid_fraction <= 0)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "no validation rows are held out: valid_fraction is 0");
+    if (n == 0 && reading->split == NIMBUS_SPLIT_TEST && reading->options.test_fraction < 0)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "no test rows are held out");
     if (n == 0)
         return nimbus_fail(error, NIMBUS_ERR_VALUE,
                            "%zu rows are too few to be split: none are left for this split",

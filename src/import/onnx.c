@@ -213,6 +213,32 @@ nimbus_status nimbus_import_onnx_bytes(const void *bytes, size_t n_bytes,
     return import_bytes(bytes, n_bytes, NULL, options, out, report, error);
 }
 
+/* What a file is if it begins as another framework's does, and how it becomes an ONNX model. */
+static nimbus_status refuse_other_formats(const nimbus_buffer *file, nimbus_error *error)
+{
+    static const struct {
+        const char *bytes;
+        size_t at, n;
+        const char *what;
+    } formats[] = {
+        {"TFL3", 4, 4,
+         "a TensorFlow Lite model; python -m tf2onnx.convert --tflite makes an ONNX "
+         "model of a float one"},
+        {"PK\3\4", 0, 4,
+         "a zip file, as PyTorch's .pt and Keras' .keras are; export the model with "
+         "torch.onnx.export or tf2onnx"},
+        {"\x89HDF", 0, 4, "an HDF5 file, as Keras' .h5 are; export the model with tf2onnx"},
+        {"\x80\2", 0, 2,
+         "a Python pickle, as old .pt files are; export the model with "
+         "torch.onnx.export"},
+    };
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        if (file->size >= formats[i].at + formats[i].n &&
+            memcmp(file->bytes + formats[i].at, formats[i].bytes, formats[i].n) == 0)
+            return nimbus_fail(error, NIMBUS_ERR_FORMAT, "no ONNX model but %s", formats[i].what);
+    return NIMBUS_OK;
+}
+
 nimbus_status nimbus_import_onnx(const char *path, const nimbus_import_options *options,
                                  nimbus_net **out, nimbus_import_report *report,
                                  nimbus_error *error)
@@ -230,8 +256,10 @@ nimbus_status nimbus_import_onnx(const char *path, const nimbus_import_options *
         folder[0] = '\0';
     nimbus_status status = nimbus_file_read(path, IMPORT_MAX_FILE, &bytes, error);
     if (status == NIMBUS_OK) {
-        status = import_bytes(bytes.bytes, bytes.size, strcmp(path, "-") == 0 ? NULL : folder,
-                              options, out, report, error);
+        status = refuse_other_formats(&bytes, error);
+        if (status == NIMBUS_OK)
+            status = import_bytes(bytes.bytes, bytes.size, strcmp(path, "-") == 0 ? NULL : folder,
+                                  options, out, report, error);
         if (status != NIMBUS_OK)
             status = nimbus_fail_prefix(error, status, "%s", path);
     }
