@@ -436,9 +436,10 @@ typedef struct nimbus_convert_options {
     double lambda;   /* ridge, in rows per leaf; 0: chosen on held-out rows */
     /* What converted layers may change the net's outputs by, all together: squared error as a share
      * of the outputs' variance, measured for one layer at a time on rows of `valid` (else of the
-     * data) before any training. Others stay exact, those first that cost most for the
-     * multiply-adds they save; layers with settings in `layers` are not asked. 0: no limit, but
-     * 0.15 with ACCURACY for nets with convolutions; < 0: no limit */
+     * data) before any training. Convolutions get as many trees as that takes, unless `trees` says
+     * how many, and layers stay exact, always where that lowers the change most for the time it
+     * costs; layers with settings in `layers` are left as they are. 0: no limit, but 0.1 with
+     * ACCURACY for nets with convolutions; < 0: no limit */
     double most_change;
     double layer_epochs; /* training of each layer after its fit, rounded up; 0: by depth;
                             < 0: none */
@@ -471,13 +472,17 @@ typedef struct nimbus_convert_layer_report {
     double seconds;
 } nimbus_convert_layer_report;
 
+#define NIMBUS_TREES_TRIED 4
+
 /* What a layer costs and brings when it alone is converted, as nimbus_convert_options.most_change
- * has it. */
+ * has it. change[k] is with first_trees + k trees a group: 1 to NIMBUS_TREES_TRIED for
+ * convolutions, for others and where the number is given only that. */
 typedef struct nimbus_sensitivity {
     char name[48];
-    double change;
-    size_t multiply_adds, lookups; /* of a row: as a product, as trees and tables */
-    int exact;                     /* 1: left a product for it */
+    size_t first_trees, n_changes;
+    double change[NIMBUS_TREES_TRIED];
+    size_t multiply_adds, lookups; /* of a row: as a product; with one tree a group */
+    size_t trees;                  /* chosen, or as planned if nothing was; 0: stays a product */
 } nimbus_sensitivity;
 
 typedef struct nimbus_convert_report {

@@ -290,8 +290,8 @@ static double change_of(const float *outputs, const float *expected, const nimbu
     return sum / variance;
 }
 
-/* Each layer alone, with the teacher's others, is what a conversion of it alone gives; the limit
- * leaves the costly one exact, but not one that the caller has settings for. */
+/* Each layer alone, with the teacher's others, is what a conversion of it alone gives; up to a
+ * limit layers get more trees or stay exact, but not one that the caller has settings for. */
 static void test_sensitivity(void **state)
 {
     (void)state;
@@ -304,40 +304,57 @@ static void test_sensitivity(void **state)
     CHECK(nimbus_convert_sensitivity(teacher, data, &o, &report, &error));
     assert_int_equal(report.n_sensitivities, 2);
     assert_int_equal(report.n_layers, 0);
-    double sum = 0;
     for (size_t i = 0; i < 2; i++) {
         const nimbus_sensitivity *s = &report.sensitivities[i];
-        nimbus_net *net;
         assert_string_equal(s->name, i ? "conv2d3" : "conv2d2");
-        assert_true(s->change > 0.001 && s->change < 1);
+        assert_int_equal(s->first_trees, 1);
+        assert_int_equal(s->n_changes, NIMBUS_TREES_TRIED);
         assert_int_equal(s->multiply_adds, i ? 7 * 7 * 16 * 72 : 14 * 14 * 8 * 72);
-        assert_int_equal(s->lookups * 9, 2 * s->multiply_adds);
-        assert_false(s->exact);
-        sum += s->change;
-        o.layers = i ? "conv2d2:exact" : "conv2d3:exact";
-        CHECK(nimbus_convert(teacher, data, &o, &net, &made, &error));
-        float *expected = test_outputs(teacher, data), *outputs = test_outputs(net, data);
-        assert_true(fabs(change_of(outputs, expected, data) - s->change) < 1e-6 * s->change);
-        nimbus_free(expected);
-        nimbus_free(outputs);
-        nimbus_net_free(net);
+        assert_int_equal(s->lookups * 9, s->multiply_adds);
+        assert_int_equal(s->trees, 2); /* as planned */
+        for (size_t k = 0; k < s->n_changes; k++)
+            assert_true(s->change[k] > 1e-4 && s->change[k] < (k ? s->change[k - 1] : 1));
+        for (o.trees = 1; o.trees <= 3; o.trees += 2) {
+            nimbus_net *net;
+            o.layers = i ? "conv2d2:exact" : "conv2d3:exact";
+            CHECK(nimbus_convert(teacher, data, &o, &net, &made, &error));
+            float *expected = test_outputs(teacher, data), *outputs = test_outputs(net, data);
+            double change = s->change[o.trees - 1];
+            assert_true(fabs(change_of(outputs, expected, data) - change) < 1e-6 * change);
+            nimbus_free(expected);
+            nimbus_free(outputs);
+            nimbus_net_free(net);
+        }
+        o.trees = 0;
     }
-    double cost[2];
-    for (size_t i = 0; i < 2; i++)
-        cost[i] = report.sensitivities[i].change / (double)report.sensitivities[i].multiply_adds;
-    const size_t worst = cost[1] > cost[0];
-    const char *settings[] = {NULL, worst ? "conv2d3:v=9" : "conv2d2:v=9"};
-    for (size_t pinned = 0; pinned < 2; pinned++) {
+    const nimbus_sensitivity *s = report.sensitivities;
+    const double of_one = s[0].change[0] + s[1].change[0];
+    const double least = s[0].change[NIMBUS_TREES_TRIED - 1] + s[1].change[NIMBUS_TREES_TRIED - 1];
+    const double limits[] = {1.001 * of_one, 0.5 * of_one, 0.5 * least, 1e-9};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         nimbus_net *net;
-        o.layers = settings[pinned];
-        o.most_change = 0.999 * sum;
+        double sum = 0;
+        o.layers = NULL;
+        o.most_change = limits[i];
         CHECK(nimbus_convert(teacher, data, &o, &net, &made, &error));
-        assert_int_equal(made.n_layers, 1);
-        assert_int_equal(made.sensitivities[worst].exact, !pinned);
-        assert_int_equal(made.sensitivities[!worst].exact, pinned);
-        assert_null(named(net, made.sensitivities[pinned ? !worst : worst].name)->lookup);
+        for (size_t k = 0; k < 2; k++) {
+            const nimbus_sensitivity *chosen = &made.sensitivities[k];
+            const nimbus_lookup *lookup = named(net, chosen->name)->lookup;
+            assert_int_equal(lookup ? lookup->n_codebooks : 0, 8 * chosen->trees);
+            sum += chosen->trees ? chosen->change[chosen->trees - 1] : 0;
+            assert_true(i > 0 || chosen->trees == 1);
+            assert_true(i < 3 || chosen->trees == 0);
+        }
+        assert_true(sum <= limits[i]);
         nimbus_net_free(net);
     }
+    nimbus_net *net;
+    o.layers = "conv2d3:v=9";
+    CHECK(nimbus_convert(teacher, data, &o, &net, &made, &error));
+    assert_null(named(net, "conv2d2")->lookup);
+    assert_int_equal(named(net, "conv2d3")->lookup->n_codebooks, 16);
+    assert_int_equal(made.sensitivities[1].trees, 2);
+    nimbus_net_free(net);
     nimbus_net_free(teacher);
     nimbus_data_free(data);
 }

@@ -45,10 +45,12 @@ static const option_entry entries[] = {
      "or "
      "NAME:exact, separated by ';' (none)"},
     {"sensitivity", 0, OPTION_FLAG, NULL, AT(sensitivity), 0, 0, NULL,
-     "only show what each layer costs and brings when it alone is converted, before training"},
+     "only show what each layer costs and brings when it alone is converted, convolutions with 1 "
+     "to 4 trees, before training"},
     {"most-change", 0, OPTION_NUMBER, "X", AT(most_change), -1, 1e9, NULL,
-     "converted layers may change the outputs by this part of their variance, before training; "
-     "others stay exact; -1: no limit (none; --accuracy with convolutions 0.15)"},
+     "converted layers may change the outputs by this part of their variance, before training: it "
+     "decides their trees, and which stay exact; -1: no limit (none; --accuracy with convolutions "
+     "0.1)"},
     {"splits", 0, OPTION_CHOICE, "METHOD", AT(splits), 0, 0, split_methods,
      "trees lower the error of the outputs (joined) or of the inputs (plain) (joined)"},
     {"tables", 0, OPTION_CHOICE, "METHOD", AT(tables), 0, 0, table_methods,
@@ -72,7 +74,8 @@ static const option_entry entries[] = {
     {"temperature", 0, OPTION_NUMBER, "T", AT(temperature), 0.01, 100, NULL,
      "softens both sides' outputs for that part (2; with convolutions 3)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
-     "images are moved by up to this many pixels while fine-tuning (1, in colour 2; tables and floats 0)"},
+     "images are moved by up to this many pixels while fine-tuning (1, in colour 2; tables and "
+     "floats 0)"},
     {"flip", 0, OPTION_FLAG, NULL, AT(flip), 0, 0, NULL,
      "images are mirrored left-right at random while fine-tuning"},
     {"mixup", 0, OPTION_NUMBER, "A", AT(mixup), 0, 10, NULL,
@@ -189,18 +192,32 @@ static nimbus_status convert_and_save(const convert_arguments *args, const nimbu
 static json_t *sensitivities_report(const nimbus_convert_report *report, table *t)
 {
     json_t *list = json_array();
-    table_heads(t, "layer", "change", "multiply-adds", "lookups", "");
+    table_heads(t, "layer", "trees: change", "", "", "", "multiply-adds", "lookups a tree",
+                "chosen");
     for (size_t i = 0; i < report->n_sensitivities && i < NIMBUS_REPORT_LAYERS; i++) {
         const nimbus_sensitivity *s = &report->sensitivities[i];
         table_cell(t, "%s", s->name);
-        table_number(t, "%.4f", s->change);
+        json_t *changes = json_array();
+        for (size_t k = 0; k < NIMBUS_TREES_TRIED; k++) {
+            if (k >= s->n_changes) {
+                table_cell(t, "%s", "");
+                continue;
+            }
+            table_cell(t, "%zu: %.4f", s->first_trees + k, s->change[k]);
+            json_array_append_new(changes,
+                                  json_pack("{s:I,s:o}", "trees", (json_int_t)(s->first_trees + k),
+                                            "change", json_number(s->change[k])));
+        }
         table_size(t, s->multiply_adds);
         table_size(t, s->lookups);
-        table_cell(t, "%s", s->exact ? "stays exact" : "");
-        json_array_append_new(list, json_pack("{s:s,s:o,s:I,s:I,s:b}", "name", s->name, "change",
-                                              json_number(s->change), "multiply_adds",
-                                              (json_int_t)s->multiply_adds, "lookups",
-                                              (json_int_t)s->lookups, "exact", s->exact));
+        if (s->trees)
+            table_size(t, s->trees);
+        else
+            table_cell(t, "exact");
+        json_array_append_new(
+            list, json_pack("{s:s,s:o,s:I,s:I,s:I}", "name", s->name, "changes", changes,
+                            "multiply_adds", (json_int_t)s->multiply_adds, "lookups_a_tree",
+                            (json_int_t)s->lookups, "trees", (json_int_t)s->trees));
     }
     return list;
 }
@@ -272,7 +289,7 @@ static int report_result(const convert_arguments *args, const nimbus_net *teache
     const unsigned n_threads = (unsigned)args->common.threads;
     json_t *before = json_object(), *after = json_object();
     table_init(&layers, "lrrrr");
-    table_init(&choice, "lrrrl");
+    table_init(&choice, "lrrrrrrr");
     json_t *json = json_pack(
         "{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "output", args->output, "sensitivity",
         sensitivities_report(report, &choice), "layers", layers_report(report, &layers), "float",
@@ -317,7 +334,7 @@ static nimbus_status only_measure(const convert_arguments *args, const nimbus_ne
 static int report_sensitivity(const convert_arguments *args, const nimbus_convert_report *report)
 {
     table t;
-    table_init(&t, "lrrrl");
+    table_init(&t, "lrrrrrrr");
     json_t *json = json_object();
     json_object_set_new(json, "sensitivity", sensitivities_report(report, &t));
     return result_finish(&args->common, &t, json);

@@ -52,7 +52,7 @@ static const recipe on_images = {
     .temperature = 3,
     .tau = 0.7,
     .tau_end = 0.4,
-    .most_change = 0.15,
+    .most_change = 0.1,
 };
 
 static const recipe *recipe_of(const nimbus_net *net)

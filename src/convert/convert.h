@@ -37,8 +37,13 @@ typedef struct nimbus_tree_job {
     size_t n_outputs;
     nimbus_split_method method;
     const nimbus_groups *groups;
+    const real *deviations; /* [n_columns] standard deviations of what the trees will read, for
+                               their margins; NULL: of x */
     unsigned n_threads;
 } nimbus_tree_job;
+
+/* Standard deviations of the columns of x [n_rows][d]. */
+void nimbus_column_deviations(const real *x, size_t n_rows, size_t d, real *out);
 
 /* Fills "columns", "thresholds" and "margin" of a layer with attached lookup (its kind, H and C, a
  * multiple of the groups: codebooks g * T .. g * T + T - 1 read group g). Of several trees of a

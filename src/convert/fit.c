@@ -1,4 +1,6 @@
 /* fit.c - trees and tables of one layer, from what goes into it and what should come out */
+#include <math.h>
+
 #include "convert/internal.h"
 
 enum {
@@ -31,12 +33,14 @@ typedef struct samples {
     size_t n;
     const real *x, *y;
     real *own_x, *own_y;
+    real *deviations; /* [D] of x before its ReLU, where trees read that; else NULL */
 } samples;
 
 static void samples_free(samples *s)
 {
     nimbus_free(s->own_x);
     nimbus_free(s->own_y);
+    nimbus_free(s->deviations);
 }
 
 /* Positions of all images, mixed; as many as are fitted on. */
@@ -59,6 +63,27 @@ static nimbus_status choose_positions(const conversion *c, const nimbus_layer *l
     size_t most = FIT_REALS / nimbus_lookup_inputs(layer) + 1;
     most = most < FIT_POSITIONS ? most : FIT_POSITIONS;
     *n = total < most ? total : most;
+    return NIMBUS_OK;
+}
+
+/* Trees that read before a ReLU are learned on what comes out of it, which is what the layer's
+ * weights are for: where they cut, both are the same. */
+static nimbus_status apply_relu(const conversion *c, const nimbus_layer *layer, samples *s,
+                                nimbus_error *error)
+{
+    const nimbus_layer *relu = &c->net->layers[layer->relu];
+    const size_t d = nimbus_lookup_inputs(layer);
+    s->deviations = nimbus_alloc(d, sizeof *s->deviations);
+    if (!s->deviations)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for margins",
+                           layer->name);
+    nimbus_column_deviations(s->own_x, s->n, d, s->deviations);
+    const bool clips = relu->type == &nimbus_layer_clip;
+    const real low = clips ? (real)relu->number : 0, high = clips ? (real)relu->number2 : INFINITY;
+    for (size_t i = 0; i < s->n * d; i++) {
+        real x = s->own_x[i] > low ? s->own_x[i] : low;
+        s->own_x[i] = x < high ? x : high;
+    }
     return NIMBUS_OK;
 }
 
@@ -86,6 +111,8 @@ static nimbus_status sample_patches(const conversion *c, size_t i, samples *out,
         for (size_t j = 0; j < m; j++)
             out->own_y[n * m + j] = image[j * per_image + positions[n] % per_image];
     }
+    if (layer->before_relu && (status = apply_relu(c, layer, out, error)))
+        goto done;
     out->x = out->own_x;
     out->y = out->own_y;
 done:
@@ -101,7 +128,7 @@ nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit, 
     const real *weight = nimbus_layer_param((nimbus_layer *)source, "weight")->value;
     nimbus_groups groups = {0};
     samples s = {c->converted.n_rows, c->converted.out[nimbus_net_trees_read(c->net, layer)],
-                 c->clean.out[i], NULL, NULL};
+                 c->clean.out[i], NULL, NULL, NULL};
     nimbus_status status = NIMBUS_OK;
 
     if (layer->type == &nimbus_layer_conv2d)
@@ -118,6 +145,7 @@ nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit, 
                              .n_outputs = nimbus_lookup_outputs(layer),
                              .method = c->options.split_method,
                              .groups = &groups,
+                             .deviations = s.deviations,
                              .n_threads = c->options.n_threads};
     nimbus_table_job tables = {.x = s.x,
                                .y = s.y,

@@ -309,6 +309,20 @@ done:
     nimbus_free(gain);
 }
 
+void nimbus_column_deviations(const real *x, size_t n_rows, size_t d, real *out)
+{
+    for (size_t j = 0; j < d; j++) {
+        double sum = 0, square = 0;
+        for (size_t n = 0; n < n_rows; n++) {
+            double value = (double)x[n * d + j];
+            sum += value;
+            square += value * value;
+        }
+        double mean = sum / (double)n_rows, variance = square / (double)n_rows - mean * mean;
+        out[j] = (real)sqrt(variance > 0 ? variance : 0);
+    }
+}
+
 /* 1 / standard deviation of every input column, floored at 5 % of their median so that nearly
  * constant columns do not get huge margins. */
 static nimbus_status fill_margins(nimbus_layer *layer, const nimbus_tree_job *job,
@@ -324,19 +338,13 @@ static nimbus_status fill_margins(nimbus_layer *layer, const nimbus_tree_job *jo
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for margins",
                            layer->name);
     real *sorted = deviation + d;
-    for (size_t j = 0; j < d; j++) {
-        double sum = 0, square = 0;
-        for (size_t n = 0; n < job->n_rows; n++) {
-            double value = (double)job->x[n * d + j];
-            sum += value;
-            square += value * value;
-        }
-        double mean = sum / (double)job->n_rows,
-               variance = square / (double)job->n_rows - mean * mean;
-        deviation[j] = (real)sqrt(variance > 0 ? variance : 0);
+    if (job->deviations)
+        memcpy(deviation, job->deviations, d * sizeof *deviation);
+    else
+        nimbus_column_deviations(job->x, job->n_rows, d, deviation);
+    for (size_t j = 0; j < d; j++)
         if (deviation[j] > 0)
             sorted[n_live++] = deviation[j];
-    }
     qsort(sorted, n_live, sizeof *sorted, compare_reals);
     real floor = n_live ? (real)0.05 * sorted[n_live / 2] : 1;
     for (size_t i = 0; i < nodes; i++) {
