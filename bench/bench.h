@@ -415,7 +415,9 @@ typedef struct bench_settings {
     const char *onnx; /* folder that gets f32.onnx and int8.onnx; NULL: none */
     size_t n_shapes;
     bench_shape shapes[BENCH_MAX_SHAPES];
-    const char *isa_limit; /* NULL: none */
+    const char *isa_limit;                              /* NULL: none */
+    void (*begins)(const void *user, const char *part); /* of the work; NULL: nobody listens */
+    const void *user;
 } bench_settings;
 
 typedef struct bench_models {

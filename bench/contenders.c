@@ -389,33 +389,51 @@ static nimbus_status export_nets(const bench_set *s, nimbus_error *error)
     return status ? status : write_onnx(folder, "int8.onnx", s, error);
 }
 
+static void begin_part(const bench_settings *settings, const char *part)
+{
+    if (settings->begins)
+        settings->begins(settings->user, part);
+}
+
 static nimbus_status measure_net(const bench_settings *settings, const bench_models *models,
                                  bench_report *out, nimbus_error *error)
 {
     static bench_set set;
     nimbus_status status;
     set = (bench_set){.settings = settings, .models = models};
+    begin_part(settings, "preparing the net's peers");
     if ((status = make_set(&set, error)))
         goto done;
     out->n_walk = set.rows.n_walk;
     add_peers(&set, out);
-    if ((status = export_nets(&set, error)) || (status = measure_times(&set, out, error)) ||
-        (status = measure_accuracies(&set, out, error)))
+    if ((status = export_nets(&set, error)))
+        goto done;
+    begin_part(settings, "timing all by turns");
+    if ((status = measure_times(&set, out, error)))
+        goto done;
+    begin_part(settings, "comparing their answers");
+    if ((status = measure_accuracies(&set, out, error)))
         goto done;
     bench_runner runners[2] = {
         {BENCH_PROGRAM, run_program, &set.program},
         {BENCH_ONEDNN_INT8, bench_peer_run, set.peers[BENCH_ONEDNN_INT8][0]}};
     int int8_runs = set.list[BENCH_ONEDNN_INT8].run && settings->batches[0] == 1;
-    if (nimbus_info(models->program)->height)
+    if (nimbus_info(models->program)->height) {
+        begin_part(settings, "timing every step");
         status = bench_measure_steps(models->program, set.program.scratch,
                                      set.list[BENCH_ONEDNN_INT8].run ? set.peers[BENCH_ONEDNN_INT8]
                                                                      : NULL,
                                      &set.net, &set.rows, set.outputs, out, error);
-    if (settings->latency && !status)
+    }
+    if (settings->latency && !status) {
+        begin_part(settings, "timing single rows");
         status =
             bench_measure_latency(runners, int8_runs ? 2 : 1, &set.rows, set.n_outputs, out, error);
-    if (settings->sweep && !status)
+    }
+    if (settings->sweep && !status) {
+        begin_part(settings, "timing all numbers of rows");
         status = bench_measure_sweep(&runners[0], &set.rows, set.n_outputs, out, error);
+    }
 done:
     free_set(&set);
     return status;
@@ -441,6 +459,7 @@ nimbus_status bench_measure(const bench_settings *settings, const bench_models *
     if (models->program)
         status = measure_net(settings, models, out, error);
     for (size_t i = 0; i < settings->n_shapes && !status; i++) {
+        begin_part(settings, "timing a layer");
         status =
             bench_measure_layer(&settings->shapes[i], settings->rounds, &out->layers[i], error);
         out->n_layers = i + 1;

@@ -441,8 +441,9 @@ typedef struct nimbus_convert_options {
      * costs; layers with settings in `layers` are left as they are. 0: no limit, but 0.1 with
      * ACCURACY for nets with convolutions; < 0: no limit */
     double most_change;
-    double layer_epochs; /* training of each layer after its fit, rounded up; 0: by depth;
-                            < 0: none */
+    double layer_epochs; /* training of each layer after its fit, rounded up, where all behind it
+                            passes through the one in front of it; not of convolutions behind a
+                            ReLU; 0: by depth; < 0: none */
     size_t epochs;       /* global fine-tuning, 0: by preset and rows; SIZE_MAX: none */
     /* Of both trainings; zero fields mean the conversion's own defaults. Its teacher, epochs, first
      * layer, seed, threads, validation rows, checkpoint and progress are set by the conversion. */

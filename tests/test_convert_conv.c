@@ -44,13 +44,18 @@ static nimbus_net *residual_net(const nimbus_data *data)
     return net;
 }
 
-static nimbus_data *digits(nimbus_split split)
+static nimbus_data *some_digits(nimbus_split split, size_t n_rows)
 {
     nimbus_data_options o = NIMBUS_DATA_OPTIONS_INIT;
     nimbus_data *data;
-    o.n_rows = 1000;
+    o.n_rows = n_rows;
     CHECK(nimbus_data_open("digits", split, &o, &data, &error));
     return data;
+}
+
+static nimbus_data *digits(nimbus_split split)
+{
+    return some_digits(split, 1000);
 }
 
 static nimbus_net *trained_net(const nimbus_data *data)
@@ -84,7 +89,7 @@ static const nimbus_layer *named(const nimbus_net *net, const char *name)
 static void test_what_is_converted(void **state)
 {
     (void)state;
-    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 200);
     nimbus_net *teacher = residual_net(data);
     for (int preset = NIMBUS_BALANCED; preset <= NIMBUS_ACCURACY; preset++) {
         static const size_t trees[] = {
@@ -117,7 +122,7 @@ static void test_what_is_converted(void **state)
 static void test_boosted_trees(void **state)
 {
     (void)state;
-    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 400);
     nimbus_net *teacher = trained_net(data);
     double before[2] = {1, 1};
     for (size_t trees = 1; trees <= 4; trees *= 2) {
@@ -188,7 +193,7 @@ static void assert_same_outputs(const nimbus_net *a, const nimbus_net *b, const 
 static void test_graph(void **state)
 {
     (void)state;
-    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 200);
     nimbus_net *teacher = trained_net(data);
     nimbus_convert_options o = image_options();
     o.bits = 32;
@@ -229,7 +234,7 @@ static void test_graph(void **state)
 static void test_stand_ins(void **state)
 {
     (void)state;
-    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 200);
     nimbus_net *teacher = trained_net(data);
     nimbus_convert_options o = image_options();
     nimbus_net *net = converted(teacher, data, &o);
@@ -253,7 +258,7 @@ static void test_stand_ins(void **state)
 static void test_threads_change_nothing(void **state)
 {
     (void)state;
-    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 300);
     nimbus_net *teacher = residual_net(data);
     nimbus_buffer bytes[2] = {{0}, {0}};
     for (unsigned threads = 1; threads <= 2; threads++) {
@@ -295,7 +300,7 @@ static double change_of(const float *outputs, const float *expected, const nimbu
 static void test_sensitivity(void **state)
 {
     (void)state;
-    nimbus_data *data = digits(NIMBUS_SPLIT_TRAIN);
+    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 200);
     nimbus_net *teacher = trained_net(data);
     nimbus_convert_options o = image_options();
     nimbus_convert_report report, made;

@@ -240,6 +240,11 @@ static int take_demo(bench_arguments *args)
     return -1;
 }
 
+static void show_part(const void *user, const char *part)
+{
+    note(user, "%s", part);
+}
+
 static int bench_run(int argc, char **argv)
 {
     bench_arguments args = {.rounds = 41, .batches = BATCHES, .ort_dir = "bench/ort"};
@@ -264,6 +269,8 @@ static int bench_run(int argc, char **argv)
                            .float_net = in.float_net,
                            .data = in.test,
                            .calibration = in.calibration};
+    settings.begins = show_part;
+    settings.user = &args.common;
     status = bench_measure(&settings, &models, &report, &error);
 done:
     code = status ? fail(&error) : report_result(&args, &report);

@@ -147,7 +147,8 @@ static int describe(const common_arguments *common, const char *spec)
     table_init(&t, "lrr");
     table_heads(&t, "split", "rows", "rows per class");
     json_object_set_new(json, "train", describe_split("train", splits.train, &t));
-    json_object_set_new(json, "test", describe_split("test", splits.test, &t));
+    if (splits.test)
+        json_object_set_new(json, "test", describe_split("test", splits.test, &t));
     json_object_set_new(json, "schema",
                         json_loads(nimbus_data_schema(splits.train), JSON_DECODE_ANY, NULL));
     int code = result_finish(common, &t, json);

@@ -63,9 +63,11 @@ nimbus_status splits_open(const common_arguments *common, const char *schema, do
         nimbus_data_open(common->data, NIMBUS_SPLIT_TRAIN, &options, &out->train, error);
     if (!status && valid_fraction > 0)
         status = nimbus_data_open(common->data, NIMBUS_SPLIT_VALID, &options, &out->valid, error);
-    if (!status && !common->no_test) { /* the test rows are read as the training rows were */
+    if (!status) { /* the test rows are read as the training rows were */
         options.schema = nimbus_data_schema(out->train);
         status = nimbus_data_open(common->data, NIMBUS_SPLIT_TEST, &options, &out->test, error);
+        if (common->no_test && status == NIMBUS_ERR_ARGUMENT) /* none are held out */
+            status = NIMBUS_OK;
     }
     if (status)
         splits_close(out);

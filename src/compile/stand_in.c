@@ -81,10 +81,12 @@ static nimbus_status add_norms(const stand_ins *s, nimbus_error *error)
     nimbus_status status = NIMBUS_OK;
     for (size_t i = 1; i < s->net->n_layers && i <= s->teacher->n_layers && status == NIMBUS_OK;
          i++) {
-        const nimbus_layer *norm = &s->net->layers[i];
-        bool has_it =
-            i < s->teacher->n_layers && strcmp(s->teacher->layers[i].name, norm->name) == 0;
-        if (norm->type == &nimbus_layer_batch_norm && norm->input[0] == i - 1 && !has_it)
+        const nimbus_layer *norm = &s->net->layers[i], *before = norm - 1;
+        const nimbus_layer *of_float = &s->teacher->layers[i - 1];
+        bool has_it = i < s->teacher->n_layers && of_float[1].type == &nimbus_layer_batch_norm;
+        if (norm->type == &nimbus_layer_batch_norm && norm->input[0] == i - 1 && !has_it &&
+            before->type == &nimbus_layer_conv2d && before->lookup &&
+            of_float->type == before->type && strcmp(of_float->name, before->name) == 0)
             status = nimbus_net_insert_norm(s->teacher, i - 1, norm->name, error);
     }
     return status;

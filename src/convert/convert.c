@@ -57,10 +57,7 @@ static const recipe on_images = {
 
 static const recipe *recipe_of(const nimbus_net *net)
 {
-    for (size_t i = 0; i < net->n_layers; i++)
-        if (net->layers[i].type == &nimbus_layer_conv2d)
-            return &on_images;
-    return &on_rows;
+    return nimbus_has_convolutions(net) ? &on_images : &on_rows;
 }
 
 static size_t default_epochs(const recipe *r, nimbus_preset preset, size_t n_rows, size_t batch)
@@ -139,23 +136,15 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
 /* ---- rounding, states --------------------------------------------------------------------------
  */
 
-bool nimbus_conversion_is_last_product(const nimbus_net *net, size_t i)
-{
-    for (size_t j = i + 1; j < net->n_layers; j++)
-        if (nimbus_layer_is_product(&net->layers[j]))
-            return false;
-    return true;
-}
-
 static nimbus_status quantise_layers(conversion *c, nimbus_error *error)
 {
     for (size_t i = 0; i < c->net->n_layers; i++) {
         nimbus_layer *layer = &c->net->layers[i];
         if (!layer->lookup || c->plans[i].exact || c->plans[i].bits == 0 || layer->lookup->bits)
             continue;
-        nimbus_status status = nimbus_layer_quantise(layer, c->plans[i].bits,
-                                                     nimbus_conversion_is_last_product(c->net, i),
-                                                     c->options.n_threads, error);
+        nimbus_status status =
+            nimbus_layer_quantise(layer, c->plans[i].bits, nimbus_is_last_product(c->net, i),
+                                  c->options.n_threads, error);
         if (status)
             return status;
     }

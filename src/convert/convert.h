@@ -82,6 +82,10 @@ typedef struct nimbus_layer_plan {
     nimbus_columns columns;
 } nimbus_layer_plan;
 
+bool nimbus_has_convolutions(const nimbus_net *net);
+/* Whether no product is behind layer i: then its scores are compared. */
+bool nimbus_is_last_product(const nimbus_net *net, size_t i);
+
 /* One plan per layer of the net (only those of convertible layers mean anything); freed with
  * nimbus_free. Error: ARGUMENT; the message points at the place in options->layers. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_plan_layers(const nimbus_net *net,

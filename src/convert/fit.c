@@ -1,6 +1,4 @@
 /* fit.c - trees and tables of one layer, from what goes into it and what should come out */
-#include <math.h>
-
 #include "convert/internal.h"
 
 enum {
@@ -67,23 +65,18 @@ static nimbus_status choose_positions(const conversion *c, const nimbus_layer *l
 }
 
 /* Trees that read before a ReLU are learned on what comes out of it, which is what the layer's
- * weights are for: where they cut, both are the same. */
-static nimbus_status apply_relu(const conversion *c, const nimbus_layer *layer, samples *s,
-                                nimbus_error *error)
+ * weights are for: above 0, where they cut, both are the same. What a clip cuts off above stays, or
+ * trees that are learned on its bound would send all that is larger elsewhere. */
+static nimbus_status apply_relu(const nimbus_layer *layer, samples *s, nimbus_error *error)
 {
-    const nimbus_layer *relu = &c->net->layers[layer->relu];
     const size_t d = nimbus_lookup_inputs(layer);
     s->deviations = nimbus_alloc(d, sizeof *s->deviations);
     if (!s->deviations)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for margins",
                            layer->name);
     nimbus_column_deviations(s->own_x, s->n, d, s->deviations);
-    const bool clips = relu->type == &nimbus_layer_clip;
-    const real low = clips ? (real)relu->number : 0, high = clips ? (real)relu->number2 : INFINITY;
-    for (size_t i = 0; i < s->n * d; i++) {
-        real x = s->own_x[i] > low ? s->own_x[i] : low;
-        s->own_x[i] = x < high ? x : high;
-    }
+    for (size_t i = 0; i < s->n * d; i++)
+        s->own_x[i] = s->own_x[i] > 0 ? s->own_x[i] : 0;
     return NIMBUS_OK;
 }
 
@@ -111,7 +104,7 @@ static nimbus_status sample_patches(const conversion *c, size_t i, samples *out,
         for (size_t j = 0; j < m; j++)
             out->own_y[n * m + j] = image[j * per_image + positions[n] % per_image];
     }
-    if (layer->before_relu && (status = apply_relu(c, layer, out, error)))
+    if (layer->before_relu && (status = apply_relu(layer, out, error)))
         goto done;
     out->x = out->own_x;
     out->y = out->own_y;
@@ -127,8 +120,12 @@ nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit, 
     const nimbus_layer *source = &c->teacher->layers[i];
     const real *weight = nimbus_layer_param((nimbus_layer *)source, "weight")->value;
     nimbus_groups groups = {0};
-    samples s = {c->converted.n_rows, c->converted.out[nimbus_net_trees_read(c->net, layer)],
-                 c->clean.out[i], NULL, NULL, NULL};
+    samples s = {c->converted.n_rows,
+                 c->converted.out[nimbus_net_trees_read(c->net, layer)],
+                 c->clean.out[i],
+                 NULL,
+                 NULL,
+                 NULL};
     nimbus_status status = NIMBUS_OK;
 
     if (layer->type == &nimbus_layer_conv2d)

@@ -58,9 +58,6 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_report(conversion *c, const ch
                                                          const nimbus_layer *layer, size_t done,
                                                          size_t total, nimbus_error *error);
 
-/* The last layer with weights is the one whose scores are compared. */
-bool nimbus_conversion_is_last_product(const nimbus_net *net, size_t i);
-
 /* ---- graph.c --------------------------------------------------------------------------------
  */
 
@@ -90,8 +87,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_fit(conversion *c, size_t i, d
 /* ---- sensitivity.c ----------------------------------------------------------------------------
  */
 
-/* Measures every layer that is to be converted alone, lists them, and plans those exact that exceed
- * options.most_change. */
+/* Measures every layer that is to be converted alone, lists them, and plans their trees, and which
+ * stay exact, by options.most_change. Error: VALUE (outputs that are not finite). */
 NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_choose(conversion *c, const nimbus_data *data,
                                                          nimbus_convert_report *report,
                                                          nimbus_error *error);

@@ -139,6 +139,22 @@ static nimbus_status read_layer(cursor *c, const nimbus_net *net, nimbus_layer_p
     return NIMBUS_OK;
 }
 
+bool nimbus_has_convolutions(const nimbus_net *net)
+{
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (net->layers[i].type == &nimbus_layer_conv2d)
+            return true;
+    return false;
+}
+
+bool nimbus_is_last_product(const nimbus_net *net, size_t i)
+{
+    for (size_t j = i + 1; j < net->n_layers; j++)
+        if (nimbus_layer_is_product(&net->layers[j]))
+            return false;
+    return true;
+}
+
 /* Layers of a net with convolutions: one codebook per input channel, or as a linear layer over the
  * channels where the kernel is a single pixel. As in all previous work the first convolution and
  * the classifier stay products: they are a small part of the work, and cost much accuracy. */
@@ -149,11 +165,8 @@ static void plan_of_image_net(const nimbus_net *net, size_t i,
         [NIMBUS_BALANCED] = 2, [NIMBUS_SPEED] = 1, [NIMBUS_ACCURACY] = 2};
     const nimbus_layer *layer = &net->layers[i];
     const size_t n_taps = layer->slide.kernel[0] * layer->slide.kernel[1];
-    bool last = true;
-    for (size_t j = i + 1; j < net->n_layers; j++)
-        last = last && !nimbus_layer_is_product(&net->layers[j]);
     plan->columns = NIMBUS_COLUMNS_BLOCK;
-    plan->exact = last || nimbus_lookup_inputs(layer) < LEAST_PATCH;
+    plan->exact = nimbus_is_last_product(net, i) || nimbus_lookup_inputs(layer) < LEAST_PATCH;
     if (layer->type == &nimbus_layer_conv2d && n_taps > 1 && !options->v)
         plan->v = n_taps;
     if (layer->type == &nimbus_layer_conv2d && !options->trees)
@@ -178,13 +191,10 @@ static nimbus_layer_plan default_plan(const nimbus_net *net, size_t i,
                               .trees = options->trees ? options->trees : 1,
                               .bits = bits == 32 ? 0 : bits,
                               .tree = options->tree};
-    bool images = false;
-    for (size_t j = 0; j < net->n_layers; j++)
-        images |= net->layers[j].type == &nimbus_layer_conv2d;
     /* Columns of the input cost nothing by being read: no layer computes them. But few and regular
      * ones are read faster. */
     bool first = layer->n_inputs == 1 && layer->input[0] == 0;
-    if (images)
+    if (nimbus_has_convolutions(net))
         plan_of_image_net(net, i, options, &plan);
     else if (first && speed)
         plan.columns = NIMBUS_COLUMNS_BLOCK;

@@ -87,6 +87,10 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
         nimbus_write_f32le(&b, (float)o->lambda);
         nimbus_write_f32le(&b, (float)o->layer_epochs);
         nimbus_write_f32le(&b, (float)o->most_change);
+        for (size_t i = 0; i < c->net->n_layers; i++) { /* as options or measurements have them */
+            nimbus_write_u64le(&b, c->plans[i].exact);
+            nimbus_write_u64le(&b, c->plans[i].trees);
+        }
         write_training(&o->train, &b);
         nimbus_write_bytes(&b, o->layers ? o->layers : "", o->layers ? strlen(o->layers) : 0);
         if (b.failed)
@@ -146,13 +150,12 @@ static bool has_trees(const nimbus_layer *layer)
     return layer->state == NIMBUS_STATE_SOFT || layer->state == NIMBUS_STATE_LOOKUP;
 }
 
-/* Whether layer i of the checkpoint's net reads what the float net's does, trees before a ReLU. */
-static bool reads_as(const conversion *c, size_t i)
+static bool wired_the_same(const nimbus_layer *a, const nimbus_layer *b)
 {
-    const nimbus_layer *a = &c->teacher->layers[i], *b = &c->net->layers[i];
-    size_t first = b->before_relu ? b->relu : b->input[0];
-    return (a->n_inputs == 0 || a->input[0] == first) &&
-           memcmp(a->input + 1, b->input + 1, sizeof a->input - sizeof *a->input) == 0;
+    bool same = a->n_inputs == b->n_inputs;
+    for (size_t k = 0; k < a->n_inputs && same; k++)
+        same = nimbus_layer_wired(a, k) == nimbus_layer_wired(b, k);
+    return same;
 }
 
 /* Whether the checkpoint's net is what became of the float net: the same layers, and trees where,
@@ -165,8 +168,7 @@ static nimbus_status check_net(const conversion *c, nimbus_error *error)
                            net->n_layers, teacher->n_layers);
     for (size_t i = 0; i < net->n_layers; i++) {
         const nimbus_layer *a = &teacher->layers[i], *b = &net->layers[i];
-        bool same = a->type == b->type && strcmp(a->name, b->name) == 0 &&
-                    a->n_inputs == b->n_inputs && reads_as(c, i) &&
+        bool same = a->type == b->type && strcmp(a->name, b->name) == 0 && wired_the_same(a, b) &&
                     memcmp(&a->in_shape, &b->in_shape, sizeof a->in_shape) == 0 &&
                     memcmp(&a->shape, &b->shape, sizeof a->shape) == 0;
         if (!same)

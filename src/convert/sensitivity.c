@@ -60,7 +60,8 @@ static nimbus_status probe_make(probe *p, const conversion *c, nimbus_error *err
     return NIMBUS_OK;
 }
 
-static nimbus_status probe_net(probe *p, const conversion *c, double *change, nimbus_error *error)
+static nimbus_status probe_net(probe *p, const conversion *c, const nimbus_layer *layer,
+                               double *change, nimbus_error *error)
 {
     double sum = 0;
     nimbus_status status =
@@ -70,6 +71,10 @@ static nimbus_status probe_net(probe *p, const conversion *c, double *change, ni
         sum += difference * difference;
     }
     *change = p->variance > 0 ? sum / p->variance : 0;
+    if (status == NIMBUS_OK && !isfinite(*change))
+        status =
+            nimbus_fail(error, NIMBUS_ERR_VALUE,
+                        "the net's outputs with layer %s converted are not finite", layer->name);
     return status;
 }
 
@@ -111,7 +116,7 @@ static nimbus_status answer(conversion *trial, probe *p, question *q, nimbus_err
         if ((status = nimbus_conversion_report(trial, "try", layer, q->layer, trial->net->n_layers,
                                                error)) ||
             (status = nimbus_conversion_fit(trial, q->layer, &error_fit, error)) ||
-            (status = probe_net(p, trial, &q->s.change[k], error)) ||
+            (status = probe_net(p, trial, layer, &q->s.change[k], error)) ||
             (status = nimbus_net_set_state(trial->net, q->layer, NIMBUS_STATE_DENSE, error)))
             break;
         q->s.lookups = layer->lookup->n_codebooks / plan->trees * nimbus_shape_width(layer->shape);
@@ -152,7 +157,7 @@ static double change_of(const nimbus_sensitivity *s, size_t trees)
 }
 
 /* The number of trees, or 0, that lowers the change most for the time that it costs more than what
- * is chosen; free changes are taken at once. */
+ * is chosen. */
 static double best_step(const nimbus_sensitivity *s, size_t *trees)
 {
     double best = 0;
@@ -160,13 +165,18 @@ static double best_step(const nimbus_sensitivity *s, size_t *trees)
         size_t to = k < s->n_changes ? s->first_trees + k : 0;
         double gain = change_of(s, s->trees) - change_of(s, to);
         double cost = time_of(s, to) - time_of(s, s->trees);
-        double rate = cost > 0 ? gain / cost : gain > 0 ? INFINITY : 0;
-        if (rate > best) {
-            best = rate;
+        if (cost > 0 && gain / cost > best) {
+            best = gain / cost;
             *trees = to;
         }
     }
     return best;
+}
+
+/* The fewest trees; exact where that takes no longer. */
+static size_t cheapest(const nimbus_sensitivity *s)
+{
+    return time_of(s, 0) > time_of(s, s->first_trees) ? s->first_trees : 0;
 }
 
 /* From the fewest trees on, step by step, until the changes are within the limit. */
@@ -174,8 +184,9 @@ static void choose(const conversion *c, question *questions, size_t n)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
-        questions[i].s.trees = questions[i].s.first_trees;
-        sum += questions[i].s.change[0];
+        nimbus_sensitivity *s = &questions[i].s;
+        s->trees = c->plans[questions[i].layer].pinned ? s->first_trees : cheapest(s);
+        sum += change_of(s, s->trees);
     }
     while (sum > c->options.most_change) {
         question *best = NULL;

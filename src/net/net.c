@@ -224,7 +224,8 @@ nimbus_status nimbus_layer_set_shape(nimbus_layer *layer, nimbus_shape shape, ni
 
 static bool is_relu(const nimbus_layer *layer)
 {
-    return layer->type == &nimbus_layer_relu || layer->type == &nimbus_layer_clip;
+    return layer->type == &nimbus_layer_relu ||
+           (layer->type == &nimbus_layer_clip && layer->number == 0 && layer->number2 > 0);
 }
 
 /* Checks how the layer is wired and collects the shapes it reads. */
@@ -254,9 +255,9 @@ static nimbus_status wire_layer(const nimbus_net *net, nimbus_layer *layer, cons
     if (n_inputs > 0)
         layer->in_shape = shapes[0];
     if (layer->before_relu &&
-        (!nimbus_layer_is_product(layer) || !is_relu(&net->layers[inputs[0]])))
+        (layer->type != &nimbus_layer_conv2d || !is_relu(&net->layers[inputs[0]])))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                           "layer %s: is to read before a ReLU, but is no product behind one",
+                           "layer %s: is to read before a ReLU, but is no convolution behind one",
                            layer->name);
     layer->relu = layer->before_relu ? inputs[0] : 0;
     return check_width(layer, layer->in_shape, error);
@@ -314,6 +315,11 @@ nimbus_status nimbus_net_insert_norm(nimbus_net *net, size_t i, const char *name
     /* A power of two, so that 1 - epsilon is exact and nothing changes to the last bit. */
     nimbus_layer proto = {.type = &nimbus_layer_batch_norm, .number = 0x1p-17};
     (void)snprintf(proto.name, sizeof proto.name, "%s", name);
+    for (size_t j = 0; j < net->n_layers; j++)
+        if (net->layers[j].before_relu && net->layers[j].relu == i)
+            return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                               "a batch norm behind layer %s: trees of layer %s read before it",
+                               net->layers[i].name, net->layers[j].name);
     nimbus_status status = nimbus_net_add(net, &proto, &i, 1, 0, error);
     if (status)
         return status;

@@ -134,8 +134,8 @@ struct nimbus_layer {
     nimbus_pad_mode pad_mode;
     nimbus_shape new_shape;
     uint8_t order[3];
-    /* Products: in the states SOFT and LOOKUP input[0] is what goes into the ReLU (or clip) that
-     * the weights read; relu is that one. Values that it makes equal tell leaves apart, and
+    /* Convolutions: in the states SOFT and LOOKUP input[0] is what goes into the ReLU (or clip from
+     * 0) that the weights read; relu is that one. Values that it makes equal tell leaves apart, and
      * gradients pass. Wired to the ReLU when added; input[0] follows the state. */
     bool before_relu;
     size_t relu;
@@ -174,14 +174,20 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_lay
                                                const size_t *inputs, size_t n_inputs, uint64_t seed,
                                                nimbus_error *error);
 
-/* Puts a batch norm that changes nothing behind layer i: all that read layer i read it instead.
- * Indices above i rise by one. `name` as in nimbus_net_add. Errors: as nimbus_net_add. */
+/* Puts a batch norm that changes nothing behind layer i, which no trees read past: all that read
+ * layer i read it instead. Indices above i rise by one. `name` of less than 48 characters, as in
+ * nimbus_net_add. Errors: those of nimbus_net_add; ARGUMENT: trees read before layer i, a ReLU. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_net_insert_norm(nimbus_net *net, size_t i, const char *name,
                                                        nimbus_error *error);
+/* Input k as the layer is wired, whatever its state. */
+static inline size_t nimbus_layer_wired(const nimbus_layer *layer, size_t k)
+{
+    return k == 0 && layer->before_relu ? layer->relu : layer->input[k];
+}
 /* What the trees of a product read: input[0] as it is in the states SOFT and LOOKUP. */
 size_t nimbus_net_trees_read(const nimbus_net *net, const nimbus_layer *layer);
-/* Has the trees of product i read what goes into the ReLU or clip in front of it, if there is one.
- * The layer is in another state than SOFT and LOOKUP. */
+/* Has the trees of convolution i read what goes into the ReLU (or clip from 0) in front of it, if
+ * there is one. The layer is in another state than SOFT and LOOKUP. */
 void nimbus_net_read_before_relu(nimbus_net *net, size_t i);
 
 /* Adds a parameter to a layer during setup: zeroed value of the given shape. */

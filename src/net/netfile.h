@@ -19,8 +19,8 @@
  * The first layer has "shape":[channels,height,width]. Version 1.1 added the attributes of image
  * layers, which stand there where they are not zero: "number2", "groups", "count_padding", lists
  * of two "kernel", "stride", "dilation", "before", "after", "pad_mode" ("constant", "reflect",
- * "edge"), "new_shape":[channels,height,width], "before_relu" (trees read what goes into the ReLU
- * in "inputs") and "order":[0,1,2]. */
+ * "edge"), "new_shape":[channels,height,width], "before_relu" (1.2: trees read what goes into the
+ * ReLU in "inputs") and "order":[0,1,2]. */
 #ifndef NIMBUS_NETFILE_H
 #define NIMBUS_NETFILE_H
 

@@ -21,7 +21,7 @@ static json_t *layer_to_json(const nimbus_layer *layer)
     json_t *inputs = json_array();
     int failed = 0;
     for (size_t i = 0; i < layer->n_inputs; i++) {
-        size_t input = i == 0 && layer->before_relu ? layer->relu : layer->input[i];
+        size_t input = nimbus_layer_wired(layer, i);
         failed |= json_array_append_new(inputs, json_integer((json_int_t)input));
     }
     json_t *o = json_pack("{s:s, s:s, s:o, s:s}", "name", layer->name, "type", layer->type->name,
