@@ -7,9 +7,8 @@
 
 #include "rows.h"
 
-#define STRETCH                                                                                    \
-    256 /* rows: less is not worth a thread, and a program is fastest on whole blocks              \
-         */
+/* Rows: less is not worth a thread, and a program is fastest on whole blocks. */
+#define STRETCH 256
 
 struct row_runner {
     const nimbus_program *program;

@@ -42,6 +42,9 @@ typedef struct nimbus_tree_job {
     unsigned n_threads;
 } nimbus_tree_job;
 
+/* Mean and variance, 0 or more, of the first n values of every row; rows are `width` apart. */
+void nimbus_mean_and_variance(const real *x, size_t n_rows, size_t width, size_t n, double *mean,
+                              double *variance);
 /* Standard deviations of the columns of x [n_rows][d]. */
 void nimbus_column_deviations(const real *x, size_t n_rows, size_t d, real *out);
 

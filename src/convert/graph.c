@@ -20,19 +20,11 @@ static bool is_normalised(const nimbus_net *net, size_t i)
     return false;
 }
 
-static bool is_taken(const nimbus_net *net, const char *name)
-{
-    for (size_t i = 0; i < net->n_layers; i++)
-        if (strcmp(net->layers[i].name, name) == 0)
-            return true;
-    return false;
-}
-
 /* LAYER_norm, or with a number; empty if that is too long. */
 static void name_norm(const nimbus_net *net, const char *layer, char *out, size_t size)
 {
     int length = snprintf(out, size, "%s_norm", layer);
-    for (size_t n = 2; length >= 0 && (size_t)length < size && is_taken(net, out); n++)
+    for (size_t n = 2; length >= 0 && (size_t)length < size && nimbus_net_has_layer(net, out); n++)
         length = snprintf(out, size, "%s_norm%zu", layer, n);
     if (length < 0 || (size_t)length >= size)
         out[0] = 0;
@@ -68,30 +60,11 @@ void nimbus_conversion_read_before_relus(conversion *c)
 nimbus_status nimbus_conversion_insert_norms(conversion *c, nimbus_error *error)
 {
     nimbus_status status = NIMBUS_OK;
-    for (size_t i = 0; i < c->net->n_layers && status == NIMBUS_OK; i++) {
+    for (size_t i = 0; i < c->net->n_layers && status == NIMBUS_OK; i++)
         if (is_converted_convolution(c, i) && !is_normalised(c->net, i) &&
             !nimbus_is_last_product(c->net, i))
             status = insert_norm(c, i, error);
-    }
     return status;
-}
-
-/* Mean and variance of channel m over the fitted rows. */
-static void measure_channel(const real *x, size_t n_rows, nimbus_shape shape, size_t m,
-                            double *mean, double *variance)
-{
-    const size_t n = shape.height * shape.width, step = shape.channels * n;
-    double sum = 0, squares = 0;
-    for (size_t r = 0; r < n_rows; r++)
-        for (size_t i = 0; i < n; i++) {
-            double value = (double)x[r * step + m * n + i];
-            sum += value;
-            squares += value * value;
-        }
-    *mean = sum / (double)(n_rows * n);
-    *variance = squares / (double)(n_rows * n) - *mean * *mean;
-    if (*variance < 0)
-        *variance = 0;
 }
 
 void nimbus_conversion_renew_norm(conversion *c, size_t i)
@@ -105,10 +78,11 @@ void nimbus_conversion_renew_norm(conversion *c, size_t i)
     real *variances = nimbus_layer_param(layer, "variance")->value;
     real *scales = nimbus_layer_param(layer, "scale")->value;
     real *shifts = nimbus_layer_param(layer, "shift")->value;
+    const size_t n = layer->shape.height * layer->shape.width, width = layer->shape.channels * n;
     for (size_t m = 0; m < layer->shape.channels; m++) {
         double mean, variance;
-        measure_channel(c->converted.out[from], c->converted.n_rows, layer->shape, m, &mean,
-                        &variance);
+        nimbus_mean_and_variance(c->converted.out[from] + m * n, c->converted.n_rows, width, n,
+                                 &mean, &variance);
         double factor = (double)scales[m] / sqrt((double)variances[m] + layer->number);
         shifts[m] += (real)(factor * (mean - (double)means[m]));
         scales[m] = (real)(factor * sqrt(variance + layer->number));

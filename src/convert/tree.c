@@ -309,17 +309,28 @@ done:
     nimbus_free(gain);
 }
 
+void nimbus_mean_and_variance(const real *x, size_t n_rows, size_t width, size_t n, double *mean,
+                              double *variance)
+{
+    double sum = 0, squares = 0;
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t i = 0; i < n; i++) {
+            double value = (double)x[r * width + i];
+            sum += value;
+            squares += value * value;
+        }
+    *mean = sum / (double)(n_rows * n);
+    *variance = squares / (double)(n_rows * n) - *mean * *mean;
+    if (*variance < 0)
+        *variance = 0;
+}
+
 void nimbus_column_deviations(const real *x, size_t n_rows, size_t d, real *out)
 {
     for (size_t j = 0; j < d; j++) {
-        double sum = 0, square = 0;
-        for (size_t n = 0; n < n_rows; n++) {
-            double value = (double)x[n * d + j];
-            sum += value;
-            square += value * value;
-        }
-        double mean = sum / (double)n_rows, variance = square / (double)n_rows - mean * mean;
-        out[j] = (real)sqrt(variance > 0 ? variance : 0);
+        double mean, variance;
+        nimbus_mean_and_variance(x + j, n_rows, d, 1, &mean, &variance);
+        out[j] = (real)sqrt(variance);
     }
 }
 

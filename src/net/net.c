@@ -182,6 +182,14 @@ nimbus_status nimbus_net_check_finite(const nimbus_net *net, nimbus_error *error
 
 /* ---- growing the graph ------------------------------------------------------------------- */
 
+bool nimbus_net_has_layer(const nimbus_net *net, const char *name)
+{
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (strcmp(net->layers[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 /* Gives the layer its proto's name, or one of its type and a number; checks that it is new. */
 static nimbus_status name_layer(const nimbus_net *net, const char *wanted, nimbus_layer *layer,
                                 nimbus_error *error)
@@ -199,9 +207,8 @@ static nimbus_status name_layer(const nimbus_net *net, const char *wanted, nimbu
                            "layer name '%s': only letters, digits, '_' and '-' are allowed",
                            wanted);
     }
-    for (size_t i = 0; i < net->n_layers; i++)
-        if (strcmp(net->layers[i].name, layer->name) == 0)
-            return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "two layers are called %s", layer->name);
+    if (nimbus_net_has_layer(net, layer->name))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "two layers are called %s", layer->name);
     return NIMBUS_OK;
 }
 

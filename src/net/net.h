@@ -174,6 +174,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_lay
                                                const size_t *inputs, size_t n_inputs, uint64_t seed,
                                                nimbus_error *error);
 
+bool nimbus_net_has_layer(const nimbus_net *net, const char *name);
+
 /* Puts a batch norm that changes nothing behind layer i, which no trees read past: all that read
  * layer i read it instead. Indices above i rise by one. `name` of less than 48 characters, as in
  * nimbus_net_add. Errors: those of nimbus_net_add; ARGUMENT: trees read before layer i, a ReLU. */
