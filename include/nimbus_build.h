@@ -186,6 +186,8 @@ typedef struct nimbus_net_options {
      *                              of every channel (MLPerf Tiny's); 2 x 2 pixels and more
      *   "resnet9"                  images: 64, 128, 128 + 128 residual, 256, 256, 256 + 256
      *                              residual, the maximum of every channel; 8 x 8 pixels and more
+     *   "resnet9;width=32"         the same, 32 channels in the first convolution and all others in
+     *                              proportion; also resnet8
      * Batch norm follows every convolution of the residual nets. */
     const char *spec;
     uint64_t seed;

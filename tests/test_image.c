@@ -389,6 +389,9 @@ static void test_resnets(void **state)
     net = net_for("resnet9", data);
     assert_int_equal(net->layers[net->n_layers - 2].shape.channels, 256);
     nimbus_net_free(net);
+    net = net_for("resnet9;width=6", data);
+    assert_int_equal(net->layers[net->n_layers - 2].shape.channels, 24);
+    nimbus_net_free(net);
     nimbus_data_free(data);
 
     nimbus_data_info info = {.n_rows = 2,
@@ -407,7 +410,7 @@ static void test_resnets(void **state)
     assert_non_null(strstr(error.message, "rows of 12 x 1 x 1, this net needs images"));
     options.spec = "resnet8;bn";
     assert_int_equal(nimbus_net_build(&options, data, &net, &error), NIMBUS_ERR_ARGUMENT);
-    assert_non_null(strstr(error.message, "expected the end"));
+    assert_non_null(strstr(error.message, "expected width="));
     nimbus_data_free(data);
 }
 

@@ -74,6 +74,10 @@ static void test_right_specs(void **state)
                 s.trees[1] == 256 && s.units[1] == 10 && s.levels == 3 && s.window == 5);
     ok(nimbus_spec_parse("lut:8x10", 784, 10, &s, &error), &error);
     assert_true(s.levels == 4 && s.window == 7);
+    ok(nimbus_spec_parse("resnet8", 784, 10, &s, &error), &error);
+    assert_true(s.kind == NIMBUS_SPEC_RESNET8 && s.width == 16);
+    ok(nimbus_spec_parse("resnet9;width=32", 784, 10, &s, &error), &error);
+    assert_true(s.kind == NIMBUS_SPEC_RESNET9 && s.width == 32);
 }
 
 static void test_wrong_specs(void **state)
@@ -89,7 +93,10 @@ static void test_wrong_specs(void **state)
         {"resnet", 0, NIMBUS_ERR_ARGUMENT},
         {"resnet18", 0, NIMBUS_ERR_ARGUMENT},
         {"resnet8,16", 7, NIMBUS_ERR_ARGUMENT},
-        {"resnet9;bn", 7, NIMBUS_ERR_ARGUMENT},
+        {"resnet9;bn", 8, NIMBUS_ERR_ARGUMENT},
+        {"resnet9;width=0", 14, NIMBUS_ERR_ARGUMENT},
+        {"resnet9;width=1025", 14, NIMBUS_ERR_ARGUMENT},
+        {"mlp:512;width=4", 8, NIMBUS_ERR_ARGUMENT},
         {"mlp:512,", 8, NIMBUS_ERR_ARGUMENT},
         {"mlp:512,x", 8, NIMBUS_ERR_ARGUMENT},
         {"mlp:0", 4, NIMBUS_ERR_ARGUMENT},

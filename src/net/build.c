@@ -45,7 +45,7 @@ static nimbus_status add_layers(nimbus_net *net, const nimbus_spec *spec, size_t
                                 uint64_t seed, nimbus_error *error)
 {
     if (spec->kind != NIMBUS_SPEC_LAYERS)
-        return nimbus_resnet_add(net, spec->kind, n_outputs, seed, error);
+        return nimbus_resnet_add(net, spec, n_outputs, seed, error);
     for (size_t i = 0; i < spec->n_layers; i++) {
         const nimbus_layer protos[] = {
             {.type = &nimbus_layer_linear, .units = spec->units[i], .bare = spec->lookup},

@@ -51,12 +51,12 @@ static void append_sum(struct growing *g, size_t from)
     append(g, (nimbus_layer){.type = &nimbus_layer_add}, inputs, 2);
 }
 
-/* ResNet-8 of MLPerf Tiny: 16 channels, then three residual blocks of 16, 32 and 64. */
-static void append_resnet8(struct growing *g)
+/* ResNet-8 of MLPerf Tiny (width 16): 16 channels, then three residual blocks of 16, 32 and 64. */
+static void append_resnet8(struct growing *g, size_t width)
 {
-    append_conv_relu(g, 16, 1);
-    for (size_t units = 16; units <= 64; units *= 2) {
-        size_t begin = g->at, stride = units == 16 ? 1 : 2;
+    append_conv_relu(g, width, 1);
+    for (size_t units = width; units <= 4 * width; units *= 2) {
+        size_t begin = g->at, stride = units == width ? 1 : 2;
         append_conv_relu(g, units, stride);
         append_conv(g, units, 3, 1);
         size_t end = g->at, shortcut = begin;
@@ -88,32 +88,33 @@ static void append_residual(struct growing *g, size_t units)
     append_sum(g, begin);
 }
 
-/* ResNet-9 as other work on tables has it: 64 to 256 channels, images halved three times. */
-static void append_resnet9(struct growing *g)
+/* ResNet-9 as other work on tables has it (width 64): 64 to 256 channels, images halved three
+ * times. */
+static void append_resnet9(struct growing *g, size_t width)
 {
-    append_conv_relu(g, 64, 1);
-    append_halved(g, 128);
-    append_residual(g, 128);
-    append_halved(g, 256);
-    append_halved(g, 256);
-    append_residual(g, 256);
+    append_conv_relu(g, width, 1);
+    append_halved(g, 2 * width);
+    append_residual(g, 2 * width);
+    append_halved(g, 4 * width);
+    append_halved(g, 4 * width);
+    append_residual(g, 4 * width);
     append_type(g, &nimbus_layer_max_pool);
 }
 
-nimbus_status nimbus_resnet_add(nimbus_net *net, nimbus_spec_kind kind, size_t n_outputs,
+nimbus_status nimbus_resnet_add(nimbus_net *net, const nimbus_spec *spec, size_t n_outputs,
                                 uint64_t seed, nimbus_error *error)
 {
     struct growing g = {.net = net, .seed = seed, .error = error, .at = net->n_layers - 1};
     nimbus_shape in = net->layers[g.at].shape;
-    size_t least = kind == NIMBUS_SPEC_RESNET9 ? 8 : 2;
+    size_t least = spec->kind == NIMBUS_SPEC_RESNET9 ? 8 : 2;
     if (in.height < least || in.width < least)
         return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
                            "rows of %zu x %zu x %zu, this net needs images of %zu x %zu and more",
                            in.channels, in.height, in.width, least, least);
-    if (kind == NIMBUS_SPEC_RESNET9)
-        append_resnet9(&g);
+    if (spec->kind == NIMBUS_SPEC_RESNET9)
+        append_resnet9(&g, spec->width);
     else
-        append_resnet8(&g);
+        append_resnet8(&g, spec->width);
     append_type(&g, &nimbus_layer_flatten);
     append(&g, (nimbus_layer){.type = &nimbus_layer_linear, .units = n_outputs}, &g.at, 1);
     return g.status;

@@ -98,6 +98,7 @@ static nimbus_status take_widths(struct cursor *c, size_t n_inputs, size_t n_out
     }
     if (take(c, "resnet8") || take(c, "resnet9")) {
         spec->kind = c->at[-1] == '8' ? NIMBUS_SPEC_RESNET8 : NIMBUS_SPEC_RESNET9;
+        spec->width = spec->kind == NIMBUS_SPEC_RESNET8 ? 16 : 64;
         return NIMBUS_OK;
     }
     if (take(c, "lut:")) {
@@ -134,6 +135,11 @@ static nimbus_status take_option(struct cursor *c, nimbus_spec *spec)
             return take_number(c, 255, &spec->window);
         return wrong(c, NIMBUS_ERR_ARGUMENT, "expected levels= or window=");
     }
+    if (spec->kind != NIMBUS_SPEC_LAYERS) {
+        if (take(c, "width="))
+            return take_number(c, NIMBUS_SPEC_MAX_CHANNELS, &spec->width);
+        return wrong(c, NIMBUS_ERR_ARGUMENT, "expected width=");
+    }
     if (take(c, "bn")) {
         spec->batch_norm = true;
         return NIMBUS_OK;
@@ -160,11 +166,9 @@ nimbus_status nimbus_spec_parse(const char *text, size_t n_inputs, size_t n_outp
     struct cursor c = {text, text, error};
     *out = (nimbus_spec){.activation = &nimbus_layer_relu, .levels = 4, .window = 7};
     nimbus_status status = take_widths(&c, n_inputs, n_outputs, out);
-    bool options = out->kind == NIMBUS_SPEC_LAYERS;
-    while (status == NIMBUS_OK && options && take(&c, ";"))
+    while (status == NIMBUS_OK && take(&c, ";"))
         status = take_option(&c, out);
     if (status == NIMBUS_OK && *c.at != 0)
-        status = wrong(&c, NIMBUS_ERR_ARGUMENT,
-                       options ? "expected ';' and an option, or the end" : "expected the end");
+        status = wrong(&c, NIMBUS_ERR_ARGUMENT, "expected ';' and an option, or the end");
     return status;
 }

@@ -5,8 +5,9 @@
 
 #include "net/net.h"
 
-#define NIMBUS_SPEC_MAX_LAYERS 64
-#define NIMBUS_SPEC_MAX_UNITS  65536
+#define NIMBUS_SPEC_MAX_LAYERS   64
+#define NIMBUS_SPEC_MAX_UNITS    65536
+#define NIMBUS_SPEC_MAX_CHANNELS 1024
 
 typedef enum nimbus_spec_kind {
     NIMBUS_SPEC_LAYERS = 0, /* linear layers as below */
@@ -15,7 +16,9 @@ typedef enum nimbus_spec_kind {
 } nimbus_spec_kind;
 
 typedef struct nimbus_spec {
-    nimbus_spec_kind kind;                /* but for LAYERS the rest is unused */
+    nimbus_spec_kind kind;
+    size_t width; /* of the residual nets: channels of their first convolution */
+    /* the rest is of LAYERS */
     bool lookup;                          /* lookup layers from the start, not matrix products */
     size_t n_layers;                      /* linear layers, the last one included */
     size_t units[NIMBUS_SPEC_MAX_LAYERS]; /* M of each */
@@ -31,7 +34,7 @@ typedef struct nimbus_spec {
  *     spec   = "mlp:" units {"," units} {";" option}           hidden layers
  *            | width "-" {units "-"} classes {";" option}      all widths
  *            | "lut:" trees "x" units {"," trees "x" units} {";" setting}
- *            | "resnet8" | "resnet9"                           for images
+ *            | ("resnet8" | "resnet9") {";width=" channels}    for images
  *     option = "bn" | "relu" | "gelu" | "tanh" | "sigmoid" | "dropout=" fraction
  *     setting = "levels=" 1..8 | "window=" 1..255
  *
@@ -49,7 +52,7 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_lut_start(nimbus_net *net, const nimbus_s
 
 /* Appends the layers of a residual net to one that has an input layer. Errors: MISMATCH (no image,
  * or too small a one), MEMORY. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_resnet_add(nimbus_net *net, nimbus_spec_kind kind,
+NIMBUS_MUST_CHECK nimbus_status nimbus_resnet_add(nimbus_net *net, const nimbus_spec *spec,
                                                   size_t n_outputs, uint64_t seed,
                                                   nimbus_error *error);
 
