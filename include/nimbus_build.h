@@ -165,7 +165,8 @@ typedef enum nimbus_layer_state {
 typedef enum nimbus_tree_kind {
     NIMBUS_TREE_SHARED = 0, /* one column per level, a threshold per node */
     NIMBUS_TREE_PER_NODE,   /* a column and a threshold per node */
-    NIMBUS_TREE_FERN        /* one column and one threshold per level */
+    NIMBUS_TREE_FERN,       /* one column and one threshold per level */
+    NIMBUS_CENTROIDS        /* no tree: the nearest of K centroids, only as LUT-NN's method */
 } nimbus_tree_kind;
 
 /* Backward of the differentiable form. Forward is always the hard walk. */
@@ -405,6 +406,18 @@ typedef enum nimbus_table_method {
     NIMBUS_LEAST_SQUARES = 0, /* all codebooks together, against the float net's outputs */
     NIMBUS_MEAN               /* mean product of the rows in a leaf */
 } nimbus_table_method;
+/* How a net is converted: this work, and previous work to compare with; src/convert/method.c says
+ * what each does and where that comes from. */
+typedef enum nimbus_method {
+    NIMBUS_METHOD_NIMBUS = 0,
+    NIMBUS_METHOD_MADDNESS,
+    NIMBUS_METHOD_STELLA_NERA,
+    NIMBUS_METHOD_LUT_NN,
+    NIMBUS_METHOD_DENSE_START, /* trees in all layers at once, from the float net */
+    NIMBUS_METHOD_RANDOM_START,
+    NIMBUS_METHOD_SEED
+} nimbus_method;
+
 typedef enum nimbus_preset {
     NIMBUS_BALANCED = 0, /* V = 8 */
     NIMBUS_SPEED,        /* V = 16, tables of 7 bits */
@@ -413,6 +426,9 @@ typedef enum nimbus_preset {
 
 typedef struct nimbus_convert_options {
     size_t size;
+    /* Of other methods than NIMBUS: splits, tables, estimator, fit and training are the method's,
+     * but for the epochs. */
+    nimbus_method method;
     nimbus_preset preset; /* gives V where v is 0 (less for narrow layers), and the epochs */
     size_t v;             /* columns per codebook */
     size_t levels;        /* H, 1..8; 0: 4 (K = 16) */
@@ -447,6 +463,8 @@ typedef struct nimbus_convert_options {
                             passes through the one in front of it; not of convolutions behind a
                             ReLU; 0: by depth; < 0: none */
     size_t epochs;       /* global fine-tuning, 0: by preset and rows; SIZE_MAX: none */
+    double budget; /* rows seen by all trainings together, in epochs of the data; > 0: instead of
+                      the two above, shared between them as the method does */
     /* Of both trainings; zero fields mean the conversion's own defaults. Its teacher, epochs, first
      * layer, seed, threads, validation rows, checkpoint and progress are set by the conversion. */
     nimbus_train_options train;

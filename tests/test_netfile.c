@@ -181,7 +181,7 @@ static void test_envelope(void **state)
     expect(b.bytes, b.size, NIMBUS_ERR_VERSION, "major version");
     version[0] = '0';
     expect(b.bytes, b.size, NIMBUS_ERR_FORMAT, "version 0");
-    version[0] = '1', version[2] = '3';
+    version[0] = '1', version[2] = NETFILE_FORMAT_MINOR + '1';
     expect(b.bytes, b.size, NIMBUS_ERR_VERSION, "minor version");
     version[2] = '0';
     net_seal(b.bytes, b.size);

@@ -8,15 +8,17 @@
 typedef struct convert_arguments {
     common_arguments common;
     const char *output, *layers, *checkpoint;
-    int speed, accuracy, tree, splits, tables, estimator, no_fine_tune, flip, sensitivity;
+    int method, speed, accuracy, tree, splits, tables, estimator, no_fine_tune, flip, sensitivity;
     size_t v, levels, trees, bits, epochs, fit_rows;
     double lambda, most_change, layer_epochs, rate, distill, temperature, tau, margin_noise, valid;
     size_t batch, shift;
-    double smoothing, weight_decay, mixup, noise;
+    double smoothing, weight_decay, mixup, noise, budget;
 } convert_arguments;
 
 #define AT(field) offsetof(convert_arguments, field)
 
+const char *const method_names[] = {"nimbus",      "maddness",     "stella-nera", "lut-nn",
+                                    "dense-start", "random-start", "seed",        NULL};
 static const char *const trees[] = {"shared", "node", "fern", NULL};
 static const char *const split_methods[] = {"joined", "plain", NULL};
 static const char *const table_methods[] = {"least-squares", "mean", NULL};
@@ -29,6 +31,12 @@ static const option_entry entries[] = {
      "smaller and faster: 16 columns per codebook, tables of 7 bits"},
     {"accuracy", 0, OPTION_FLAG, NULL, AT(accuracy), 0, 0, NULL,
      "closer to the float net: 4 columns per codebook"},
+    {"method", 0, OPTION_CHOICE, "NAME", AT(method), 0, 0, method_names,
+     "previous work to compare with, settings and epochs as published: maddness, stella-nera, "
+     "lut-nn, seed, or all layers at once from a dense-start or random-start (nimbus)"},
+    {"budget", 0, OPTION_NUMBER, "EPOCHS", AT(budget), 0, 1e6, NULL,
+     "rows that all trainings together see, in epochs, shared between layers and the last training "
+     "as the method does; instead of --layer-epochs and --epochs (0: not limited)"},
     {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
      "input columns per codebook, V (8)"},
     {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
@@ -124,6 +132,8 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
                                                  const nimbus_data_info *data)
 {
     nimbus_convert_options o = NIMBUS_CONVERT_OPTIONS_INIT;
+    o.method = (nimbus_method)args->method;
+    o.budget = args->budget;
     o.preset = args->speed ? NIMBUS_SPEED : args->accuracy ? NIMBUS_ACCURACY : NIMBUS_BALANCED;
     o.v = args->v;
     o.levels = args->levels;

@@ -41,6 +41,8 @@ typedef struct option_entry {
     const char *help;           /* says unit and default */
 } option_entry;
 
+enum { MOST_FILES = 32 };
+
 /* Every verb's arguments begin with these. */
 typedef struct common_arguments {
     const char *data, *data_dir, *label;
@@ -53,7 +55,7 @@ typedef struct common_arguments {
     size_t threads;
     int json, quiet;
     size_t n_files;
-    const char *files[4];
+    const char *files[MOST_FILES];
 } common_arguments;
 
 /* Groups of common options that a verb takes; --json, --quiet and --help it always has. */
@@ -86,8 +88,8 @@ const char *nearest_name(const char *wrong, const char *const *names, size_t n);
 
 /* ---- main.c: verbs, signals -------------------------------------------------------------- */
 
-extern const nimbus_verb verb_train, verb_convert, verb_compile, verb_eval, verb_run, verb_bench,
-    verb_inspect, verb_check, verb_data, verb_demo, verb_import;
+extern const nimbus_verb verb_train, verb_convert, verb_compare, verb_compile, verb_eval, verb_run,
+    verb_bench, verb_inspect, verb_check, verb_data, verb_demo, verb_import;
 
 /* Between these a signal only sets a flag, which the progress callback passes on; outside them it
  * ends the tool at once. A second signal always does. */
@@ -103,6 +105,11 @@ int fail_with(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A line on standard error, unless quiet. */
 void note(const common_arguments *common, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* ---- cmd_convert.c ------------------------------------------------------------------------ */
+
+enum { N_METHODS = NIMBUS_METHOD_SEED + 1 };
+extern const char *const method_names[]; /* by nimbus_method, NULL at the end */
 
 /* ---- progress.c -------------------------------------------------------------------------- */
 

@@ -512,6 +512,14 @@ nimbus_status nimbus_compile_net(const nimbus_net *net, const nimbus_compile_opt
                            "compile options of %zu bytes, expected %zu: not set up with "
                            "NIMBUS_COMPILE_OPTIONS_INIT",
                            c.options->size, sizeof *options);
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (nimbus_layer_uses_lookup(&net->layers[i]) &&
+            net->layers[i].lookup->kind == NIMBUS_CENTROIDS)
+            return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
+                               "layer %s finds its tables by nearest centroids, which takes "
+                               "multiplications; programs have trees: convert with another method "
+                               "than lut-nn",
+                               net->layers[i].name);
     bool on_rows = nimbus_net_is_on_rows(net);
     if ((status = nimbus_net_copy(net, &c.net, error)) ||
         (on_rows && (status = find_steps(&c, error))) ||

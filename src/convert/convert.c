@@ -78,6 +78,21 @@ static size_t default_fit_rows(const nimbus_net *teacher)
     return n < DEFAULT_FIT_ROWS ? n : DEFAULT_FIT_ROWS;
 }
 
+/* What the options leave open of a training, as previous work has it. */
+static void resolve_method(nimbus_convert_options *out, const nimbus_method_recipe *method)
+{
+    nimbus_train_options *train = &out->train;
+    out->split_method = method->splits;
+    out->table_method = method->tables;
+    out->estimator = method->estimator;
+    out->most_change = -1;
+    if (out->epochs == 0 || method->epochs == 0)
+        out->epochs = method->epochs ? method->epochs : SIZE_MAX;
+    train->batch = train->batch ? train->batch : method->batch;
+    train->rate = train->rate > 0 ? train->rate : method->rate;
+    train->tau = train->tau > 0 ? train->tau : method->tau;
+}
+
 static nimbus_status resolve(const nimbus_convert_options *options, nimbus_convert_options *out,
                              const nimbus_net *teacher, const nimbus_data *data,
                              nimbus_error *error)
@@ -91,6 +106,9 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
                            "conversion options of %zu bytes, expected %zu: not set up with "
                            "NIMBUS_CONVERT_OPTIONS_INIT",
                            out->size, sizeof *out);
+    const nimbus_method_recipe *method = nimbus_method_recipe_of(out->method);
+    if (!method)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "unknown method %d", (int)out->method);
     if ((unsigned)out->split_method > NIMBUS_PLAIN || (unsigned)out->table_method > NIMBUS_MEAN ||
         (unsigned)out->estimator > NIMBUS_ESTIMATOR_SOFTMAX)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "unknown split, table or estimator method");
@@ -103,11 +121,21 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     if (!isfinite(out->layer_epochs))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "%g epochs for each layer",
                            out->layer_epochs);
+    if (!(out->budget >= 0) || !isfinite(out->budget))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "budget of %g epochs, expected 0 or more",
+                           out->budget);
     if (out->fit_rows == 0)
         out->fit_rows = default_fit_rows(teacher);
     if (out->fit_rows > n_rows)
         out->fit_rows = n_rows;
     nimbus_train_options *train = &out->train;
+    train->seed = out->seed;
+    train->n_threads = out->n_threads;
+    train->valid = out->valid;
+    if (out->method != NIMBUS_METHOD_NIMBUS) {
+        resolve_method(out, method);
+        return NIMBUS_OK;
+    }
     const recipe *r = recipe_of(teacher);
     train->batch = train->batch ? train->batch : r->batch;
     if (out->epochs == 0 && (unsigned)out->preset <= NIMBUS_ACCURACY) /* else refused by the plan */
@@ -127,10 +155,33 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
         train->tau = r->tau;
         train->tau_end = train->tau_end > 0 ? train->tau_end : r->tau_end;
     }
-    train->seed = out->seed;
-    train->n_threads = out->n_threads;
-    train->valid = out->valid;
     return NIMBUS_OK;
+}
+
+/* Epochs of the trainings: as the options have them, else by depth or as published; of a budget
+ * every training gets its share. */
+static void resolve_epochs(conversion *c, size_t n_rows)
+{
+    nimbus_convert_options *o = &c->options;
+    const nimbus_method_recipe *method = c->method;
+    const bool ours = o->method == NIMBUS_METHOD_NIMBUS;
+    size_t n_fits = 0;
+    for (size_t i = 0; i < c->net->n_layers; i++)
+        n_fits += nimbus_conversion_fits(c, i);
+    double of_layer = ours ? n_fits > SHALLOW : method->layer_epochs;
+    c->layer_epochs = method->layers == NIMBUS_LAYERS_UNTRAINED && !ours ? 0
+                      : o->layer_epochs != 0                             ? o->layer_epochs
+                                                                         : of_layer;
+    if (o->budget > 0) {
+        const double all = (double)n_fits * method->layer_epochs + (double)method->epochs;
+        double layers = (double)n_fits * c->layer_epochs * (double)o->fit_rows / (double)n_rows;
+        if (!ours && all > 0)
+            c->layer_epochs = o->budget * method->layer_epochs / all;
+        double rest = ours ? o->budget - (layers > 0 ? layers : 0)
+                           : o->budget * (double)method->epochs / (all > 0 ? all : 1);
+        o->epochs = rest >= 0.5 ? (size_t)lround(rest) : ours ? 1 : SIZE_MAX;
+    }
+    o->train.epochs = o->epochs;
 }
 
 /* ---- rounding, states --------------------------------------------------------------------------
@@ -142,9 +193,9 @@ static nimbus_status quantise_layers(conversion *c, nimbus_error *error)
         nimbus_layer *layer = &c->net->layers[i];
         if (!layer->lookup || c->plans[i].exact || c->plans[i].bits == 0 || layer->lookup->bits)
             continue;
-        nimbus_status status =
-            nimbus_layer_quantise(layer, c->plans[i].bits, nimbus_is_last_product(c->net, i),
-                                  c->options.n_threads, error);
+        nimbus_status status = nimbus_layer_quantise(
+            layer, c->plans[i].bits, c->method->uniform || nimbus_is_last_product(c->net, i),
+            c->options.n_threads, error);
         if (status)
             return status;
     }
@@ -202,6 +253,19 @@ static nimbus_status know_teacher_outputs(conversion *c, nimbus_error *error)
                               error);
 }
 
+/* This work learns from the float net as well as from labels. */
+static bool distils(const conversion *c)
+{
+    return c->options.method == NIMBUS_METHOD_NIMBUS;
+}
+
+/* Parts of epochs are whole epochs of fewer rows. */
+static size_t rows_of_layer(const conversion *c, size_t n_rows)
+{
+    size_t n = (size_t)lround((double)n_rows * c->layer_epochs / ceil(c->layer_epochs));
+    return n < 2 ? 2 : n;
+}
+
 /* Trains layer i (in SOFT) on its recorded inputs; the layers after it pass gradients only. */
 static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
 {
@@ -217,7 +281,8 @@ static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
     info.channels = layer->in_shape.channels;
     info.height = layer->in_shape.height;
     info.width = layer->in_shape.width;
-    if ((status = know_teacher_outputs(c, error)) ||
+    info.n_rows = rows_of_layer(c, info.n_rows);
+    if ((distils(c) && (status = know_teacher_outputs(c, error))) ||
         (status = nimbus_data_from_arrays(&info, c->converted.out[layer->input[0]],
                                           nimbus_data_labels(c->fit_data),
                                           nimbus_data_targets(c->fit_data), &inputs, error)) ||
@@ -226,7 +291,10 @@ static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
         goto done;
     train.first_layer = i;
     train.epochs = (size_t)ceil(c->layer_epochs);
-    train.teacher_outputs = c->teacher_outputs;
+    if (distils(c))
+        train.teacher_outputs = c->teacher_outputs;
+    if (c->method->layer_rate > 0)
+        train.rate = c->method->layer_rate;
     train.valid = NULL;
     train.shift = 0;
     train.flip = 0;
@@ -244,18 +312,69 @@ done:
     return status;
 }
 
+/* Thresholds learn at the method's part of the rate; files do not keep it. */
+static void set_threshold_rates(conversion *c)
+{
+    for (size_t i = 0; i < c->net->n_layers && c->method->threshold_rate > 0; i++) {
+        nimbus_param *thresholds = nimbus_layer_param(&c->net->layers[i], "thresholds");
+        if (thresholds)
+            thresholds->rate_scale = (real)c->method->threshold_rate;
+    }
+}
+
 static nimbus_status fine_tune(conversion *c, const nimbus_data *data, nimbus_train_report *report,
                                nimbus_error *error)
 {
     nimbus_train_options train = c->options.train;
     nimbus_status status;
 
-    train.teacher = c->teacher;
+    train.teacher = distils(c) ? c->teacher : NULL;
     train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
     hook_progress(c, &train, "fine-tune");
+    set_threshold_rates(c);
     if ((status = set_states(c->net, NIMBUS_STATE_LOOKUP, NIMBUS_STATE_SOFT, error)))
         return status;
     return nimbus_train(c->net, data, &train, report, error);
+}
+
+/* Trains the whole net with layers up to i converted, and computes again what these now give. */
+static nimbus_status train_with_all(conversion *c, size_t i, nimbus_error *error)
+{
+    nimbus_train_options train = c->options.train;
+    nimbus_data *data = NULL;
+    char stage[80];
+    nimbus_status status =
+        nimbus_sample_rows(c->data, rows_of_layer(c, nimbus_data_get_info(c->data)->n_rows),
+                           c->options.seed + i, &data, error);
+    if (status || (status = set_states(c->net, NIMBUS_STATE_LOOKUP, NIMBUS_STATE_SOFT, error)))
+        goto done;
+    set_threshold_rates(c);
+    train.epochs = (size_t)ceil(c->layer_epochs);
+    train.rate = c->method->layer_rate;
+    train.valid = NULL;
+    train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
+    snprintf(stage, sizeof stage, "train up to layer %s", c->net->layers[i].name);
+    hook_progress(c, &train, stage);
+    if ((status = nimbus_train(c->net, data, &train, NULL, error)) ||
+        (status = set_states(c->net, NIMBUS_STATE_SOFT, NIMBUS_STATE_LOOKUP, error)))
+        goto done;
+    nimbus_frontier_free(&c->converted);
+    status = nimbus_frontier_new(&c->converted, c->net, c->fit_data, c->options.n_threads, error);
+    for (size_t j = 0; j < i && status == NIMBUS_OK; j++)
+        status = nimbus_frontier_advance(&c->converted, j, error);
+done:
+    nimbus_data_free(data);
+    return status;
+}
+
+/* What the method trains once layer i has its trees and tables. */
+static nimbus_status train_after_fit(conversion *c, size_t i, nimbus_error *error)
+{
+    if (!(c->layer_epochs > 0))
+        return NIMBUS_OK;
+    if (c->method->layers == NIMBUS_LAYERS_WITH_ALL)
+        return train_with_all(c, i, error);
+    return is_cut(c->net, i) ? train_layer(c, i, error) : NIMBUS_OK;
 }
 
 /* ---- layer by layer -------------------------------------------------------------------------- */
@@ -322,9 +441,6 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
 
     for (size_t i = 0; i < c->net->n_layers; i++)
         n_fits += nimbus_conversion_fits(c, i);
-    c->layer_epochs = c->options.layer_epochs != 0 ? c->options.layer_epochs
-                      : n_fits > SHALLOW           ? 1
-                                                   : 0;
     if (n_fits == 0)
         return NIMBUS_OK;
     for (size_t i = 0; i < c->net->n_layers && status == NIMBUS_OK; i++) {
@@ -336,9 +452,8 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
             if (!fitted_before) {
                 if ((status = nimbus_conversion_report(c, "fit", &c->net->layers[i], done, n_fits,
                                                        error)) ||
-                    (status = nimbus_conversion_fit(c, i, &error_fit, error)))
-                    break;
-                if (c->layer_epochs > 0 && is_cut(c->net, i) && (status = train_layer(c, i, error)))
+                    (status = nimbus_conversion_fit(c, i, &error_fit, error)) ||
+                    (status = train_after_fit(c, i, error)))
                     break;
                 c->layers_done = i + 1;
             }
@@ -347,7 +462,7 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
             if (!fitted_before)
                 status = nimbus_conversion_save(c, error);
         }
-        if (status == NIMBUS_OK && i >= c->layers_done)
+        if (status == NIMBUS_OK && i >= c->layers_done && c->options.method == NIMBUS_METHOD_NIMBUS)
             nimbus_conversion_renew_norm(c, i);
         if (status == NIMBUS_OK)
             status = nimbus_frontier_advance(&c->converted, i, error);
@@ -365,8 +480,8 @@ nimbus_status nimbus_conversion_prepare(conversion *c, const nimbus_data *data, 
         status =
             nimbus_frontier_new(&c->clean, c->teacher, c->fit_data, c->options.n_threads, error);
     if (status == NIMBUS_OK)
-        status =
-            nimbus_frontier_new(&c->converted, c->net, c->fit_data, c->options.n_threads, error);
+        status = nimbus_frontier_new(&c->converted, c->method->clean ? c->teacher : c->net,
+                                     c->fit_data, c->options.n_threads, error);
     return status;
 }
 
@@ -386,6 +501,18 @@ static nimbus_status check_arguments(const nimbus_net *teacher, const nimbus_dat
     return NIMBUS_OK;
 }
 
+/* Batch norms as they are before any training. */
+static void forget_norms(nimbus_net *net)
+{
+    for (size_t i = 0; i < net->n_layers; i++)
+        for (size_t p = 0; p < net->layers[i].n_params; p++) {
+            nimbus_param *param = &net->layers[i].params[p];
+            bool one = strcmp(param->name, "variance") == 0 || strcmp(param->name, "scale") == 0;
+            for (size_t j = 0; net->layers[i].type == &nimbus_layer_batch_norm && j < param->n; j++)
+                param->value[j] = one;
+        }
+}
+
 /* Everything up to the first look at the rows. */
 static nimbus_status begin(const nimbus_net *teacher, const nimbus_data *data,
                            const nimbus_convert_options *options, conversion **out,
@@ -403,6 +530,11 @@ static nimbus_status begin(const nimbus_net *teacher, const nimbus_data *data,
         (status = nimbus_net_copy(teacher, &c->net, error)) ||
         (status = nimbus_plan_layers(teacher, &c->options, &c->plans, error)))
         return status;
+    c->data = data;
+    c->method = nimbus_method_recipe_of(c->options.method);
+    if (c->method->start == NIMBUS_START_RANDOM)
+        forget_norms(c->net);
+    resolve_epochs(c, nimbus_data_get_info(data)->n_rows);
     return check_plans(c, error);
 }
 
@@ -431,11 +563,13 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
     report = report ? report : &unused;
     *report = (nimbus_convert_report){0};
     if ((status = begin(teacher, data, options, &c, error)) ||
-        (c->options.most_change > 0 &&
-         (status = nimbus_conversion_choose(c, data, report, error))) ||
-        (status = nimbus_conversion_insert_norms(c, error)))
+        (c->options.most_change > 0 && (status = nimbus_conversion_choose(c, data, report, error))))
         goto done;
-    nimbus_conversion_read_before_relus(c);
+    if (c->options.method == NIMBUS_METHOD_NIMBUS) {
+        if ((status = nimbus_conversion_insert_norms(c, error)))
+            goto done;
+        nimbus_conversion_read_before_relus(c);
+    }
     if ((status = nimbus_conversion_open(c, data, error)))
         goto done;
     if (c->rounded) {

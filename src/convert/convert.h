@@ -55,6 +55,33 @@ void nimbus_column_deviations(const real *x, size_t n_rows, size_t d, real *out)
 NIMBUS_MUST_CHECK nimbus_status nimbus_trees_learn(nimbus_layer *layer, const nimbus_tree_job *job,
                                                    nimbus_error *error);
 
+/* The last step of nimbus_trees_learn: "margin" of every node, 1 / standard deviation of its column
+ * in x [n_rows][D], or as given; floored at 5 % of their median, so that nearly constant columns do
+ * not get huge margins. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_trees_margins(nimbus_layer *layer, const real *x,
+                                                     size_t n_rows, const real *deviations,
+                                                     nimbus_error *error);
+
+/* ---- start.c: what previous work starts from ------------------------------------------------ */
+
+typedef struct nimbus_start_job {
+    const real *x; /* [n_rows][n_columns] */
+    size_t n_rows, n_columns;
+    const nimbus_groups *groups;
+    uint64_t seed;
+    unsigned n_threads;
+} nimbus_start_job;
+
+/* k-means on some rows for every codebook of a layer with attached centroids. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_centroids_start(nimbus_layer *layer,
+                                                       const nimbus_start_job *job,
+                                                       nimbus_error *error);
+/* Columns, thresholds (values that occur) and tables of a layer with attached trees at random,
+ * its bias 0. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_trees_random(nimbus_layer *layer,
+                                                    const nimbus_start_job *job,
+                                                    nimbus_error *error);
+
 /* ---- table.c: fitting the tables ------------------------------------------------------------ */
 
 typedef struct nimbus_table_job {

@@ -1,5 +1,6 @@
 /* fit.c - trees and tables of one layer, from what goes into it and what should come out */
 #include "convert/internal.h"
+#include "net/internal.h"
 
 enum {
     FIT_POSITIONS = 200000, /* of the images, for a convolution, ... */
@@ -32,6 +33,7 @@ typedef struct samples {
     const real *x, *y;
     real *own_x, *own_y;
     real *deviations; /* [D] of x before its ReLU, where trees read that; else NULL */
+    real *products;   /* [n][M] of x and the weights, where these are to be given; else NULL */
 } samples;
 
 static void samples_free(samples *s)
@@ -39,6 +41,7 @@ static void samples_free(samples *s)
     nimbus_free(s->own_x);
     nimbus_free(s->own_y);
     nimbus_free(s->deviations);
+    nimbus_free(s->products);
 }
 
 /* Positions of all images, mixed; as many as are fitted on. */
@@ -113,47 +116,110 @@ done:
     return status;
 }
 
-nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit, nimbus_error *error)
+/* y = x W^T + bias on the rows as they are. */
+static nimbus_status own_products(nimbus_layer *source, samples *s, unsigned n_threads,
+                                  nimbus_error *error)
+{
+    const size_t d = nimbus_lookup_inputs(source), m = nimbus_lookup_outputs(source);
+    const real *weight = nimbus_layer_param(source, "weight")->value;
+    const real *bias = nimbus_layer_param(source, "bias")->value;
+    s->products = nimbus_alloc(s->n, m * sizeof *s->products);
+    if (!s->products)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for its products",
+                           source->name);
+    for (size_t n = 0; n < s->n; n++)
+        for (size_t j = 0; j < m; j++)
+            s->products[n * m + j] = bias[j];
+    nimbus_gemm(false, true, s->n, m, d, 1, s->x, d, weight, d, 1, s->products, m, n_threads);
+    s->y = s->products;
+    return NIMBUS_OK;
+}
+
+/* Of convolutions' patches and rows alike: trees by learning them, tables by fitting them. */
+static nimbus_status fit_trees(conversion *c, size_t i, const samples *s,
+                               const nimbus_groups *groups, double *error_fit, nimbus_error *error)
 {
     nimbus_layer *layer = &c->net->layers[i];
-    const nimbus_layer_plan *plan = &c->plans[i];
-    const nimbus_layer *source = &c->teacher->layers[i];
-    const real *weight = nimbus_layer_param((nimbus_layer *)source, "weight")->value;
-    nimbus_groups groups = {0};
-    samples s = {c->converted.n_rows,
-                 c->converted.out[nimbus_net_trees_read(c->net, layer)],
-                 c->clean.out[i],
-                 NULL,
-                 NULL,
-                 NULL};
-    nimbus_status status = NIMBUS_OK;
-
-    if (layer->type == &nimbus_layer_conv2d)
-        status = sample_patches(c, i, &s, error);
-    if (status || (status = nimbus_conversion_groups(c, i, &groups, error)) ||
-        (status = nimbus_lookup_attach(layer, groups.n_codebooks * plan->trees, plan->levels,
-                                       plan->tree, error)))
-        goto done;
-    layer->lookup->estimator = c->options.estimator;
-    nimbus_tree_job trees = {.x = s.x,
-                             .n_rows = s.n,
+    const real *weight = nimbus_layer_param(layer, "weight")->value;
+    const nimbus_method_recipe *method = c->method;
+    const double ridge = method->ridge * (double)layer->lookup->n_leaves / (double)s->n;
+    nimbus_tree_job trees = {.x = s->x,
+                             .n_rows = s->n,
                              .n_columns = nimbus_lookup_inputs(layer),
                              .weight = weight,
                              .n_outputs = nimbus_lookup_outputs(layer),
                              .method = c->options.split_method,
-                             .groups = &groups,
-                             .deviations = s.deviations,
+                             .groups = groups,
+                             .deviations = s->deviations,
                              .n_threads = c->options.n_threads};
-    nimbus_table_job tables = {.x = s.x,
-                               .y = s.y,
-                               .n_rows = s.n,
+    nimbus_table_job tables = {.x = s->x,
+                               .y = s->y,
+                               .n_rows = s->n,
                                .weight = weight,
-                               .groups = &groups,
+                               .groups = groups,
                                .method = c->options.table_method,
-                               .lambda = c->options.lambda,
+                               .lambda = method->ridge > 0 ? ridge : c->options.lambda,
                                .n_threads = c->options.n_threads};
-    if ((status = nimbus_trees_learn(layer, &trees, error)) ||
-        (status = nimbus_tables_fit(layer, &tables, error_fit, error)) ||
+    nimbus_status status = nimbus_trees_learn(layer, &trees, error);
+    if (status == NIMBUS_OK)
+        status = nimbus_tables_fit(layer, &tables, error_fit, error);
+    nimbus_param *margin = nimbus_layer_param(layer, "margin");
+    for (size_t j = 0; method->raw_margins && j < margin->n; j++)
+        margin->value[j] = 1;
+    return status;
+}
+
+/* Codebooks as previous work starts them. */
+static nimbus_status start_layer(conversion *c, size_t i, const samples *s,
+                                 const nimbus_groups *groups, nimbus_error *error)
+{
+    nimbus_layer *layer = &c->net->layers[i];
+    const nimbus_start_job job = {.x = s->x,
+                                  .n_rows = s->n,
+                                  .n_columns = nimbus_lookup_inputs(layer),
+                                  .groups = groups,
+                                  .seed = c->options.seed,
+                                  .n_threads = c->options.n_threads};
+    return c->method->start == NIMBUS_START_RANDOM ? nimbus_trees_random(layer, &job, error)
+                                                   : nimbus_centroids_start(layer, &job, error);
+}
+
+static nimbus_status attach(conversion *c, size_t i, const nimbus_groups *groups,
+                            nimbus_error *error)
+{
+    nimbus_layer *layer = &c->net->layers[i];
+    const nimbus_layer_plan *plan = &c->plans[i];
+    size_t widest = 0;
+    for (size_t g = 0; g < groups->n_codebooks; g++) {
+        size_t v = groups->first[g + 1] - groups->first[g];
+        widest = v > widest ? v : widest;
+    }
+    return c->method->start == NIMBUS_START_CENTROIDS
+               ? nimbus_centroids_attach(layer, groups->n_codebooks, plan->levels, widest, error)
+               : nimbus_lookup_attach(layer, groups->n_codebooks * plan->trees, plan->levels,
+                                      plan->tree, error);
+}
+
+nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit, nimbus_error *error)
+{
+    nimbus_layer *layer = &c->net->layers[i];
+    nimbus_groups groups = {0};
+    samples s = {.n = c->converted.n_rows,
+                 .x = c->converted.out[nimbus_net_trees_read(c->net, layer)],
+                 .y = c->clean.out[i]};
+    nimbus_status status = NIMBUS_OK;
+
+    if (layer->type == &nimbus_layer_conv2d)
+        status = sample_patches(c, i, &s, error);
+    if (status == NIMBUS_OK && c->method->own_target)
+        status = own_products(layer, &s, c->options.n_threads, error);
+    if (status || (status = nimbus_conversion_groups(c, i, &groups, error)) ||
+        (status = attach(c, i, &groups, error)))
+        goto done;
+    layer->lookup->estimator = c->options.estimator;
+    if ((status = c->method->start == NIMBUS_START_TREES
+                      ? fit_trees(c, i, &s, &groups, error_fit, error)
+                      : start_layer(c, i, &s, &groups, error)) ||
         (status = nimbus_net_set_state(c->net, i, NIMBUS_STATE_LOOKUP, error)))
         goto done;
 done:

@@ -30,23 +30,63 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_frontier_advance(nimbus_frontier *f, size
 NIMBUS_MUST_CHECK nimbus_status nimbus_sample_rows(const nimbus_data *data, size_t n, uint64_t seed,
                                                    nimbus_data **out, nimbus_error *error);
 
+/* ---- method.c: settings of this and previous work ---------------------------------------------
+ */
+
+typedef enum nimbus_start {
+    NIMBUS_START_TREES = 0,
+    NIMBUS_START_CENTROIDS,
+    NIMBUS_START_RANDOM
+} nimbus_start;
+typedef enum nimbus_layer_training {
+    NIMBUS_LAYERS_UNTRAINED = 0,
+    NIMBUS_LAYERS_ALONE,   /* each with those behind it locked */
+    NIMBUS_LAYERS_WITH_ALL /* the whole net, each time one more layer is converted */
+} nimbus_layer_training;
+
+/* But for NIMBUS: zero means none, no or the trainer's default. */
+typedef struct nimbus_method_recipe {
+    nimbus_start start;
+    nimbus_split_method splits;
+    nimbus_table_method tables;
+    bool clean;      /* layers are fitted on what the float net computes, not on the converted */
+    bool own_target; /* tables are fitted to weights times inputs, not to the float net's outputs */
+    bool uniform;    /* tables of a layer have one step */
+    bool raw_margins; /* margins are in units of the inputs */
+    double ridge;     /* of the tables, in rows */
+    nimbus_estimator estimator;
+    nimbus_layer_training layers;
+    double layer_epochs; /* as published: of each layer, and */
+    size_t epochs;       /* of all together */
+    size_t batch;
+    double layer_rate, rate; /* Adam's */
+    double threshold_rate;   /* times the rate */
+    double tau;
+} nimbus_method_recipe;
+
+/* NULL: no such method. */
+const nimbus_method_recipe *nimbus_method_recipe_of(nimbus_method method);
+
 /* ---- the conversion -------------------------------------------------------------------------- */
 
 typedef struct conversion {
     nimbus_convert_options options; /* with defaults filled in */
     nimbus_layer_plan *plans;       /* [n_layers] */
     nimbus_net *teacher, *net;      /* copies: the float net, and what becomes of it */
+    const nimbus_data *data;        /* the caller's */
     nimbus_data *fit_data;
-    nimbus_frontier clean, converted; /* the teacher's and the net's layer outputs over fit_data */
+    nimbus_frontier clean, converted; /* the teacher's and the net's layer outputs over fit_data;
+                                         both the teacher's, for a method with clean inputs */
     float *teacher_outputs;           /* [fit rows][n_outputs], once a layer is trained alone */
-    double layer_epochs;              /* resolved */
-    size_t layers_done;               /* layers below this index are finished */
-    bool rounded;                     /* tables have their quantisation steps */
-    bool tuned;                       /* trained together: finished */
-    double began, seconds_before;     /* seconds_before: of earlier runs */
-    uint32_t fingerprint;             /* of everything that shapes the result */
-    uint32_t used_tune;               /* checksum of the training checkpoint that is used up */
-    char tune_path[4096];             /* the training checkpoint beside options.checkpoint; "" */
+    const nimbus_method_recipe *method;
+    double layer_epochs;          /* resolved */
+    size_t layers_done;           /* layers below this index are finished */
+    bool rounded;                 /* tables have their quantisation steps */
+    bool tuned;                   /* trained together: finished */
+    double began, seconds_before; /* seconds_before: of earlier runs */
+    uint32_t fingerprint;         /* of everything that shapes the result */
+    uint32_t used_tune;           /* checksum of the training checkpoint that is used up */
+    char tune_path[4096];         /* the training checkpoint beside options.checkpoint; "" */
     char stage[80];
 } conversion;
 

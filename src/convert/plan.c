@@ -198,7 +198,8 @@ static nimbus_layer_plan default_plan(const nimbus_net *net, size_t i,
         plan_of_image_net(net, i, options, &plan);
     else if (first && speed)
         plan.columns = NIMBUS_COLUMNS_BLOCK;
-    else if (first && options->tree == NIMBUS_TREE_SHARED)
+    else if (first && options->tree == NIMBUS_TREE_SHARED &&
+             options->method == NIMBUS_METHOD_NIMBUS)
         plan.tree = NIMBUS_TREE_PER_NODE;
     return plan;
 }

@@ -81,10 +81,12 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
                                     (uint64_t)o->split_method,
                                     (uint64_t)o->table_method,
                                     (uint64_t)o->estimator,
+                                    (uint64_t)o->method,
                                     crc_of_data(data)};
         for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
             nimbus_write_u64le(&b, numbers[i]);
         nimbus_write_f32le(&b, (float)o->lambda);
+        nimbus_write_f32le(&b, (float)o->budget);
         nimbus_write_f32le(&b, (float)o->layer_epochs);
         nimbus_write_f32le(&b, (float)o->most_change);
         for (size_t i = 0; i < c->net->n_layers; i++) { /* as options or measurements have them */

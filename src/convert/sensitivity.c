@@ -217,8 +217,11 @@ static void choose(const conversion *c, question *questions, size_t n)
 nimbus_status nimbus_conversion_choose(conversion *c, const nimbus_data *data,
                                        nimbus_convert_report *report, nimbus_error *error)
 {
-    conversion trial = {
-        .options = c->options, .plans = c->plans, .teacher = c->teacher, .began = c->began};
+    conversion trial = {.options = c->options,
+                        .method = c->method,
+                        .plans = c->plans,
+                        .teacher = c->teacher,
+                        .began = c->began};
     question *questions = nimbus_alloc(c->teacher->n_layers, sizeof *questions);
     size_t n = 0;
     if (!questions)

@@ -334,12 +334,11 @@ void nimbus_column_deviations(const real *x, size_t n_rows, size_t d, real *out)
     }
 }
 
-/* 1 / standard deviation of every input column, floored at 5 % of their median so that nearly
- * constant columns do not get huge margins. */
-static nimbus_status fill_margins(nimbus_layer *layer, const nimbus_tree_job *job,
-                                  nimbus_error *error)
+nimbus_status nimbus_trees_margins(nimbus_layer *layer, const real *x, size_t n_rows,
+                                   const real *deviations, nimbus_error *error)
 {
-    size_t d = job->n_columns, nodes = layer->lookup->n_codebooks * (layer->lookup->n_leaves - 1);
+    size_t d = nimbus_lookup_inputs(layer),
+           nodes = layer->lookup->n_codebooks * (layer->lookup->n_leaves - 1);
     real *deviation = nimbus_alloc(2 * d, sizeof *deviation);
     const real *columns = nimbus_layer_param(layer, "columns")->value;
     real *margin = nimbus_layer_param(layer, "margin")->value;
@@ -349,10 +348,10 @@ static nimbus_status fill_margins(nimbus_layer *layer, const nimbus_tree_job *jo
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for margins",
                            layer->name);
     real *sorted = deviation + d;
-    if (job->deviations)
-        memcpy(deviation, job->deviations, d * sizeof *deviation);
+    if (deviations)
+        memcpy(deviation, deviations, d * sizeof *deviation);
     else
-        nimbus_column_deviations(job->x, job->n_rows, d, deviation);
+        nimbus_column_deviations(x, n_rows, d, deviation);
     for (size_t j = 0; j < d; j++)
         if (deviation[j] > 0)
             sorted[n_live++] = deviation[j];
@@ -392,5 +391,6 @@ nimbus_status nimbus_trees_learn(nimbus_layer *layer, const nimbus_tree_job *job
                                  "layer %s: no memory to learn %zu trees on %zu rows", layer->name,
                                  lookup->n_codebooks, learn.n_rows);
     nimbus_free(learn.failed);
-    return status ? status : fill_margins(layer, job, error);
+    return status ? status
+                  : nimbus_trees_margins(layer, job->x, job->n_rows, job->deviations, error);
 }

@@ -75,6 +75,8 @@ nimbus_status nimbus_net_get_layer(const nimbus_net *net, size_t i, nimbus_layer
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory to count its columns",
                            layer->name);
     for (size_t k = 0; k < columns->n; k++) {
+        if (columns->value[k] < 0) /* none, of centroids */
+            continue;
         size_t column = (size_t)columns->value[k];
         out->live_columns += !live[column];
         live[column] = true;

@@ -39,13 +39,14 @@ size_t nimbus_lookup_outputs(const nimbus_layer *layer)
     return layer->units;
 }
 
-nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks, size_t n_levels,
-                                   nimbus_tree_kind kind, nimbus_error *error)
+/* Takes away what a layer has of trees, centroids and tables, and gives it a new lookup. */
+static nimbus_status renew_lookup(nimbus_layer *layer, size_t n_codebooks, size_t n_levels,
+                                  nimbus_tree_kind kind, nimbus_error *error)
 {
-    static const char *const names[] = {"columns", "margin", "thresholds", "tables", "scales"};
-    nimbus_status status = NIMBUS_OK;
+    static const char *const names[] = {"columns",   "margin", "thresholds", "centroids",
+                                        "sharpness", "tables", "scales"};
     nimbus_lookup *lookup = NULL;
-    size_t m = nimbus_lookup_outputs(layer), kept = 0;
+    size_t kept = 0;
 
     if (n_levels < 1 || n_levels > NIMBUS_MAX_LEVELS || n_codebooks < 1)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
@@ -85,7 +86,16 @@ nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks, size
     lookup->column_index = nimbus_alloc(n_codebooks, (leaves - 1) * sizeof *lookup->column_index);
     if (!lookup->column_index)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for trees", layer->name);
+    return NIMBUS_OK;
+}
 
+nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks, size_t n_levels,
+                                   nimbus_tree_kind kind, nimbus_error *error)
+{
+    nimbus_status status = renew_lookup(layer, n_codebooks, n_levels, kind, error);
+    if (status)
+        return status;
+    const size_t leaves = layer->lookup->n_leaves, m = nimbus_lookup_outputs(layer);
     const size_t nodes[] = {n_codebooks, leaves - 1}, tables[] = {n_codebooks, leaves, m};
     if ((status = nimbus_layer_add_param(layer, "columns", 2, nodes, true, false, error)) ||
         (status = nimbus_layer_add_param(layer, "margin", 2, nodes, true, false, error)) ||
@@ -93,6 +103,31 @@ nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks, size
         (status = nimbus_layer_add_param(layer, "tables", 3, tables, false, true, error)) ||
         (status = nimbus_layer_add_param(layer, "scales", 1, &m, true, false, error)))
         return status;
+    return NIMBUS_OK;
+}
+
+nimbus_status nimbus_centroids_attach(nimbus_layer *layer, size_t n_codebooks, size_t n_levels,
+                                      size_t v, nimbus_error *error)
+{
+    /* LUT-NN's training: 0.1 for the temperature, 1e-3 for all else */
+    const real sharpness_rate = 100;
+    if (!nimbus_layer_param(layer, "weight"))
+        return nimbus_fail(error, NIMBUS_ERR_STATE, "layer %s: centroids need a layer with weights",
+                           layer->name);
+    nimbus_status status = renew_lookup(layer, n_codebooks, n_levels, NIMBUS_CENTROIDS, error);
+    if (status)
+        return status;
+    const size_t leaves = layer->lookup->n_leaves, m = nimbus_lookup_outputs(layer), one = 1;
+    const size_t columns[] = {n_codebooks, v}, centroids[] = {n_codebooks, leaves, v};
+    const size_t tables[] = {n_codebooks, leaves, m};
+    layer->lookup->n_columns = v;
+    if ((status = nimbus_layer_add_param(layer, "columns", 2, columns, true, false, error)) ||
+        (status = nimbus_layer_add_param(layer, "centroids", 3, centroids, false, false, error)) ||
+        (status = nimbus_layer_add_param(layer, "sharpness", 1, &one, false, false, error)) ||
+        (status = nimbus_layer_add_param(layer, "tables", 3, tables, true, false, error)) ||
+        (status = nimbus_layer_add_param(layer, "scales", 1, &m, true, false, error)))
+        return status;
+    nimbus_layer_param(layer, "sharpness")->rate_scale = sharpness_rate;
     return NIMBUS_OK;
 }
 
@@ -136,13 +171,14 @@ static trees trees_of(const nimbus_layer *layer)
                .d = nimbus_lookup_inputs(layer),
                .m = nimbus_lookup_outputs(layer),
                .stream = nimbus_crc32c(0, layer->name, strlen(layer->name))};
+    const bool walks = lookup->kind != NIMBUS_CENTROIDS;
     const real *columns = value_of(layer, "columns", NULL);
     t.margin = value_of(layer, "margin", NULL);
     t.thresholds = value_of(layer, "thresholds", &t.dthresholds);
     value_of(layer, "tables", &t.dtables);
     t.tables = nimbus_lookup_tables(layer);
     t.bias = value_of(layer, "bias", &t.dbias);
-    for (size_t i = 0; i < t.c * t.nodes; i++)
+    for (size_t i = 0; walks && i < t.c * t.nodes; i++)
         lookup->column_index[i] = (int32_t)columns[i];
     return t;
 }
@@ -184,13 +220,31 @@ static void round_item(void *arg, size_t i)
     round_rows(job, i * job->rows_per_item);
 }
 
+/* One step for all outputs, from the largest entry (LUT-NN). */
+static void scale_to_largest(nimbus_layer *layer)
+{
+    const nimbus_param *tables = nimbus_layer_param(layer, "tables");
+    nimbus_param *scales = nimbus_layer_param(layer, "scales");
+    real largest = 0;
+    for (size_t i = 0; i < tables->n; i++) {
+        real size = NIMBUS_FABS(tables->value[i]);
+        largest = size > largest ? size : largest;
+    }
+    for (size_t i = 0; i < scales->n; i++)
+        scales->value[i] = largest > 0 ? largest / (real)((1 << (layer->lookup->bits - 1)) - 1) : 1;
+}
+
 nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads, nimbus_error *error)
 {
     nimbus_lookup *lookup = layer->lookup;
     size_t m = nimbus_lookup_outputs(layer);
 
+    if (lookup->kind == NIMBUS_CENTROIDS)
+        nimbus_centroids_tables(layer, n_threads);
     if (lookup->bits == 0)
         return NIMBUS_OK;
+    if (lookup->kind == NIMBUS_CENTROIDS)
+        scale_to_largest(layer);
     if (!lookup->rounded) {
         lookup->rounded =
             nimbus_alloc(lookup->n_codebooks * lookup->n_leaves * m, sizeof *lookup->rounded);
@@ -343,8 +397,12 @@ static void walk_item(void *arg, size_t item)
 void nimbus_lookup_encode(const nimbus_layer *layer, const real *x, size_t n_rows, uint8_t *codes,
                           unsigned n_threads)
 {
+    nimbus_lookup_rows rows = {.x = x, .n_rows = n_rows, .codes = codes};
+    if (layer->lookup->kind == NIMBUS_CENTROIDS) {
+        nimbus_centroids_encode(layer, &rows, n_threads);
+        return;
+    }
     trees t = trees_of(layer);
-    nimbus_lookup_rows rows = {.x = x, .n_rows = n_rows};
     walk_job job = {.t = &t, .from = source_of(&t, NULL, &rows, 0), .codes = codes};
     nimbus_parallel(n_threads, nimbus_row_blocks(n_rows), walk_item, &job);
 }
@@ -419,7 +477,10 @@ void nimbus_lookup_forward(nimbus_layer *layer, const nimbus_io *io, const nimbu
     walk_job walk = {
         .t = &t, .from = source_of(&t, io, rows, noise_of(layer, io)), .codes = rows->codes};
     sum_job sum = {.t = &t, .codes = rows->codes, .y = rows->y, .n_rows = rows->n_rows};
-    nimbus_parallel(io->n_threads, nimbus_row_blocks(rows->n_rows), walk_item, &walk);
+    if (t.lookup->kind == NIMBUS_CENTROIDS)
+        nimbus_centroids_encode(layer, rows, io->n_threads);
+    else
+        nimbus_parallel(io->n_threads, nimbus_row_blocks(rows->n_rows), walk_item, &walk);
     nimbus_parallel(io->n_threads, nimbus_row_blocks(rows->n_rows), sum_item, &sum);
 }
 
@@ -564,6 +625,8 @@ static size_t margins_per_codebook(const nimbus_lookup *lookup)
 size_t nimbus_lookup_work_size(const nimbus_layer *layer, size_t n_rows)
 {
     const nimbus_lookup *lookup = layer->lookup;
+    if (lookup->kind == NIMBUS_CENTROIDS)
+        return nimbus_centroids_work_size(layer, n_rows);
     size_t per_row = lookup->n_codebooks * (lookup->n_leaves + margins_per_codebook(lookup)), size;
     return n_rows > SIZE_MAX - BLOCK || nimbus_mul_overflows(nimbus_row_blocks(n_rows) * BLOCK,
                                                              per_row * sizeof(real), &size)
@@ -710,6 +773,10 @@ void nimbus_lookup_backward(nimbus_layer *layer, const nimbus_io *io,
                         .per_codebook = margins_per_codebook(layer->lookup)};
     if (t.dbias)
         nimbus_parallel_ranges(io->n_threads, t.m, GRAD_BLOCK, bias_range, &job);
+    if (t.lookup->kind == NIMBUS_CENTROIDS) {
+        nimbus_centroids_backward(layer, io, rows);
+        return;
+    }
     if (t.dtables)
         nimbus_parallel(io->n_threads, t.c, tables_item, &job);
     if (!t.dthresholds && !rows->dx)

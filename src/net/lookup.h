@@ -11,7 +11,14 @@
  *     "thresholds" [C][K-1]
  *     "tables"     [C][K][M]
  *     "bias"       [M]       (the linear layer's own, shared by all states)
- *     "scales"     [M]       statistic, quantisation step of each output (bits > 0 only) */
+ *     "scales"     [M]       statistic, quantisation step of each output (bits > 0 only)
+ *
+ * Of kind NIMBUS_CENTROIDS a codebook has no tree: k is the nearest centroid of its V columns, each
+ * of which belongs to one codebook at most. Instead of "margin" and "thresholds" there are
+ *     "columns"    [C][V]    statistic, -1 where a codebook has fewer
+ *     "centroids"  [C][K][V]
+ *     "sharpness"  [1]       of the mixture in whose place the nearest one stands (centroid.c)
+ *     "tables"     [C][K][M] statistic: centroids times the layer's "weight", which is trained */
 #ifndef NIMBUS_LOOKUP_H
 #define NIMBUS_LOOKUP_H
 
@@ -21,6 +28,7 @@
 
 typedef struct nimbus_lookup {
     size_t n_codebooks, n_levels, n_leaves; /* C, H, K */
+    size_t n_columns;                       /* V, of centroids; else 0 */
     nimbus_tree_kind kind;                  /* how columns and thresholds are tied in a level */
     nimbus_estimator estimator;             /* backward of SOFT */
     unsigned bits;                          /* 0: float tables; else rounded in the forward pass */
@@ -35,6 +43,10 @@ typedef struct nimbus_lookup {
 NIMBUS_MUST_CHECK nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks,
                                                      size_t n_levels, nimbus_tree_kind kind,
                                                      nimbus_error *error);
+/* The same with centroids of v columns; the layer must have weights. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_centroids_attach(nimbus_layer *layer, size_t n_codebooks,
+                                                        size_t n_levels, size_t v,
+                                                        nimbus_error *error);
 void nimbus_lookup_free(nimbus_lookup *lookup);
 
 /* Codes of n_rows rows of D values: codes[row][c]. */
@@ -42,8 +54,8 @@ void nimbus_lookup_encode(const nimbus_layer *layer, const real *x, size_t n_row
                           unsigned n_threads);
 
 /* Rounds the tables of a layer with bits > 0 to what the forward pass adds (and the compiler
- * stores); call after the tables, scales or bits change. No-op for bits == 0. Error: MEMORY, on
- * the first call only. */
+ * stores); of centroids it makes the tables, and their scales, first. Call after any of these
+ * change. Error: MEMORY, on the first call only. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads,
                                                     nimbus_error *error);
 
@@ -106,6 +118,14 @@ void nimbus_lookup_backward(nimbus_layer *layer, const nimbus_io *io,
                             const nimbus_lookup_rows *rows);
 /* SIZE_MAX: more than can be counted. */
 size_t nimbus_lookup_work_size(const nimbus_layer *layer, size_t n_rows);
+
+/* centroid.c: what is different of centroids. codes of rows; backward without the bias. */
+void nimbus_centroids_tables(nimbus_layer *layer, unsigned n_threads);
+void nimbus_centroids_encode(const nimbus_layer *layer, const nimbus_lookup_rows *rows,
+                             unsigned n_threads);
+void nimbus_centroids_backward(nimbus_layer *layer, const nimbus_io *io,
+                               const nimbus_lookup_rows *rows);
+size_t nimbus_centroids_work_size(const nimbus_layer *layer, size_t n_rows);
 
 /* lookup_conv.c: the same for a convolution, with what its layer type asks for. */
 size_t nimbus_lookup_conv_saved_size(const nimbus_layer *layer, size_t n_rows);

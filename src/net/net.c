@@ -122,7 +122,10 @@ void nimbus_layer_set_trained(nimbus_layer *layer)
     for (size_t i = 0; i < layer->n_params; i++) {
         nimbus_param *p = &layer->params[i];
         bool of_product = strcmp(p->name, "weight") == 0;
-        bool of_trees = strcmp(p->name, "thresholds") == 0 || strcmp(p->name, "tables") == 0;
+        bool of_trees = strcmp(p->name, "thresholds") == 0 || strcmp(p->name, "tables") == 0 ||
+                        strcmp(p->name, "centroids") == 0 || strcmp(p->name, "sharpness") == 0;
+        if (layer->lookup && layer->lookup->kind == NIMBUS_CENTROIDS)
+            of_product = false; /* tables are made of the weights */
         p->trained = !p->statistic && ((layer->state == NIMBUS_STATE_DENSE && !of_trees) ||
                                        (layer->state == NIMBUS_STATE_SOFT && !of_product));
     }
@@ -368,9 +371,13 @@ static nimbus_status copy_params(const nimbus_layer *from, nimbus_layer *to, nim
     for (size_t i = 0; i < from->n_params; i++) {
         const nimbus_param *p = &from->params[i];
         nimbus_status status = NIMBUS_OK;
-        if (from->lookup && !to->lookup && strcmp(p->name, "columns") == 0)
-            status = nimbus_lookup_attach(to, from->lookup->n_codebooks, from->lookup->n_levels,
-                                          from->lookup->kind, error);
+        const nimbus_lookup *trees = from->lookup;
+        if (trees && !to->lookup && strcmp(p->name, "columns") == 0)
+            status = trees->kind == NIMBUS_CENTROIDS
+                         ? nimbus_centroids_attach(to, trees->n_codebooks, trees->n_levels,
+                                                   trees->n_columns, error)
+                         : nimbus_lookup_attach(to, trees->n_codebooks, trees->n_levels,
+                                                trees->kind, error);
         if (status == NIMBUS_OK && !nimbus_layer_param(to, p->name))
             status = nimbus_layer_add_param(to, p->name, p->rank, p->shape, p->statistic, p->decay,
                                             error);

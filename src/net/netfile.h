@@ -20,7 +20,8 @@
  * layers, which stand there where they are not zero: "number2", "groups", "count_padding", lists
  * of two "kernel", "stride", "dilation", "before", "after", "pad_mode" ("constant", "reflect",
  * "edge"), "new_shape":[channels,height,width], "before_relu" (1.2: trees read what goes into the
- * ReLU in "inputs") and "order":[0,1,2]. */
+ * ReLU in "inputs") and "order":[0,1,2]. Since 1.3 a "tree" may be "centroids", with
+ * "columns" of each. */
 #ifndef NIMBUS_NETFILE_H
 #define NIMBUS_NETFILE_H
 
@@ -28,7 +29,7 @@
 #include "net/lookup.h"
 
 #define NETFILE_FORMAT_MAJOR 1
-#define NETFILE_FORMAT_MINOR 2
+#define NETFILE_FORMAT_MINOR 3
 #define NETFILE_START        "{\"__metadata__\":{\"nimbus_format\":\""
 #define NETFILE_MIDDLE       "\",\"nimbus_crc32c\":\""
 #define NETFILE_BYTES_KEY    "\",\"nimbus_bytes\":\""
@@ -43,7 +44,7 @@
 
 #define NETFILE_LOSSES     2
 #define NETFILE_DTYPES     3
-#define NETFILE_TREES      3
+#define NETFILE_TREES      4
 #define NETFILE_ESTIMATORS 3
 #define NETFILE_STATES     5 /* all but integer */
 

@@ -290,10 +290,39 @@ static nimbus_status check_statistic(const nimbus_layer *layer, const char *name
     return NIMBUS_OK;
 }
 
+/* A column exists, or is -1, and belongs to one codebook at most. */
+static nimbus_status check_centroids(const nimbus_layer *layer, nimbus_error *error)
+{
+    const nimbus_param *columns = nimbus_layer_param((nimbus_layer *)layer, "columns");
+    size_t d = nimbus_lookup_inputs(layer);
+    nimbus_status status = NIMBUS_OK;
+    bool *taken = nimbus_alloc(d, sizeof *taken);
+    if (!taken)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for columns",
+                           layer->name);
+    for (size_t i = 0; i < columns->n && status == NIMBUS_OK; i++) {
+        real column = columns->value[i];
+        bool fits = column >= 0 && column < (real)d && column == (real)(size_t)column;
+        if (column == -1)
+            continue;
+        if (!fits || taken[(size_t)column])
+            status = nimbus_fail(error, NIMBUS_ERR_VALUE,
+                                 "layer %s: column %zu of its centroids is %g, expected -1 or one "
+                                 "of %zu, each once",
+                                 layer->name, i, (double)column, d);
+        else
+            taken[(size_t)column] = true;
+    }
+    nimbus_free(taken);
+    return status;
+}
+
 /* Columns must exist; nodes of a level are tied as the kind of tree says. */
 static nimbus_status check_trees(nimbus_layer *layer, nimbus_error *error)
 {
     const nimbus_lookup *lookup = layer->lookup;
+    if (lookup->kind == NIMBUS_CENTROIDS)
+        return check_centroids(layer, error);
     const real *columns = nimbus_layer_param(layer, "columns")->value;
     const real *thresholds = nimbus_layer_param(layer, "thresholds")->value;
     size_t d = nimbus_lookup_inputs(layer), n_nodes = lookup->n_leaves - 1;
@@ -322,7 +351,7 @@ static nimbus_status check_trees(nimbus_layer *layer, nimbus_error *error)
 static nimbus_status load_lookup(struct loading *l, nimbus_layer *layer, const json_t *o,
                                  nimbus_error *error)
 {
-    size_t codebooks, levels, bits, m = layer->units;
+    size_t codebooks, levels, bits, v = 0, m = layer->units;
     unsigned tree, estimator;
     double temperature = json_number_value(json_object_get(o, "temperature"));
     nimbus_status status =
@@ -338,9 +367,12 @@ static nimbus_status load_lookup(struct loading *l, nimbus_layer *layer, const j
     if (status == NIMBUS_OK)
         status = nimbus_netfile_get_choice(o, "estimator", nimbus_netfile_estimator_names,
                                            NETFILE_ESTIMATORS, layer->name, &estimator, error);
+    if (status == NIMBUS_OK && tree == NIMBUS_CENTROIDS)
+        status = nimbus_netfile_get_count(o, "columns", NIMBUS_MAX_WIDTH, layer->name, &v, error);
     if (status != NIMBUS_OK)
         return status;
-    if (!nimbus_layer_is_convertible(layer) || codebooks < 1 || levels < 1 || bits == 1 ||
+    if (!nimbus_layer_is_convertible(layer) || codebooks < 1 ||
+        (tree == NIMBUS_CENTROIDS && v < 1) || levels < 1 || bits == 1 ||
         !((float)temperature > 0 && isfinite((float)temperature)))
         return nimbus_fail(
             error, NIMBUS_ERR_FORMAT,
@@ -348,11 +380,15 @@ static nimbus_status load_lookup(struct loading *l, nimbus_layer *layer, const j
             "layer of type %s",
             layer->name, codebooks, levels, bits, temperature, layer->type->name);
     size_t leaves = (size_t)1 << levels;
-    status = claim(l, layer->name, codebooks, leaves * m + 3 * (leaves - 1), error);
+    status = claim(l, layer->name, codebooks,
+                   leaves * m + (v ? (leaves + 1) * v : 3 * (leaves - 1)), error);
+    if (status == NIMBUS_OK && v)
+        status = claim(l, layer->name, 1, 1, error); /* sharpness */
     if (status == NIMBUS_OK)
         status = claim(l, layer->name, m, 1, error); /* scales */
     if (status == NIMBUS_OK)
-        status = nimbus_lookup_attach(layer, codebooks, levels, (nimbus_tree_kind)tree, error);
+        status = v ? nimbus_centroids_attach(layer, codebooks, levels, v, error)
+                   : nimbus_lookup_attach(layer, codebooks, levels, (nimbus_tree_kind)tree, error);
     if (status != NIMBUS_OK)
         return status;
     layer->lookup->bits = (unsigned)bits;

@@ -8,7 +8,8 @@
 
 const char *const nimbus_netfile_loss_names[NETFILE_LOSSES] = {"cross_entropy", "squared_error"};
 const char *const nimbus_netfile_dtype_names[NETFILE_DTYPES] = {"", "u8", "f32"};
-const char *const nimbus_netfile_tree_names[NETFILE_TREES] = {"shared", "node", "fern"};
+const char *const nimbus_netfile_tree_names[NETFILE_TREES] = {"shared", "node", "fern",
+                                                              "centroids"};
 const char *const nimbus_netfile_estimator_names[NETFILE_ESTIMATORS] = {"flip", "sigmoid",
                                                                         "softmax"};
 const char *const nimbus_netfile_state_names[NETFILE_STATES] = {"dense", "locked", "record", "soft",
@@ -39,6 +40,9 @@ static json_t *layer_to_json(const nimbus_layer *layer)
                       "levels", (json_int_t)l->n_levels, "tree", nimbus_netfile_tree_names[l->kind],
                       "estimator", nimbus_netfile_estimator_names[l->estimator], "bits",
                       (int)l->bits, "temperature", (double)l->temperature));
+    if (l && l->kind == NIMBUS_CENTROIDS)
+        failed |= json_object_set_new(json_object_get(o, "lookup"), "columns",
+                                      json_integer((json_int_t)l->n_columns));
     if (failed) {
         json_decref(o);
         return NULL;

@@ -105,6 +105,10 @@ nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits, bool uni
                     .scales = nimbus_layer_param(layer, "scales")->value,
                     .limit = (real)((1 << (bits - 1)) - 1)};
 
+    if (lookup->kind == NIMBUS_CENTROIDS) { /* tables follow the centroids, and scales them */
+        lookup->bits = bits;
+        return nimbus_lookup_round(layer, n_threads, error);
+    }
     centre(layer);
     nimbus_parallel(n_threads, m, step_item, &job);
     real widest = 0;

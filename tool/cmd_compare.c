@@ -1,0 +1,390 @@
+/* cmd_compare.c - nimbus compare: methods x nets x seeds on the same rows, into one file of results
+ *
+ * The file is JSON, {"runs": [...]}, written anew after every run: what stands in it is not run
+ * again, so an interrupted comparison goes on with the run it was at. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+typedef struct compare_arguments {
+    common_arguments common;
+    const char *output, *methods;
+    size_t seeds, v, levels, bits, shift;
+    double budget, seconds, valid, target;
+} compare_arguments;
+
+#define AT(field) offsetof(compare_arguments, field)
+
+static const option_entry entries[] = {
+    {"output", 'o', OPTION_TEXT, "FILE", AT(output), 0, 0, NULL,
+     "results as JSON; runs that stand in it are not run again (compare.json)"},
+    {"methods", 'm', OPTION_TEXT, "LIST", AT(methods), 0, 0, NULL,
+     "names with commas between: nimbus, maddness, stella-nera, lut-nn, dense-start, random-start, "
+     "seed (all)"},
+    {"seeds", 0, OPTION_COUNT, "N", AT(seeds), 1, 1000, NULL, "seeds of each, from --seed on (1)"},
+    {"budget", 0, OPTION_NUMBER, "EPOCHS", AT(budget), 0, 1e6, NULL,
+     "rows that all trainings of a run together see, in epochs; 0: what each method was published "
+     "with (10)"},
+    {"seconds", 0, OPTION_NUMBER, "S", AT(seconds), 0, 1e9, NULL,
+     "end a run after this time with what its held-out rows have shown (0: never)"},
+    {"target", 0, OPTION_NUMBER, "PART", AT(target), 0, 1, NULL,
+     "time is taken to this part of the float net's accuracy on held-out rows (0.99)"},
+    {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
+     "input columns per codebook, V (8)"},
+    {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
+     "levels of a tree; codebooks have 2^H leaves or centroids (4)"},
+    {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
+     "of a table entry, 2 to 8, or 32 for float tables (8)"},
+    {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
+     "images are moved by up to this many pixels in the last training (0)"},
+    {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0.001, 0.9, NULL,
+     "part of the training rows held out and evaluated after every epoch (0.05)"},
+};
+
+static int compare_run(int argc, char **argv);
+
+const nimbus_verb verb_compare = {
+    .name = "compare",
+    .purpose = "convert nets by this and previous methods on equal budgets",
+    .usage = "FLOAT.net... --data SPEC -o RESULTS.json [options]",
+    .about =
+        "Converts every net by every method with every seed: the same rows, codebooks, leaves "
+        "and bits, trainings that together see equally many rows. Shows accuracy and time, and "
+        "keeps both after every epoch. Interrupted, the same command goes on with the run it "
+        "was at; 'nimbus report' draws the file.",
+    .examples = {"nimbus compare float.net --data mnist -o compare.json",
+                 "nimbus compare d2.net d8.net --data mnist --methods nimbus,lut-nn --seeds 3"},
+    .groups = GROUP_DATA | GROUP_SEED | GROUP_THREADS,
+    .options = entries,
+    .n_options = sizeof entries / sizeof *entries,
+    .min_files = 1,
+    .max_files = MOST_FILES,
+    .run = compare_run,
+};
+
+/* ---- what is to be run -------------------------------------------------------------------- */
+
+static nimbus_status read_methods(const char *text, int wanted[N_METHODS], nimbus_error *error)
+{
+    for (const char *at = text; *at;) {
+        size_t length = strcspn(at, ",");
+        int found = 0;
+        for (size_t i = 0; i < N_METHODS; i++)
+            if (strlen(method_names[i]) == length && strncmp(at, method_names[i], length) == 0)
+                found = wanted[i] = 1;
+        if (!found)
+            return tool_error(error, NIMBUS_ERR_ARGUMENT,
+                              "--methods: '%.*s' is none of nimbus, maddness, stella-nera, lut-nn, "
+                              "dense-start, random-start, seed",
+                              (int)(length < 40 ? length : 40), at);
+        at += length + (at[length] == ',');
+    }
+    return NIMBUS_OK;
+}
+
+/* What tells a run from all others. */
+static json_t *key_of(const compare_arguments *args, const char *net, size_t method, uint64_t seed)
+{
+    return json_pack("{s:s,s:s,s:s,s:I,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I}", "net", net, "data",
+                     args->common.data, "method", method_names[method], "seed", (json_int_t)seed,
+                     "budget", args->budget, "limit", args->seconds, "v", (json_int_t)args->v,
+                     "levels", (json_int_t)args->levels, "bits", (json_int_t)args->bits, "shift",
+                     (json_int_t)args->shift, "rows", (json_int_t)args->common.rows, "data_seed",
+                     (json_int_t)args->common.data_seed);
+}
+
+/* The run with this key in the file, or NULL. */
+static const json_t *find_run(const json_t *runs, const json_t *key)
+{
+    size_t i;
+    const json_t *run;
+    json_array_foreach(runs, i, run)
+    {
+        const char *name;
+        json_t *value;
+        int same = 1;
+        json_object_foreach((json_t *)key, name, value) same &=
+            json_equal(json_object_get(run, name), value);
+        if (same)
+            return run;
+    }
+    return NULL;
+}
+
+static nimbus_status read_results(const char *path, json_t **file, nimbus_error *error)
+{
+    json_error_t wrong;
+    FILE *f = fopen(path, "rb");
+    if (!f && errno == ENOENT) {
+        *file = json_pack("{s:[]}", "runs");
+        return *file ? NIMBUS_OK : tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
+    }
+    if (!f)
+        return tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(errno));
+    *file = json_loadf(f, 0, &wrong);
+    (void)fclose(f);
+    if (*file && json_is_array(json_object_get(*file, "runs")))
+        return NIMBUS_OK;
+    return tool_error(error, NIMBUS_ERR_FORMAT,
+                      "%s: %s; expected results of 'nimbus compare', or no such file", path,
+                      *file ? "no list \"runs\"" : wrong.text);
+}
+
+static nimbus_status write_results(const char *path, const json_t *file, nimbus_error *error)
+{
+    char *temporary = path_and_suffix(path, ".tmp");
+    nimbus_status status = NIMBUS_OK;
+    if (!temporary)
+        return tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
+    if (json_dump_file(file, temporary, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0 ||
+        rename(temporary, path) != 0)
+        status = tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(errno));
+    free(temporary);
+    return status;
+}
+
+/* ---- one run ------------------------------------------------------------------------------ */
+
+typedef struct watch {
+    const compare_arguments *args;
+    progress_display display;
+    char name[160]; /* of the run */
+    size_t epoch;   /* of the last training, begun */
+    json_t *curve;  /* [epochs, seconds, accuracy on held-out rows] */
+    int timed_out;
+} watch;
+
+static void add_point(json_t *curve, double epochs, double seconds, double accuracy)
+{
+    json_array_append_new(curve, json_pack("[f,f,f]", epochs, seconds, accuracy));
+}
+
+/* Keeps the accuracy after every epoch in which all layers are converted. */
+static int on_progress(void *user, const nimbus_progress *progress)
+{
+    watch *w = user;
+    nimbus_progress p = *progress;
+    char stage[256];
+    if (strcmp(p.stage, "fine-tune") == 0 && p.epoch != w->epoch) {
+        double before = w->args->budget > 0 ? w->args->budget - (double)p.n_epochs : 0;
+        if (w->epoch > 0 && isfinite(p.valid_accuracy))
+            add_point(w->curve, before + (double)(p.epoch - 1), p.seconds, p.valid_accuracy);
+        w->epoch = p.epoch;
+    }
+    snprintf(stage, sizeof stage, "%s: %s", w->name, p.stage);
+    p.stage = stage;
+    w->timed_out = w->args->seconds > 0 && p.seconds > w->args->seconds;
+    return progress_show(&w->display, &p) || w->timed_out;
+}
+
+static nimbus_convert_options options_of(const compare_arguments *args, const data_splits *splits,
+                                         size_t method, uint64_t seed, watch *w)
+{
+    nimbus_convert_options o = NIMBUS_CONVERT_OPTIONS_INIT;
+    o.method = (nimbus_method)method;
+    o.budget = args->budget;
+    o.v = args->v;
+    o.levels = args->levels;
+    o.bits = (unsigned)args->bits;
+    o.train.shift = (unsigned)args->shift;
+    o.seed = seed;
+    o.n_threads = (unsigned)args->common.threads;
+    o.valid = splits->valid;
+    o.progress = on_progress;
+    o.progress_user = w;
+    return o;
+}
+
+static double accuracy_on(const nimbus_net *net, const nimbus_data *data, const common_arguments *c,
+                          nimbus_status *status, nimbus_error *error)
+{
+    nimbus_evaluation e;
+    if (*status || !data)
+        return NAN;
+    *status = nimbus_evaluate(net, data, (unsigned)c->threads, &e, error);
+    return *status ? (double)NAN : e.accuracy;
+}
+
+/* Seconds to the first point of the curve that reaches the accuracy, NaN if none does. */
+static double seconds_to(const json_t *curve, double accuracy)
+{
+    size_t i;
+    const json_t *point;
+    json_array_foreach(curve, i,
+                       point) if (json_number_value(json_array_get(point, 2)) >=
+                                  accuracy) return json_number_value(json_array_get(point, 1));
+    return NAN;
+}
+
+typedef struct float_net {
+    const char *path;
+    nimbus_net *net;
+    double valid, test;
+} float_net;
+
+/* Runs one, and adds what came out to its key. */
+static nimbus_status run_one(const compare_arguments *args, const float_net *teacher,
+                             const data_splits *splits, size_t method, uint64_t seed, json_t *run,
+                             watch *w, nimbus_error *error)
+{
+    static nimbus_convert_report report;
+    nimbus_net *net = NULL;
+    nimbus_convert_options o = options_of(args, splits, method, seed, w);
+    w->epoch = 0;
+    w->timed_out = 0;
+    w->curve = json_array();
+    nimbus_status status = nimbus_convert(teacher->net, splits->train, &o, &net, &report, error);
+    progress_finish(&w->display);
+    if (status == NIMBUS_ERR_CANCELLED && w->timed_out && !work_interrupted())
+        status = NIMBUS_OK;
+    double valid = net ? accuracy_on(net, splits->valid, &args->common, &status, error) : NAN;
+    double test = net ? accuracy_on(net, splits->test, &args->common, &status, error) : NAN;
+    if (net && status == NIMBUS_OK)
+        add_point(w->curve, args->budget > 0 ? args->budget : (double)report.tune.epochs,
+                  report.seconds, valid);
+    nimbus_net_free(net);
+    double to_target = seconds_to(w->curve, args->target * teacher->valid);
+    json_t *result = json_pack(
+        "{s:I,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:s}", "layers", (json_int_t)report.n_layers,
+        "float_valid", teacher->valid, "float_test", teacher->test, "valid", json_number(valid),
+        "test", json_number(test), "seconds", json_number(net ? report.seconds : args->seconds),
+        "fit_seconds", json_number(report.fit_seconds), "seconds_to_target", json_number(to_target),
+        "timed_out", w->timed_out, "curve", w->curve, "version", nimbus_version());
+    if (!result || json_object_update(run, result))
+        status = status ? status : tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
+    json_decref(result);
+    return status;
+}
+
+/* ---- all of them -------------------------------------------------------------------------- */
+
+static void show_run(table *t, const json_t *run)
+{
+    const char *numbers[] = {"float_valid", "valid", "float_test", "test"};
+    table_cell(t, "%s", json_string_value(json_object_get(run, "net")));
+    table_size(t, (size_t)json_integer_value(json_object_get(run, "layers")));
+    table_cell(t, "%s", json_string_value(json_object_get(run, "method")));
+    table_size(t, (size_t)json_integer_value(json_object_get(run, "seed")));
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        const json_t *value = json_object_get(run, numbers[i]);
+        table_percent(t, json_is_number(value) ? json_number_value(value) : (double)NAN);
+    }
+    const char *times[] = {"seconds", "seconds_to_target"};
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *value = json_object_get(run, times[i]);
+        table_number(t, "%.1f", json_is_number(value) ? json_number_value(value) : (double)NAN);
+    }
+}
+
+static nimbus_status open_net(const compare_arguments *args, size_t i, float_net *out,
+                              data_splits *splits, nimbus_error *error)
+{
+    nimbus_net_info info;
+    *out = (float_net){.path = args->common.files[i]};
+    nimbus_status status = net_open(out->path, &out->net, error);
+    if (status)
+        return status;
+    nimbus_net_get_info(out->net, &info);
+    if (i == 0) {
+        char *schema = schema_of_metadata(info.metadata, NULL);
+        status = splits_open(&args->common, schema, args->valid, splits, error);
+        free(schema);
+    }
+    out->valid = accuracy_on(out->net, splits->valid, &args->common, &status, error);
+    out->test = accuracy_on(out->net, splits->test, &args->common, &status, error);
+    return status;
+}
+
+static nimbus_status compare_all(const compare_arguments *args, const int wanted[N_METHODS],
+                                 json_t *file, table *t, json_t *shown, nimbus_error *error)
+{
+    nimbus_status status = NIMBUS_OK;
+    data_splits splits = {0};
+    watch w = {.args = args};
+    size_t done = 0, n_methods = 0;
+    for (size_t m = 0; m < N_METHODS; m++)
+        n_methods += wanted[m] != 0;
+    const size_t total = args->common.n_files * n_methods * args->seeds;
+    json_t *runs = json_object_get(file, "runs");
+    for (size_t i = 0; i < args->common.n_files && !status; i++) {
+        float_net teacher;
+        status = open_net(args, i, &teacher, &splits, error);
+        for (size_t s = 0; s < args->seeds && !status; s++)
+            for (size_t m = 0; m < N_METHODS && !status; m++) {
+                if (!wanted[m])
+                    continue;
+                json_t *run = key_of(args, teacher.path, m, args->common.seed + s);
+                const json_t *known = find_run(runs, run);
+                progress_init(&w.display, &args->common);
+                snprintf(w.name, sizeof w.name, "%zu/%zu %s %s", ++done, total, teacher.path,
+                         method_names[m]);
+                if (!known)
+                    status =
+                        run_one(args, &teacher, &splits, m, args->common.seed + s, run, &w, error);
+                if (!known && !status && json_array_append(runs, run) == 0)
+                    status = write_results(args->output, file, error);
+                if (!status) {
+                    show_run(t, known ? known : run);
+                    json_array_append(shown, known ? (json_t *)known : run);
+                }
+                json_decref(run);
+            }
+        nimbus_net_free(teacher.net);
+    }
+    splits_close(&splits);
+    return status;
+}
+
+static int compare_run(int argc, char **argv)
+{
+    compare_arguments args = {.output = "compare.json",
+                              .methods = "",
+                              .seeds = 1,
+                              .budget = 10,
+                              .valid = 0.05,
+                              .target = 0.99,
+                              .v = 8,
+                              .levels = 4,
+                              .bits = 8};
+    nimbus_error error = {0};
+    int wanted[N_METHODS] = {0};
+    json_t *file = NULL, *shown = json_array();
+    table *t = malloc(sizeof *t);
+    nimbus_status status = NIMBUS_OK;
+
+    int code = options_parse(&verb_compare, argc, argv, &args);
+    if (code >= 0) {
+        free(t);
+        json_decref(shown);
+        return code;
+    }
+    if (!args.common.data)
+        status = NIMBUS_ERR_ARGUMENT, code = usage_error(&verb_compare, "--data SPEC is missing");
+    for (size_t m = 0; m < N_METHODS && !args.methods[0]; m++)
+        wanted[m] = 1;
+    if (!status && t && shown && !(status = read_methods(args.methods, wanted, &error)) &&
+        !(status = output_check(args.output, &error)) &&
+        !(status = read_results(args.output, &file, &error))) {
+        table_init(t, "lrlrrrrrrr");
+        table_heads(t, "net", "layers", "method", "seed", "float valid", "valid", "float test",
+                    "test", "seconds", "to target");
+        work_begin();
+        status = compare_all(&args, wanted, file, t, shown, &error);
+        work_end();
+        if (status == NIMBUS_ERR_CANCELLED)
+            status = tool_error(&error, status,
+                                "interrupted; the same command goes on with the run it was at");
+    }
+    json_decref(file);
+    if (status) {
+        json_decref(shown);
+        code = code == EXIT_USAGE ? code : fail(&error);
+    } else {
+        code = result_finish(&args.common, t, json_pack("{s:o}", "runs", shown));
+    }
+    free(t);
+    return code;
+}
