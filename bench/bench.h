@@ -472,8 +472,7 @@ nimbus_status bench_measure_layer(const bench_shape *shape, size_t rounds, bench
 nimbus_status bench_measure_peak(size_t rounds, bench_peak *out,
                                  nimbus_error *error) NIMBUS_MUST_CHECK;
 
-/* report_json.c, report_html.c: NULL, -1: out of memory, or errno. */
+/* report_json.c: NULL: out of memory. */
 json_t *bench_json(const bench_report *report);
-int bench_write_html(const bench_report *report, FILE *out);
 
 #endif

@@ -459,9 +459,9 @@ typedef struct nimbus_convert_options {
      * costs; layers with settings in `layers` are left as they are. 0: no limit, but 0.1 with
      * ACCURACY for nets with convolutions; < 0: no limit */
     double most_change;
-    double layer_epochs; /* training of each layer after its fit, rounded up, where all behind it
+    double layer_epochs; /* training of each layer after its fit, parts on fewer rows, where all behind it
                             passes through the one in front of it; not of convolutions behind a
-                            ReLU; 0: by depth; < 0: none */
+                            ReLU; 0: none (of other methods: as published) */
     size_t epochs;       /* global fine-tuning, 0: by preset and rows; SIZE_MAX: none */
     double budget; /* rows seen by all trainings together, in epochs of the data; > 0: instead of
                       the two above, shared between them as the method does */

@@ -15,6 +15,7 @@ static nimbus_convert_options deep_options(const char *checkpoint)
 {
     nimbus_convert_options o = convert_options();
     o.v = 4;
+    o.layer_epochs = 1;
     o.checkpoint = checkpoint;
     o.train.checkpoint_seconds = 1e9; /* at the end of an epoch, and when cancelled */
     o.train.margin_noise = 0.2;

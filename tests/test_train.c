@@ -577,7 +577,7 @@ static int count_calls(void *user, const nimbus_progress *p)
     assert_string_equal(p->stage, "train");
     assert_true(p->done == (double)*calls);
     assert_true(p->total == 12);
-    assert_int_equal(p->epoch, *calls / 4 + 1);
+    assert_int_equal(p->epoch, *calls < 12 ? *calls / 4 + 1 : 3);
     assert_int_equal(p->n_epochs, 3);
     assert_true(*calls == 0 ? p->seconds_left < 0 : p->seconds_left >= 0);
     assert_true(isnan(p->loss) == (*calls == 0));
@@ -596,7 +596,7 @@ static void test_progress(void **state)
     o.progress = count_calls;
     o.progress_user = &calls;
     nimbus_net_free(trained(PLAIN, data, o, NULL));
-    assert_int_equal(calls, 12);
+    assert_int_equal(calls, 13); /* before every step, and at the end */
     nimbus_data_free(data);
 }
 

@@ -1,5 +1,4 @@
 /* cmd_bench.c - nimbus bench: a program beside int8 and float forms of the same net */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -195,20 +194,6 @@ static nimbus_status limit_isa(const char *isa, nimbus_error *error)
 
 /* ---- what comes out */
 
-static nimbus_status write_page(const bench_report *report, const char *path, nimbus_error *error)
-{
-    FILE *file = fopen(path, "w");
-    int failed = !file || bench_write_html(report, file) != 0;
-    int why = errno;
-    if (file && fclose(file) != 0 && !failed) {
-        failed = 1;
-        why = errno;
-    }
-    return failed
-               ? tool_error(error, NIMBUS_ERR_IO, "%s: cannot be written: %s", path, strerror(why))
-               : NIMBUS_OK;
-}
-
 static int report_result(const bench_arguments *args, const bench_report *report)
 {
     nimbus_error error = {0};
@@ -218,7 +203,7 @@ static int report_result(const bench_arguments *args, const bench_report *report
         code = result_finish(&args->common, NULL, json);
     else
         bench_print(report, stdout);
-    if (args->html && write_page(report, args->html, &error))
+    if (args->html && page_write(bench_page, bench_json(report), args->html, &error))
         return fail(&error);
     if (args->html)
         note(&args->common, "wrote %s", args->html);

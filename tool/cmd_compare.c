@@ -151,9 +151,9 @@ static nimbus_status write_results(const char *path, const json_t *file, nimbus_
 typedef struct watch {
     const compare_arguments *args;
     progress_display display;
-    char name[160]; /* of the run */
-    size_t epoch;   /* of the last training, begun */
-    json_t *curve;  /* [epochs, seconds, accuracy on held-out rows] */
+    char name[160];    /* of the run */
+    int last_training; /* all layers are converted, */
+    size_t n_epochs;   /* and trained so long */
     int timed_out;
 } watch;
 
@@ -162,22 +162,37 @@ static void add_point(json_t *curve, double epochs, double seconds, double accur
     json_array_append_new(curve, json_pack("[f,f,f]", epochs, seconds, accuracy));
 }
 
-/* Keeps the accuracy after every epoch in which all layers are converted. */
 static int on_progress(void *user, const nimbus_progress *progress)
 {
     watch *w = user;
     nimbus_progress p = *progress;
     char stage[256];
-    if (strcmp(p.stage, "fine-tune") == 0 && p.epoch != w->epoch) {
-        double before = w->args->budget > 0 ? w->args->budget - (double)p.n_epochs : 0;
-        if (w->epoch > 0 && isfinite(p.valid_accuracy))
-            add_point(w->curve, before + (double)(p.epoch - 1), p.seconds, p.valid_accuracy);
-        w->epoch = p.epoch;
-    }
+    w->last_training = strcmp(p.stage, "fine-tune") == 0;
+    if (w->last_training)
+        w->n_epochs = p.n_epochs;
     snprintf(stage, sizeof stage, "%s: %s", w->name, p.stage);
     p.stage = stage;
     w->timed_out = w->args->seconds > 0 && p.seconds > w->args->seconds;
     return progress_show(&w->display, &p) || w->timed_out;
+}
+
+/* [epochs of rows seen, seconds, accuracy on held-out rows], only of epochs in which all layers
+ * were converted. */
+static json_t *curve_of(watch *w)
+{
+    json_t *all = progress_curve(&w->display), *curve = json_array();
+    const double before = w->args->budget > 0 ? w->args->budget - (double)w->n_epochs : 0;
+    size_t i;
+    const json_t *point;
+    json_array_foreach(all, i, point)
+    {
+        const json_t *accuracy = json_array_get(point, 4);
+        if (w->last_training && json_is_number(accuracy))
+            add_point(curve, before + json_number_value(json_array_get(point, 0)),
+                      json_number_value(json_array_get(point, 1)), json_number_value(accuracy));
+    }
+    json_decref(all);
+    return curve;
 }
 
 static nimbus_convert_options options_of(const compare_arguments *args, const data_splits *splits,
@@ -233,26 +248,26 @@ static nimbus_status run_one(const compare_arguments *args, const float_net *tea
     static nimbus_convert_report report;
     nimbus_net *net = NULL;
     nimbus_convert_options o = options_of(args, splits, method, seed, w);
-    w->epoch = 0;
-    w->timed_out = 0;
-    w->curve = json_array();
+    w->last_training = w->timed_out = 0;
+    w->n_epochs = 0;
     nimbus_status status = nimbus_convert(teacher->net, splits->train, &o, &net, &report, error);
     progress_finish(&w->display);
+    json_t *curve = curve_of(w);
     if (status == NIMBUS_ERR_CANCELLED && w->timed_out && !work_interrupted())
         status = NIMBUS_OK;
     double valid = net ? accuracy_on(net, splits->valid, &args->common, &status, error) : NAN;
     double test = net ? accuracy_on(net, splits->test, &args->common, &status, error) : NAN;
-    if (net && status == NIMBUS_OK)
-        add_point(w->curve, args->budget > 0 ? args->budget : (double)report.tune.epochs,
+    if (net && status == NIMBUS_OK && json_array_size(curve) == 0) /* no last training */
+        add_point(curve, args->budget > 0 ? args->budget : (double)report.tune.epochs,
                   report.seconds, valid);
     nimbus_net_free(net);
-    double to_target = seconds_to(w->curve, args->target * teacher->valid);
+    double to_target = seconds_to(curve, args->target * teacher->valid);
     json_t *result = json_pack(
         "{s:I,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:s}", "layers", (json_int_t)report.n_layers,
         "float_valid", teacher->valid, "float_test", teacher->test, "valid", json_number(valid),
         "test", json_number(test), "seconds", json_number(net ? report.seconds : args->seconds),
         "fit_seconds", json_number(report.fit_seconds), "seconds_to_target", json_number(to_target),
-        "timed_out", w->timed_out, "curve", w->curve, "version", nimbus_version());
+        "timed_out", w->timed_out, "curve", curve, "version", nimbus_version());
     if (!result || json_object_update(run, result))
         status = status ? status : tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
     json_decref(result);

@@ -67,8 +67,8 @@ static const option_entry entries[] = {
      "rows that trees and tables are fitted on (30000)"},
     {"lambda", 0, OPTION_NUMBER, "X", AT(lambda), 0, 1e9, NULL,
      "ridge of the least squares, in rows per leaf (chosen on held-out rows)"},
-    {"layer-epochs", 0, OPTION_NUMBER, "N", AT(layer_epochs), -1, 1000, NULL,
-     "training of each layer after its fit, -1: none (by depth)"},
+    {"layer-epochs", 0, OPTION_NUMBER, "N", AT(layer_epochs), 0, 1000, NULL,
+     "training of each layer after its fit (0: none; of other methods as published)"},
     {"epochs", 'e', OPTION_COUNT, "N", AT(epochs), 1, 1e6, NULL,
      "of fine-tuning all layers together (by preset)"},
     {"no-fine-tune", 0, OPTION_FLAG, NULL, AT(no_fine_tune), 0, 0, NULL,
@@ -181,13 +181,15 @@ static nimbus_convert_options start(const convert_arguments *args, const data_sp
 
 static nimbus_status convert_and_save(const convert_arguments *args, const nimbus_net *teacher,
                                       const data_splits *splits, nimbus_net **out,
-                                      nimbus_convert_report *report, nimbus_error *error)
+                                      nimbus_convert_report *report, json_t **curve,
+                                      nimbus_error *error)
 {
     progress_display display;
     nimbus_convert_options o = start(args, splits, &display);
     o.checkpoint = args->checkpoint;
     nimbus_status status = nimbus_convert(teacher, splits->train, &o, out, report, error);
     progress_finish(&display);
+    *curve = progress_curve(&display);
     if (!status)
         status = nimbus_net_save(*out, args->output, error);
     if (!status)
@@ -292,7 +294,7 @@ static int is_converted(const nimbus_net *net, size_t n_layers)
 
 static int report_result(const convert_arguments *args, const nimbus_net *teacher,
                          const nimbus_net *net, const data_splits *splits,
-                         const nimbus_convert_report *report)
+                         const nimbus_convert_report *report, json_t *curve)
 {
     table layers, choice, t;
     nimbus_error error;
@@ -301,7 +303,8 @@ static int report_result(const convert_arguments *args, const nimbus_net *teache
     table_init(&layers, "lrrrr");
     table_init(&choice, "lrrrrrrr");
     json_t *json = json_pack(
-        "{s:s,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "output", args->output, "sensitivity",
+        "{s:s,s:s,s:O,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "output", args->output, "method",
+        method_names[args->method], "curve", curve, "sensitivity",
         sensitivities_report(report, &choice), "layers", layers_report(report, &layers), "float",
         before, "converted", after, "seconds", json_number(report->seconds), "fit_seconds",
         json_number(report->fit_seconds), "tune_seconds", json_number(report->tune_seconds));
@@ -359,6 +362,7 @@ static int convert_run(int argc, char **argv)
     static nimbus_convert_report report;
     nimbus_net_info info;
     char *output = NULL, *checkpoint = NULL, *schema = NULL;
+    json_t *curve = NULL;
     nimbus_status status;
     int result = EXIT_DONE;
 
@@ -396,9 +400,9 @@ static int convert_run(int argc, char **argv)
             result = report_sensitivity(&args, &report);
         goto done;
     }
-    if ((status = convert_and_save(&args, teacher, &splits, &net, &report, &error)))
+    if ((status = convert_and_save(&args, teacher, &splits, &net, &report, &curve, &error)))
         goto done;
-    result = report_result(&args, teacher, net, &splits, &report);
+    result = report_result(&args, teacher, net, &splits, &report, curve);
 done:
     nimbus_net_free(net);
     nimbus_net_free(teacher);
@@ -406,5 +410,6 @@ done:
     free(output);
     free(checkpoint);
     free(schema);
+    json_decref(curve);
     return status ? fail(&error) : result;
 }

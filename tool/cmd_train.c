@@ -145,7 +145,8 @@ static nimbus_status settle_layers(nimbus_net *net, nimbus_error *error)
 
 static nimbus_status train_and_save(const train_arguments *args, nimbus_net *net,
                                     const nimbus_net *teacher, const data_splits *splits,
-                                    nimbus_train_report *report, nimbus_error *error)
+                                    nimbus_train_report *report, json_t **curve,
+                                    nimbus_error *error)
 {
     progress_display display;
     nimbus_train_options o = train_options_of(args);
@@ -162,6 +163,7 @@ static nimbus_status train_and_save(const train_arguments *args, nimbus_net *net
     work_begin();
     status = nimbus_train(net, splits->train, &o, report, error);
     progress_finish(&display);
+    *curve = progress_curve(&display);
     if (!status)
         status = settle_layers(net, error);
     if (!status)
@@ -177,16 +179,18 @@ static nimbus_status train_and_save(const train_arguments *args, nimbus_net *net
 }
 
 static int report_result(const train_arguments *args, const nimbus_net *net,
-                         const data_splits *splits, const nimbus_train_report *report)
+                         const data_splits *splits, const nimbus_train_report *report,
+                         json_t *curve)
 {
     nimbus_net_info info;
     nimbus_error error;
     table t;
     nimbus_net_get_info(net, &info);
-    json_t *json = json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:b}", "output", args->output, "net",
-                             args->net, "params", (json_int_t)info.n_params, "epochs",
-                             (json_int_t)report->epochs, "steps", (json_int_t)report->steps,
-                             "seconds", json_number(report->seconds), "resumed", report->resumed);
+    json_t *json =
+        json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:b,s:O}", "output", args->output, "net", args->net,
+                  "params", (json_int_t)info.n_params, "epochs", (json_int_t)report->epochs,
+                  "steps", (json_int_t)report->steps, "seconds", json_number(report->seconds),
+                  "resumed", report->resumed, "curve", curve);
     table_init(&t, "lrrr");
     table_heads(&t, "rows", "", "accuracy", "loss");
     if (splits_evaluate(net, splits, (unsigned)args->common.threads, &t, json, &error)) {
@@ -214,6 +218,7 @@ static int train_run(int argc, char **argv)
     data_splits splits = {0};
     nimbus_train_report report;
     nimbus_status status;
+    json_t *curve = NULL;
     int result = EXIT_DONE;
 
     int code = options_parse(&verb_train, argc, argv, &args);
@@ -231,10 +236,11 @@ static int train_run(int argc, char **argv)
         (status = nimbus_net_build(&build, splits.train, &net, &error)))
         goto done;
     fill_defaults(&args, nimbus_data_get_info(splits.train));
-    if ((status = train_and_save(&args, net, teacher, &splits, &report, &error)))
+    if ((status = train_and_save(&args, net, teacher, &splits, &report, &curve, &error)))
         goto done;
-    result = report_result(&args, net, &splits, &report);
+    result = report_result(&args, net, &splits, &report, curve);
 done:
+    json_decref(curve);
     nimbus_net_free(net);
     nimbus_net_free(teacher);
     splits_close(&splits);

@@ -64,15 +64,45 @@ static void show_bar(progress_display *display, const char *head, const char *ta
     display->shown = 1;
 }
 
+/* Keeps what an epoch came to, when it ends. */
+static void keep_epoch(progress_display *display, const nimbus_progress *p)
+{
+    double epochs = p->total > 0 ? p->done / p->total * (double)p->n_epochs : 0;
+    double whole = round(epochs);
+    if (whole < 1 || fabs(epochs - whole) > 1e-9)
+        return;
+    if (!display->curve)
+        display->curve = json_array();
+    size_t n = json_array_size(display->curve);
+    const json_t *last = n ? json_array_get(json_array_get(display->curve, n - 1), 0) : NULL;
+    if (!last || json_number_value(last) < whole)
+        json_array_append_new(display->curve,
+                              json_pack("[f,o,o,o,o]", whole, json_number(p->seconds),
+                                        json_number(p->loss), json_number(p->train_accuracy),
+                                        json_number(p->valid_accuracy)));
+}
+
+json_t *progress_curve(progress_display *display)
+{
+    json_t *curve = display->curve ? display->curve : json_array();
+    display->curve = NULL;
+    return curve;
+}
+
 int progress_show(void *user, const nimbus_progress *p)
 {
     progress_display *display = user;
-    if (display->quiet)
+    char head[256], tail[160];
+    int new_stage = strcmp(display->last_stage, p->stage) != 0;
+    if (new_stage && display->curve)
+        json_array_clear(display->curve);
+    keep_epoch(display, p);
+    if (display->quiet) {
+        snprintf(display->last_stage, sizeof display->last_stage, "%s", p->stage);
         return work_interrupted();
-    char head[160], tail[160];
+    }
     double part = p->total > 0 ? p->done / p->total : 0;
     part = part < 0 ? 0 : part > 1 ? 1 : part;
-    int new_stage = strcmp(display->last_stage, p->stage) != 0;
     if (new_stage && display->last_stage[0])
         progress_finish(display);
     if (p->n_epochs > 0)

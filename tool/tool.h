@@ -88,8 +88,8 @@ const char *nearest_name(const char *wrong, const char *const *names, size_t n);
 
 /* ---- main.c: verbs, signals -------------------------------------------------------------- */
 
-extern const nimbus_verb verb_train, verb_convert, verb_compare, verb_compile, verb_eval, verb_run,
-    verb_bench, verb_inspect, verb_check, verb_data, verb_demo, verb_import;
+extern const nimbus_verb verb_train, verb_convert, verb_compare, verb_report, verb_compile,
+    verb_eval, verb_run, verb_bench, verb_inspect, verb_check, verb_data, verb_demo, verb_import;
 
 /* Between these a signal only sets a flag, which the progress callback passes on; outside them it
  * ends the tool at once. A second signal always does. */
@@ -117,12 +117,17 @@ typedef struct progress_display {
     int quiet, terminal, shown; /* shown: characters stand on the current terminal line */
     double last_seconds;
     size_t last_epoch;
-    char last_stage[96];
+    char last_stage[192];
+    /* Of the last stage that has epochs, after each: [epoch, seconds, loss, accuracy on training
+     * rows, on held-out rows]; NULL before. */
+    json_t *curve;
 } progress_display;
 
 void progress_init(progress_display *display, const common_arguments *common);
 int progress_show(void *display, const nimbus_progress *progress); /* a nimbus_progress_fn */
 void progress_finish(progress_display *display);
+/* Hands the curve over, an empty one if there was no epoch. */
+json_t *progress_curve(progress_display *display);
 
 /* ---- output.c: tables and JSON ----------------------------------------------------------- */
 
@@ -148,6 +153,13 @@ void table_print(const table *t, FILE *out);
 json_t *json_number(double value); /* null for NaN and infinities */
 /* Prints the JSON if the user asked for it, else the table, and frees the JSON; an exit code. */
 int result_finish(const common_arguments *common, const table *t, json_t *json);
+
+/* ---- page.c: reports as HTML --------------------------------------------------------------- */
+
+extern const unsigned char bench_page[], report_page[]; /* NUL-terminated, made by the build */
+/* Takes the report. Errors: IO, MEMORY. */
+nimbus_status page_write(const unsigned char *page, json_t *report, const char *path,
+                         nimbus_error *error) NIMBUS_MUST_CHECK;
 
 /* ---- inputs.c: opening data and models --------------------------------------------------- */
 

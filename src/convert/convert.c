@@ -1,8 +1,8 @@
 /* convert.c - the schedule: layer by layer through the net, then one global fine-tune
  *
  * For every linear layer in order: its inputs, as the layers before it now compute them, and the
- * float net's own output on the same rows are known; trees are learned, tables fitted, and for deep
- * nets the layer is trained for a while with the ones after it locked. Outputs of finished layers
+ * float net's own output on the same rows are known; trees are learned, tables fitted, and if asked
+ * for the layer is trained for a while with the ones after it locked. Outputs of finished layers
  * are computed once and kept, and every layer sees the same bounded number of rows, so the work
  * grows linearly with depth. Then tables are rounded and all layers train together, taught by the
  * float net. */
@@ -16,7 +16,7 @@ enum {
     DEFAULT_FIT_ROWS = 30000,
     MOST_REPEATS = 4,         /* small data sets get up to so many times the preset's epochs */
     FRONTIER_REALS = 1 << 25, /* of the widest layer's outputs on the rows that are fitted on */
-    SHALLOW = 4 /* nets of up to so many linear layers gain nothing from training layer by layer */
+    SHALLOW = 4 /* linear layers of a net that the recipe is for; deeper ones: see go_deep */
 };
 
 /* ---- settings ------------------------------------------------------------------------------- */
@@ -27,8 +27,7 @@ typedef struct recipe {
     size_t batch, epochs[3]; /* by preset; more where that gives fewer steps than are enough */
     size_t enough_steps;
     double table_rate, rate, distill, temperature, tau, tau_end;
-    bool layer_by_layer; /* for deep nets */
-    double most_change;  /* with ACCURACY */
+    double most_change; /* with ACCURACY */
 } recipe;
 
 static const recipe on_rows = {
@@ -40,8 +39,7 @@ static const recipe on_rows = {
     .distill = 0.6,
     .temperature = 2,
     .tau = 0.5,
-    .tau_end = 0.5,
-    .layer_by_layer = true};
+    .tau_end = 0.5};
 static const recipe on_images = {
     .batch = 128,
     .epochs = {[NIMBUS_BALANCED] = 16, [NIMBUS_SPEED] = 24, [NIMBUS_ACCURACY] = 12},
@@ -58,6 +56,18 @@ static const recipe on_images = {
 static const recipe *recipe_of(const nimbus_net *net)
 {
     return nimbus_has_convolutions(net) ? &on_images : &on_rows;
+}
+
+/* How many times as deep a net is as what the recipe is for, 1 or more. In deep nets the errors of
+ * a step add up from layer to layer: tables learn in smaller steps, and more rows have a say in the
+ * thresholds. Fashion-MNIST, 256 wide with batch norm, 6 epochs, held-out rows: 16 layers 73.1 ->
+ * 84.8 %, 8 layers 87.2 -> 87.5 %. */
+static double depth_of(const nimbus_net *net)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < net->n_layers; i++)
+        n += nimbus_layer_is_convertible(&net->layers[i]);
+    return nimbus_has_convolutions(net) || n < SHALLOW ? 1 : (double)n / SHALLOW;
 }
 
 static size_t default_epochs(const recipe *r, nimbus_preset preset, size_t n_rows, size_t batch)
@@ -137,23 +147,22 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
         return NIMBUS_OK;
     }
     const recipe *r = recipe_of(teacher);
+    const double depth = depth_of(teacher);
     train->batch = train->batch ? train->batch : r->batch;
     if (out->epochs == 0 && (unsigned)out->preset <= NIMBUS_ACCURACY) /* else refused by the plan */
         out->epochs = default_epochs(r, out->preset, n_rows, train->batch);
-    if (out->layer_epochs == 0 && !r->layer_by_layer)
-        out->layer_epochs = -1;
     if (out->most_change == 0 && out->preset == NIMBUS_ACCURACY)
         out->most_change = r->most_change;
     train->epochs = out->epochs;
     if (!(train->table_rate > 0))
-        train->table_rate = train->rate > 0 ? train->rate : r->table_rate;
+        train->table_rate = train->rate > 0 ? train->rate : r->table_rate / depth;
     train->rate = train->rate > 0 ? train->rate : r->rate;
     train->warmup_steps = train->warmup_steps > 0 ? train->warmup_steps : 50;
     train->distill = train->distill > 0 ? train->distill : r->distill;
     train->temperature = train->temperature > 0 ? train->temperature : r->temperature;
     if (!(train->tau > 0)) {
-        train->tau = r->tau;
-        train->tau_end = train->tau_end > 0 ? train->tau_end : r->tau_end;
+        train->tau = depth > 1 ? 1 : r->tau;
+        train->tau_end = train->tau_end > 0 ? train->tau_end : depth > 1 ? 1 : r->tau_end;
     }
     return NIMBUS_OK;
 }
@@ -168,10 +177,9 @@ static void resolve_epochs(conversion *c, size_t n_rows)
     size_t n_fits = 0;
     for (size_t i = 0; i < c->net->n_layers; i++)
         n_fits += nimbus_conversion_fits(c, i);
-    double of_layer = ours ? n_fits > SHALLOW : method->layer_epochs;
-    c->layer_epochs = method->layers == NIMBUS_LAYERS_UNTRAINED && !ours ? 0
-                      : o->layer_epochs != 0                             ? o->layer_epochs
-                                                                         : of_layer;
+    c->layer_epochs = o->layer_epochs != 0 && (ours || method->layer_epochs > 0)
+                          ? o->layer_epochs
+                          : method->layer_epochs;
     if (o->budget > 0) {
         const double all = (double)n_fits * method->layer_epochs + (double)method->epochs;
         double layers = (double)n_fits * c->layer_epochs * (double)o->fit_rows / (double)n_rows;

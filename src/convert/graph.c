@@ -1,4 +1,4 @@
-/* graph.c - what changes in the graph of a net on images before its layers get trees
+/* graph.c - what changes in the graph of a net on images before its layers get trees, and norms
  *
  * Trees read what goes into a ReLU rather than what comes out, and behind every convolution that is
  * converted, but for one that makes the scores, stands a batch norm, as in the nets that were
@@ -72,7 +72,7 @@ void nimbus_conversion_renew_norm(conversion *c, size_t i)
     nimbus_layer *layer = &c->net->layers[i];
     const size_t from = layer->n_inputs ? layer->input[0] : 0;
     if (layer->type != &nimbus_layer_batch_norm || layer->bare ||
-        !is_converted_convolution(c, from))
+        !nimbus_conversion_fits(c, from))
         return;
     real *means = nimbus_layer_param(layer, "mean")->value;
     real *variances = nimbus_layer_param(layer, "variance")->value;

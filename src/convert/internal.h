@@ -106,7 +106,7 @@ void nimbus_conversion_read_before_relus(conversion *c);
 /* Puts batch norms behind the convolutions that are to be converted, in the teacher and in the net,
  * where they change nothing yet. Plans must be final. Errors: MEMORY, LIMIT (layers). */
 NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_insert_norms(conversion *c, nimbus_error *error);
-/* A batch norm behind a converted convolution gets mean and variance of what it now reads, and a
+/* A batch norm behind a converted layer gets mean and variance of what it now reads, and a
  * scale and shift with which it does the same as before. Other layers: nothing happens. The
  * converted frontier stands just before layer i. */
 void nimbus_conversion_renew_norm(conversion *c, size_t i);

@@ -207,7 +207,8 @@ static bool asked_to_stop(trainer *t)
 {
     const nimbus_train_state *s = &t->state;
     double now = nimbus_seconds(), per_step = 0;
-    if (!t->o.progress || now - t->told < PROGRESS_SECONDS)
+    bool epoch_ends = s->n_seen == 0 && t->steps_run > 0; /* told always: its means are final */
+    if (!t->o.progress || (now - t->told < PROGRESS_SECONDS && !epoch_ends))
         return false;
     t->told = now;
     if (t->steps_run > 0)
@@ -458,7 +459,7 @@ static nimbus_status run(trainer *t, nimbus_error *error)
     }
     if (nimbus_net_check_finite(t->net, error) != NIMBUS_OK)
         return diverged(t, t->state.loss, 0, error);
-    return NIMBUS_OK;
+    return t->steps_run > 0 && asked_to_stop(t) ? cancel(t, error) : NIMBUS_OK;
 }
 
 static void end(trainer *t)

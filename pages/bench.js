@@ -1,112 +1,11 @@
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>nimbus bench</title>
-<style>
-:root {
-  --bg: #f6f7f9; --card: #fff; --ink: #16181d; --soft: #5b6270; --line: #e1e4ea; --grid: #eceef2;
-  --c0: #d9480f; --c1: #1864ab; --c2: #4dabf7; --c3: #2b8a3e; --c4: #862e9c; --c5: #da77f2;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --bg: #101216; --card: #181b21; --ink: #eceef2; --soft: #9aa2b1; --line: #2a2f38; --grid: #232831;
-    --c0: #ff8243; --c1: #4f9df0; --c2: #a5d8ff; --c3: #51cf66; --c4: #cc5de8; --c5: #eebefa;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--bg); color: var(--ink); line-height: 1.5;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
-  font-variant-numeric: tabular-nums; -webkit-text-size-adjust: 100%;
-}
-main { max-width: 1140px; margin: 0 auto; padding: 28px 20px 48px; }
-header { margin-bottom: 16px; }
-header p { color: var(--soft); margin: 4px 0 0; }
-h1 { font-size: 26px; line-height: 1.2; margin: 0; letter-spacing: -.01em; overflow-wrap: anywhere; }
-h2 { font-size: 16px; margin: 0 0 2px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin: 0 0 16px; }
-.tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
-.tile { padding: 14px 16px; }
-.tile b { display: block; font-size: 26px; line-height: 1.25; letter-spacing: -.02em; }
-.tile span { color: var(--soft); font-size: 13px; line-height: 1.35; display: block; }
-.cards { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 16px; }
-.card { padding: 18px 18px 14px; min-width: 0; }
-.wide { grid-column: 1 / -1; }
-.stack { display: grid; gap: inherit; align-content: start; min-width: 0; }
-.pair > :nth-child(3) { grid-column: 1 / -1; }
-.pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 8px 32px; align-items: start; }
-.card p { color: var(--soft); font-size: 13px; margin: 0 0 10px; }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 14px; font-size: 13px; margin: 2px 0 8px; }
-.legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
-.chart { width: 100%; }
-svg { display: block; overflow: visible; }
-svg text { font-size: 12px; fill: var(--soft); }
-svg text.strong { fill: var(--ink); font-weight: 600; }
-svg text.value { fill: var(--ink); }
-svg .grid { stroke: var(--grid); } svg .axis { stroke: var(--line); }
-.scroll { overflow-x: auto; margin: 0 -18px; padding: 0 18px; }
-table { border-collapse: collapse; width: 100%; font-size: 13px; }
-th, td { text-align: right; padding: 6px 0 6px 14px; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--soft); font-weight: 500; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-tr:last-child td { border-bottom: 0; }
-td small { color: var(--soft); }
-tr.ours td { font-weight: 600; }
-ul { margin: 6px 0 0; padding-left: 18px; color: var(--soft); font-size: 13px; }
-li { margin: 3px 0; overflow-wrap: anywhere; }
-@media (max-width: 960px) { .pair { grid-template-columns: minmax(0, 1fr); } }
-@media (max-width: 800px) {
-  main { padding: 20px 14px 36px; }
-  .cards { grid-template-columns: minmax(0, 1fr); gap: 12px; }
-  .tiles { grid-template-columns: 1fr 1fr; gap: 10px; margin: 0 0 12px; }
-  .tile { padding: 12px 13px; } .tile b { font-size: 22px; }
-  .card { padding: 15px 14px 12px; } .scroll { margin: 0 -14px; padding: 0 14px; }
-  h1 { font-size: 22px; }
-}
-</style>
-</head>
-<body>
-<main id="page"><noscript>The charts are drawn by a script; the figures are in this file as JSON.</noscript></main>
-<script type="application/json" id="report">{{report}}</script>
-<script>
-"use strict";
-const R = JSON.parse(document.getElementById("report").textContent);
+/* bench.js - the page of `nimbus bench --html`, inside of base.html; R is the report */
 const NAMES = ["nimbus program", "oneDNN int8", "oneDNN f32", "OpenBLAS f32", "ONNX Runtime int8", "ONNX Runtime f32"];
 const colour = name => `var(--c${Math.max(0, NAMES.indexOf(name))})`;
-const esc = text => String(text).replace(/[&<>"]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})[c]);
-const count = n => n.toLocaleString("en-US");
-const digits = v => v >= 99.95 ? 0 : v >= 9.995 ? 1 : 2;
-const times = v => v == null ? "–" : v.toFixed(digits(v)) + "×";
-function ns(v) {
-  if (v == null) return "–";
-  const [unit, by] = v < 1e3 ? ["ns", 1] : v < 1e6 ? ["µs", 1e3] : ["ms", 1e6];
-  return (v / by).toFixed(v < 1e3 ? (v < 100 ? 1 : 0) : digits(v / by)) + " " + unit;
-}
-const tick = v => ns(v).replace(/\.0+ /, " ");
-const percent = v => v == null ? "–" : (100 * v).toFixed(2) + " %";
 const batches = R.batches || [];
 const ran = (R.results || []).filter(r => !r.skipped);
 const ours = ran.find(r => r.name === NAMES[0]);
 const peers = ran.filter(r => r !== ours);
 const at = (r, batch) => r["ns_per_row_" + batch];
-
-/* ---- drawing: every chart is a function of its width */
-const charts = [];
-const line = (x1, y1, x2, y2, cls) => `<line class="${cls}" x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}"/>`;
-const text = (x, y, s, anchor = "start", cls = "") => `<text x="${x}" y="${y}" text-anchor="${anchor}" class="${cls}">${esc(s)}</text>`;
-const svg = (w, h, label, body) => `<svg width="${w}" height="${h}" viewBox="0 0 ${w} ${h}" role="img" aria-label="${esc(label)}">${body}</svg>`;
-const legend = names => `<div class="legend">${names.map(n => `<span><i style="background:${colour(n)}"></i>${esc(n)}</span>`).join("")}</div>`;
-
-function ticks(top, n) {
-  const raw = top / n, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map(m => m * power).find(s => s >= raw);
-  const out = [];
-  for (let v = 0; v <= top * 1.0001; v += step) out.push(v);
-  return out;
-}
 
 /* groups: [{title, rows: [{name, value, tip}]}] as horizontal bars of "times as fast" */
 function bars(groups, label) {
@@ -131,29 +30,6 @@ function bars(groups, label) {
     return svg(w, y + 22, label, body.replaceAll('"HEIGHT"', `"${y}"`).replaceAll('"FOOT"', `"${y + 16}"`));
   };
 }
-
-/* A frame with a logarithmic x axis: xs at the ticks, y linear from lo to hi. */
-function frame(w, h, o) {
-  const left = o.left || 46, right = 12, top = 8, bottom = 36;
-  const lx = Math.log(o.x0), hx = Math.log(o.x1);
-  const x = v => left + (Math.log(v) - lx) / (hx - lx) * (w - left - right);
-  const y = v => h - bottom - (v - o.y0) / (o.y1 - o.y0) * (h - top - bottom);
-  let body = "";
-  for (const v of o.yticks) body += line(left, y(v), w - right, y(v), "grid") + text(left - 7, y(v) + 4, o.yname(v), "end");
-  let last = -99;
-  for (const v of o.xticks) {
-    if (v < o.x0 || v > o.x1) continue;
-    body += line(x(v), h - bottom, x(v), h - bottom + 4, "axis");
-    if (x(v) - last > (o.gap || 34)) { body += text(x(v), h - bottom + 17, o.xname(v), "middle"); last = x(v); }
-  }
-  body += line(left, h - bottom, w - right, h - bottom, "axis") + text((left + w - right) / 2, h - 1, o.xtitle, "middle");
-  return {x, y, body, floor: h - bottom};
-}
-const decades = (a, b) => {
-  const out = [], steps = b / a > 300 ? [1] : [1, 2, 5];
-  for (let v = 10 ** Math.floor(Math.log10(a)); v <= b; v *= 10) out.push(...steps.map(s => s * v).filter(t => t >= a && t <= b));
-  return out;
-};
 
 function histogram(series, label, limits) {
   return w => {
@@ -205,22 +81,7 @@ function sweep(points, label) {
   };
 }
 
-/* ---- the page */
-/* parts: functions of width are charts, texts are HTML; two and more stand side by side where there is room */
-function card(title, about, names, parts, wide = parts.length > 1) {
-  const inner = parts.map(part => {
-    if (typeof part === "string") return `<div>${part}</div>`;
-    charts.push(part);
-    return `<div class="chart" data-chart="${charts.length - 1}"></div>`;
-  }).join("");
-  return `<section class="card${wide ? " wide" : ""}"><h2>${title}</h2><p>${about}</p>${names.length ? legend(names) : ""}` +
-    (parts.length > 1 ? `<div class="pair">${inner}</div>` : inner) + "</section>";
-}
-
 const spread = t => `${ns(t.median)} <small>±${(50 * (t.p90 - t.p10) / t.median).toFixed(0)} %</small>`;
-const table = (head, rows) => `<div class="scroll"><table><tr>${head.map(h => `<th>${h}</th>`).join("")}</tr>${rows.join("")}</table></div>`;
-const tr = (cells, cls = "") => `<tr class="${cls}">${cells.map(c => `<td>${c}</td>`).join("")}</tr>`;
-
 function tiles() {
   const out = [], batched = batches.includes(256) ? 256 : batches.at(-1);
   const best = R.best_int8_peer || {};
@@ -314,12 +175,3 @@ document.title = (R.program || "layers") + " · nimbus bench";
 document.getElementById("page").innerHTML =
   `<header><h1>${esc(R.program || "Single layers")}</h1><p>${esc(R.cpu)}${R.clock_ghz ? ` at ${R.clock_ghz.toFixed(2)} GHz` : ""}, ${esc(R.isa)} kernels · nimbus ${esc(R.version)} · ${esc(R.date)}${R.commit ? `, commit ${esc(R.commit)}` : ""}</p></header>` +
   tiles() + `<div class="cards">${netCards()}${stepsCard()}${layerCard()}${latencyCards()}${figuresCard()}${notes()}</div>`;
-function draw() {
-  for (const box of document.querySelectorAll("[data-chart]")) box.innerHTML = charts[box.dataset.chart](Math.max(240, box.clientWidth));
-}
-let width = 0;
-addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; draw(); } });
-draw();
-</script>
-</body>
-</html>

@@ -1,0 +1,190 @@
+/* test_compare_tool.c - nimbus compare and report, black box */
+#include "bench_helpers.h"
+
+#include "convert/internal.h"
+
+enum { N_METHODS = 7 };
+static const char *const methods[N_METHODS] = {
+    "nimbus", "maddness", "stella-nera", "lut-nn", "dense-start", "random-start", "seed"};
+
+#define DATA "--data digits --rows 1000 --data-seed 3"
+
+/* What the last command printed, as a file. */
+static void keep(const char *name)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(out, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static json_t *json_in(const char *name)
+{
+    size_t n;
+    char *text = (char *)read_bytes(name, &n);
+    json_t *json = json_loads(text, 0, NULL);
+    assert_non_null(json);
+    free(text);
+    return json;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    if (make_folder())
+        return -1;
+    return tool("train " DATA " --net mlp:24,24 -e 8 -q -t 1 -o a.net") |
+           tool("train " DATA " --net mlp:24 -e 8 -q -t 1 -o b.net");
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    return remove_folder();
+}
+
+/* Every method, twice; the file holds what was shown, and nothing is run again. */
+static void test_all_methods(void **state)
+{
+    (void)state;
+    static const char command[] =
+        "compare a.net b.net " DATA " --budget 2 --seeds 2 -t 1 -o c.json --json";
+    check_code(tool("%s", command), 0);
+    json_t *shown = json_loads(out, 0, NULL), *file = json_in("c.json");
+    const json_t *runs = member(file, "runs");
+    assert_true(json_equal(shown, file));
+    assert_int_equal(json_array_size(runs), 2 * 2 * N_METHODS);
+    for (size_t i = 0; i < json_array_size(runs); i++) {
+        const json_t *run = json_array_get(runs, i), *curve = member(run, "curve");
+        assert_string_equal(json_string_value(member(run, "method")), methods[i % N_METHODS]);
+        assert_int_equal(number(run, "seed"), i / N_METHODS % 2);
+        assert_int_equal(number(run, "layers"), i < 2 * N_METHODS ? 3 : 2);
+        if (strcmp(methods[i % N_METHODS], "random-start") != 0) /* which has hardly begun */
+            assert_true(number(run, "test") > 0.3 && number(run, "valid") > 0.3);
+        assert_true(number(run, "float_test") > 0.5);
+        assert_true(number(run, "seconds") >= number(run, "fit_seconds"));
+        assert_true(json_array_size(curve) >= 1);
+        /* the curve ends with all the budget, at the accuracy of the result */
+        const json_t *last = json_array_get(curve, json_array_size(curve) - 1);
+        check_near(json_number_value(json_array_get(last, 0)), 2);
+        check_near(json_number_value(json_array_get(last, 2)), number(run, "valid"));
+    }
+    /* methods with a last training in which all layers take part have a point an epoch */
+    assert_int_equal(json_array_size(member(json_array_get(runs, 0), "curve")), 2);
+    check_code(tool("%s", command), 0);
+    json_t *again = json_loads(out, 0, NULL);
+    assert_true(json_equal(again, file));
+    assert_null(strstr(err, "fit layer"));
+    json_decref(again);
+    json_decref(shown);
+    json_decref(file);
+}
+
+/* What is there stays, what is new is added. */
+static void test_goes_on(void **state)
+{
+    (void)state;
+    check_code(tool("compare b.net " DATA " --budget 1 -m maddness -q -o d.json"), 0);
+    json_t *before = json_in("d.json");
+    check_code(tool("compare b.net " DATA " --budget 1 -m seed,maddness -q -o d.json"), 0);
+    json_t *after = json_in("d.json");
+    assert_int_equal(json_array_size(member(after, "runs")), 2);
+    assert_true(json_equal(json_array_get(member(after, "runs"), 0),
+                           json_array_get(member(before, "runs"), 0)));
+    json_decref(before);
+    json_decref(after);
+}
+
+/* A run that takes too long ends with what its held-out rows have shown. */
+static void test_time_is_up(void **state)
+{
+    (void)state;
+    check_code(tool("compare a.net " DATA " --budget 100000 --seconds 0.5 -m dense-start -q "
+                    "-o t.json"),
+               0);
+    json_t *file = json_in("t.json");
+    const json_t *run = json_array_get(member(file, "runs"), 0);
+    assert_true(json_is_true(member(run, "timed_out")));
+    assert_true(json_is_null(member(run, "test")));
+    json_decref(file);
+}
+
+static void test_wrong_use(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *command, *message;
+        int code;
+    } cases[] = {
+        {"compare a.net -o x.json", "--data SPEC is missing", 2},
+        {"compare a.net " DATA " -m nimbus,lutnn -o x.json", "'lutnn' is none of", 1},
+        {"compare a.net " DATA " -o nowhere/x.json", "nowhere", 1},
+        {"compare none.net " DATA " -o x.json", "none.net", 1},
+        {"compare a.net " DATA " -o a.net", "a.net: ", 1},
+        {"report none.json", "none.json: cannot be opened", 1},
+        {"report a.net", "a.net: no JSON", 1},
+        {"report other.json", "other.json: JSON of something else", 1},
+        {"report c.json -o nowhere/x.html", "nowhere", 1},
+        {"report", "FILE", 2},
+    };
+    char path[128];
+    snprintf(path, sizeof path, "%s/other.json", folder);
+    FILE *other = fopen(path, "w");
+    assert_non_null(other);
+    fputs("{\"a\": 1}", other);
+    fclose(other);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        check_code(tool("%s", cases[i].command), cases[i].code);
+        check_contains(err, cases[i].message);
+    }
+}
+
+/* The page is whole, calls nobody, and holds the files as they are. */
+static void test_report(void **state)
+{
+    (void)state;
+    size_t n;
+    check_code(tool("convert a.net " DATA " -e 2 -q -t 1 -o l.net --json"), 0);
+    keep("conv.json");
+    check_code(tool("train " DATA " --net mlp:8 -e 3 -q -t 1 -o s.net --json"), 0);
+    keep("train.json");
+    json_t *train = json_in("train.json"), *convert = json_in("conv.json");
+    assert_int_equal(json_array_size(member(train, "curve")), 3);
+    assert_int_equal(json_array_size(member(convert, "curve")), 2);
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *point = json_array_get(member(train, "curve"), i);
+        check_near(json_number_value(json_array_get(point, 0)), (double)i + 1);
+        assert_true(json_number_value(json_array_get(point, 2)) > 0);
+    }
+    check_code(tool("report c.json conv.json train.json --title '</script><b>' -o page.html"), 0);
+    char *page = (char *)read_bytes("page.html", &n);
+    assert_int_equal(strlen(page), n);
+    check_contains(page, "</html>");
+    assert_null(strstr(page, "http"));
+    assert_null(strstr(page, "{{"));
+    assert_null(strstr(page, "</script><b>"));
+    const char *start = strstr(page, "id=\"report\">");
+    assert_non_null(start);
+    json_t *embedded = json_loads(strchr(start, '{'), JSON_DISABLE_EOF_CHECK, NULL);
+    const json_t *files = member(embedded, "files");
+    static const char *const kinds[] = {"compare", "convert", "train"};
+    for (size_t i = 0; i < 3; i++)
+        assert_string_equal(json_string_value(member(json_array_get(files, i), "kind")), kinds[i]);
+    assert_true(json_equal(member(json_array_get(files, 2), "json"), train));
+    json_decref(embedded);
+    json_decref(train);
+    json_decref(convert);
+    free(page);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_all_methods), cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_time_is_up),  cmocka_unit_test(test_wrong_use),
+        cmocka_unit_test(test_report),
+    };
+    return cmocka_run_group_tests_name("compare and report", tests, set_up, tear_down);
+}
