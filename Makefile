@@ -3,7 +3,7 @@ PREFIX       ?= /usr/local
 BUILD        ?= build
 FUZZ_SECONDS ?= 60
 
-.PHONY: all deps test-deps demo test quick-test bench figures-main figures-engine figures-nets fuzz install format clean help
+.PHONY: all deps test-deps demo test quick-test bench figures-main figures-engine figures-nets figures-evidence fuzz install format clean help
 
 all: $(BUILD)/configured
 	@cmake --build $(BUILD)
@@ -16,7 +16,7 @@ help:
 	@echo "make bench      measure the demo's program against its peers; draws $(BUILD)/bench.html"
 	@echo "make fuzz       every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make install    to PREFIX=$(PREFIX), below DESTDIR if given"
-	@echo "make figures-main, figures-engine, figures-nets   the figures quoted in the documentation"
+	@echo "make figures-main, figures-engine, figures-nets, figures-evidence   the figures quoted in the documentation"
 	@echo "make deps, make format, make clean"
 
 $(BUILD)/configured:
@@ -45,9 +45,9 @@ bench: deps
 	@test -f build/demo/digits.nimbus || $(BUILD)/nimbus demo
 	@$(BUILD)/nimbus bench --html $(BUILD)/bench.html $(if $(wildcard bench/ort/node_modules),--ort)
 
-figures-main: test-deps
+figures-main figures-evidence: test-deps
 	@$(MAKE) --no-print-directory all
-	@scripts/figures-main
+	@scripts/$@
 
 # ONNX Runtime joins the peers where npm can install it, PyTorch where Debian's python3-torch is.
 figures-engine figures-nets: test-deps

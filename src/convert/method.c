@@ -11,8 +11,9 @@
  *                epochs of the whole net, weights included; Adam 1e-3, temperature 0.1.
  *   all at once  trees in all layers from the start, trained together: from what the float net
  *                gives (mean tables), or from random numbers, where nothing of it is used.
- *   seed         joined splits, mean tables, every layer trained for 90 epochs at rate 0.01 with
- * the layers before it finished and those behind it locked; nothing after that. */
+ *   seed         the first recipe of this project: joined splits, mean tables, every layer trained
+ * for 90 epochs at rate 0.01 with the layers before it finished and those behind it locked; nothing
+ * after that. */
 #include "convert/internal.h"
 
 static const nimbus_method_recipe recipes[] = {
