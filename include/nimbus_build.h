@@ -181,6 +181,8 @@ typedef struct nimbus_net_options {
     /* What to build between the data's width and its number of classes:
      *   "mlp:512,512"              hidden layers, ReLU between; also "784-512-512-10"
      *   "mlp:512,512;bn;gelu;dropout=0.1"   batch norm, activation relu|gelu|tanh|sigmoid
+     *   "mlp:64,64,64;residual"    the input of every two hidden layers, from the second on, is added
+     *                              to what comes out of them, before its activation
      *   "lut:392x16,256x10"        lookup layers from the start: trees x outputs
      *   "lut:392x16,256x10;levels=4;window=7"    levels per tree, side of the pixel window
      *   "resnet8"                  images: 16 channels, residual blocks of 16, 32 and 64, the mean

@@ -155,6 +155,22 @@ static void assert_types(const nimbus_net *net, const char *expected)
     assert_string_equal(found, expected);
 }
 
+/* A shortcut around linear2 and linear3, none around the next two, whose widths differ. */
+static void test_residual_nets(void **state)
+{
+    (void)state;
+    nimbus_data *data = some_data(50, (nimbus_shape){1, 3, 4}, NIMBUS_U8, 3);
+    nimbus_net *net = build(data, "mlp:5,5,5,6,7;bn;residual", 1);
+    assert_types(net, "input linear1 batch_norm1 relu1 linear2 batch_norm2 relu2 linear3 "
+                      "batch_norm3 add1 relu3 linear4 batch_norm4 relu4 linear5 batch_norm5 relu5 "
+                      "linear6 ");
+    assert_int_equal(net->layers[9].n_inputs, 2);
+    assert_int_equal(net->layers[9].input[0], 8);
+    assert_int_equal(net->layers[9].input[1], 3); /* relu1 */
+    nimbus_net_free(net);
+    nimbus_data_free(data);
+}
+
 static void test_dense_nets(void **state)
 {
     (void)state;
@@ -424,10 +440,10 @@ static void test_predict(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_right_specs),     cmocka_unit_test(test_wrong_specs),
-        cmocka_unit_test(test_dense_nets),      cmocka_unit_test(test_lookup_nets),
-        cmocka_unit_test(test_odd_lookup_nets), cmocka_unit_test(test_failing_builds),
-        cmocka_unit_test(test_predict),
+        cmocka_unit_test(test_right_specs),    cmocka_unit_test(test_wrong_specs),
+        cmocka_unit_test(test_residual_nets),  cmocka_unit_test(test_dense_nets),
+        cmocka_unit_test(test_lookup_nets),    cmocka_unit_test(test_odd_lookup_nets),
+        cmocka_unit_test(test_failing_builds), cmocka_unit_test(test_predict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

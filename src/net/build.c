@@ -38,29 +38,47 @@ static nimbus_status add_input(nimbus_net *net, const nimbus_data *data, nimbus_
     return NIMBUS_OK;
 }
 
-/* Linear layers with what stands between them. Matrix products: batch norm if asked for, the
- * activation, dropout. Lookup layers: batch norm without scale and shift, which a compiled program
- * folds into thresholds. */
+/* Whether layer i ends a pair, around which a residual net has a shortcut: the second and third
+ * linear layer, the fourth and fifth, ..., where their widths allow a sum. */
+static bool ends_pair(const nimbus_spec *spec, size_t i)
+{
+    return spec->residual && i >= 2 && i % 2 == 0 && i + 1 < spec->n_layers &&
+           spec->units[i] == spec->units[i - 2];
+}
+
+/* Linear layers with what stands between them. Matrix products: batch norm if asked for, the sum
+ * with a shortcut, the activation, dropout. Lookup layers: batch norm without scale and shift,
+ * which a compiled program folds into thresholds. */
 static nimbus_status add_layers(nimbus_net *net, const nimbus_spec *spec, size_t n_outputs,
                                 uint64_t seed, nimbus_error *error)
 {
+    size_t shortcut = 0; /* what the last pair began with */
     if (spec->kind != NIMBUS_SPEC_LAYERS)
         return nimbus_resnet_add(net, spec, n_outputs, seed, error);
     for (size_t i = 0; i < spec->n_layers; i++) {
         const nimbus_layer protos[] = {
             {.type = &nimbus_layer_linear, .units = spec->units[i], .bare = spec->lookup},
             {.type = &nimbus_layer_batch_norm, .bare = spec->lookup},
+            {.type = &nimbus_layer_add},
             {.type = spec->activation},
             {.type = &nimbus_layer_dropout, .number = spec->dropout},
         };
         bool inner = i + 1 < spec->n_layers;
         const bool wanted[] = {true, inner && (spec->lookup || spec->batch_norm),
-                               inner && !spec->lookup, inner && spec->dropout > 0};
+                               ends_pair(spec, i), inner && !spec->lookup,
+                               inner && spec->dropout > 0};
         for (size_t j = 0; j < sizeof protos / sizeof protos[0]; j++) {
-            nimbus_status status = wanted[j] ? append(net, &protos[j], seed, error) : NIMBUS_OK;
+            const size_t inputs[] = {net->n_layers - 1, shortcut};
+            nimbus_status status =
+                !wanted[j]
+                    ? NIMBUS_OK
+                    : nimbus_net_add(net, &protos[j], inputs,
+                                     protos[j].type == &nimbus_layer_add ? 2 : 1, seed, error);
             if (status != NIMBUS_OK)
                 return status;
         }
+        if (i % 2 == 0)
+            shortcut = net->n_layers - 1;
     }
     return NIMBUS_OK;
 }

@@ -144,6 +144,10 @@ static nimbus_status take_option(struct cursor *c, nimbus_spec *spec)
         spec->batch_norm = true;
         return NIMBUS_OK;
     }
+    if (take(c, "residual")) {
+        spec->residual = true;
+        return NIMBUS_OK;
+    }
     if (take(c, "dropout=")) {
         char *end;
         spec->dropout = *c->at >= '0' && *c->at <= '9' ? strtod(c->at, &end) : NAN;
@@ -157,7 +161,7 @@ static nimbus_status take_option(struct cursor *c, nimbus_spec *spec)
             spec->activation = nimbus_layer_type_named(activations[i]);
             return NIMBUS_OK;
         }
-    return wrong(c, NIMBUS_ERR_ARGUMENT, "expected bn, relu, gelu, tanh, sigmoid or dropout=");
+    return wrong(c, NIMBUS_ERR_ARGUMENT, "expected bn, residual, relu, gelu, tanh, sigmoid or dropout=");
 }
 
 nimbus_status nimbus_spec_parse(const char *text, size_t n_inputs, size_t n_outputs,

@@ -25,6 +25,7 @@ typedef struct nimbus_spec {
     size_t trees[NIMBUS_SPEC_MAX_LAYERS]; /* lookup: C of each */
     const nimbus_layer_type *activation;
     bool batch_norm;
+    bool residual; /* a shortcut around every two hidden layers, from the second on */
     double dropout;
     size_t levels, window; /* lookup */
 } nimbus_spec;
@@ -35,7 +36,7 @@ typedef struct nimbus_spec {
  *            | width "-" {units "-"} classes {";" option}      all widths
  *            | "lut:" trees "x" units {"," trees "x" units} {";" setting}
  *            | ("resnet8" | "resnet9") {";width=" channels}    for images
- *     option = "bn" | "relu" | "gelu" | "tanh" | "sigmoid" | "dropout=" fraction
+ *     option = "bn" | "residual" | "relu" | "gelu" | "tanh" | "sigmoid" | "dropout=" fraction
  *     setting = "levels=" 1..8 | "window=" 1..255
  *
  * Errors: ARGUMENT (wrong text) or MISMATCH (does not fit the data); the message points at the
