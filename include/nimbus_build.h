@@ -181,8 +181,8 @@ typedef struct nimbus_net_options {
     /* What to build between the data's width and its number of classes:
      *   "mlp:512,512"              hidden layers, ReLU between; also "784-512-512-10"
      *   "mlp:512,512;bn;gelu;dropout=0.1"   batch norm, activation relu|gelu|tanh|sigmoid
-     *   "mlp:64,64,64;residual"    the input of every two hidden layers, from the second on, is added
-     *                              to what comes out of them, before its activation
+     *   "mlp:64,64,64;residual"    what goes into every two hidden layers, from the second on,
+     *                              is added to what comes out, before the activation
      *   "lut:392x16,256x10"        lookup layers from the start: trees x outputs
      *   "lut:392x16,256x10;levels=4;window=7"    levels per tree, side of the pixel window
      *   "resnet8"                  images: 16 channels, residual blocks of 16, 32 and 64, the mean
@@ -461,12 +461,13 @@ typedef struct nimbus_convert_options {
      * costs; layers with settings in `layers` are left as they are. 0: no limit, but 0.1 with
      * ACCURACY for nets with convolutions; < 0: no limit */
     double most_change;
-    double layer_epochs; /* training of each layer after its fit, parts on fewer rows, where all behind it
-                            passes through the one in front of it; not of convolutions behind a
-                            ReLU; 0: none (of other methods: as published) */
+    double layer_epochs; /* training of each layer after its fit, parts on fewer rows, where all
+                            behind it passes through the one in front of it; not of convolutions
+                            behind a ReLU; 0: none (of other methods: as published) */
     size_t epochs;       /* global fine-tuning, 0: by preset and rows; SIZE_MAX: none */
-    double budget; /* rows seen by all trainings together, in epochs of the data; > 0: instead of
-                      the two above, shared between them as the method does */
+    double budget;       /* > 0: rows seen by all trainings together, in epochs of the data; shared
+                            between layers and the last training as published, NIMBUS: all that
+                            layer_epochs leaves goes to the last one */
     /* Of both trainings; zero fields mean the conversion's own defaults. Its teacher, epochs, first
      * layer, seed, threads, validation rows, checkpoint and progress are set by the conversion. */
     nimbus_train_options train;
@@ -514,6 +515,7 @@ typedef struct nimbus_convert_report {
     size_t n_layers; /* converted layers, including those of a resumed conversion */
     nimbus_convert_layer_report layers[NIMBUS_REPORT_LAYERS];
     double seconds, fit_seconds, tune_seconds;
+    double rows_seen; /* by all trainings, but for what earlier runs trained of layers */
     nimbus_train_report tune;
 } nimbus_convert_report;
 

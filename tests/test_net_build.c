@@ -168,6 +168,11 @@ static void test_residual_nets(void **state)
     assert_int_equal(net->layers[9].input[0], 8);
     assert_int_equal(net->layers[9].input[1], 3); /* relu1 */
     nimbus_net_free(net);
+    nimbus_net_options options = NIMBUS_NET_OPTIONS_INIT;
+    nimbus_error error;
+    options.spec = "mlp:5,6,7;residual";
+    assert_int_equal(nimbus_net_build(&options, data, &net, &error), NIMBUS_ERR_ARGUMENT);
+    assert_non_null(strstr(error.message, "a residual net needs three hidden layers"));
     nimbus_data_free(data);
 }
 

@@ -12,7 +12,7 @@
 typedef struct compare_arguments {
     common_arguments common;
     const char *output, *methods;
-    size_t seeds, v, levels, bits, shift;
+    size_t seeds, v, levels, trees, bits, shift;
     double budget, seconds, valid, target;
 } compare_arguments;
 
@@ -36,6 +36,8 @@ static const option_entry entries[] = {
      "input columns per codebook, V (8)"},
     {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
      "levels of a tree; codebooks have 2^H leaves or centroids (4)"},
+    {"trees", 0, OPTION_COUNT, "T", AT(trees), 1, 16, NULL,
+     "trees for each group of V columns, of all methods but lut-nn (1)"},
     {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
      "of a table entry, 2 to 8, or 32 for float tables (8)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
@@ -85,15 +87,25 @@ static nimbus_status read_methods(const char *text, int wanted[N_METHODS], nimbu
     return NIMBUS_OK;
 }
 
+typedef struct float_net {
+    const char *path;
+    uint64_t sum; /* of the file's bytes */
+    nimbus_net *net;
+    size_t n_layers; /* that have weights */
+    double valid, test;
+} float_net;
+
 /* What tells a run from all others. */
-static json_t *key_of(const compare_arguments *args, const char *net, size_t method, uint64_t seed)
+static json_t *key_of(const compare_arguments *args, const float_net *net, size_t method,
+                      uint64_t seed)
 {
-    return json_pack("{s:s,s:s,s:s,s:I,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I}", "net", net, "data",
-                     args->common.data, "method", method_names[method], "seed", (json_int_t)seed,
-                     "budget", args->budget, "limit", args->seconds, "v", (json_int_t)args->v,
-                     "levels", (json_int_t)args->levels, "bits", (json_int_t)args->bits, "shift",
-                     (json_int_t)args->shift, "rows", (json_int_t)args->common.rows, "data_seed",
-                     (json_int_t)args->common.data_seed);
+    return json_pack(
+        "{s:s,s:I,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "net", net->path,
+        "net_sum", (json_int_t)net->sum, "data", args->common.data, "method", method_names[method],
+        "seed", (json_int_t)seed, "budget", args->budget, "limit", args->seconds, "valid_part",
+        args->valid, "v", (json_int_t)args->v, "levels", (json_int_t)args->levels, "trees",
+        (json_int_t)args->trees, "bits", (json_int_t)args->bits, "shift", (json_int_t)args->shift,
+        "rows", (json_int_t)args->common.rows, "data_seed", (json_int_t)args->common.data_seed);
 }
 
 /* The run with this key in the file, or NULL. */
@@ -140,8 +152,10 @@ static nimbus_status write_results(const char *path, const json_t *file, nimbus_
     if (!temporary)
         return tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
     if (json_dump_file(file, temporary, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0 ||
-        rename(temporary, path) != 0)
+        rename(temporary, path) != 0) {
         status = tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(errno));
+        (void)remove(temporary);
+    }
     free(temporary);
     return status;
 }
@@ -155,6 +169,7 @@ typedef struct watch {
     int last_training; /* all layers are converted, */
     size_t n_epochs;   /* and trained so long */
     int timed_out;
+    double seconds; /* of the run so far */
 } watch;
 
 static void add_point(json_t *curve, double epochs, double seconds, double accuracy)
@@ -172,23 +187,24 @@ static int on_progress(void *user, const nimbus_progress *progress)
         w->n_epochs = p.n_epochs;
     snprintf(stage, sizeof stage, "%s: %s", w->name, p.stage);
     p.stage = stage;
-    w->timed_out = w->args->seconds > 0 && p.seconds > w->args->seconds;
+    /* not at the very end: what is finished counts */
+    w->timed_out = w->args->seconds > 0 && p.seconds > w->args->seconds && p.done < p.total;
+    w->seconds = p.seconds;
     return progress_show(&w->display, &p) || w->timed_out;
 }
 
 /* [epochs of rows seen, seconds, accuracy on held-out rows], only of epochs in which all layers
  * were converted. */
-static json_t *curve_of(watch *w)
+static json_t *curve_of(watch *w, double epochs_before)
 {
     json_t *all = progress_curve(&w->display), *curve = json_array();
-    const double before = w->args->budget > 0 ? w->args->budget - (double)w->n_epochs : 0;
     size_t i;
     const json_t *point;
     json_array_foreach(all, i, point)
     {
         const json_t *accuracy = json_array_get(point, 4);
         if (w->last_training && json_is_number(accuracy))
-            add_point(curve, before + json_number_value(json_array_get(point, 0)),
+            add_point(curve, epochs_before + json_number_value(json_array_get(point, 0)),
                       json_number_value(json_array_get(point, 1)), json_number_value(accuracy));
     }
     json_decref(all);
@@ -203,6 +219,7 @@ static nimbus_convert_options options_of(const compare_arguments *args, const da
     o.budget = args->budget;
     o.v = args->v;
     o.levels = args->levels;
+    o.trees = args->trees;
     o.bits = (unsigned)args->bits;
     o.train.shift = (unsigned)args->shift;
     o.seed = seed;
@@ -234,12 +251,6 @@ static double seconds_to(const json_t *curve, double accuracy)
     return NAN;
 }
 
-typedef struct float_net {
-    const char *path;
-    nimbus_net *net;
-    double valid, test;
-} float_net;
-
 /* Runs one, and adds what came out to its key. */
 static nimbus_status run_one(const compare_arguments *args, const float_net *teacher,
                              const data_splits *splits, size_t method, uint64_t seed, json_t *run,
@@ -249,28 +260,37 @@ static nimbus_status run_one(const compare_arguments *args, const float_net *tea
     nimbus_net *net = NULL;
     nimbus_convert_options o = options_of(args, splits, method, seed, w);
     w->last_training = w->timed_out = 0;
+    w->seconds = 0;
     w->n_epochs = 0;
     nimbus_status status = nimbus_convert(teacher->net, splits->train, &o, &net, &report, error);
     progress_finish(&w->display);
-    json_t *curve = curve_of(w);
-    if (status == NIMBUS_ERR_CANCELLED && w->timed_out && !work_interrupted())
+    const double n_rows = (double)nimbus_data_get_info(splits->train)->n_rows;
+    const double epochs = report.rows_seen / n_rows;
+    json_t *curve = curve_of(w, net ? epochs - (double)report.tune.epochs : epochs);
+    int failed = status == NIMBUS_ERR_VALUE; /* it diverged: others need not */
+    if (failed || (status == NIMBUS_ERR_CANCELLED && w->timed_out && !work_interrupted()))
         status = NIMBUS_OK;
     double valid = net ? accuracy_on(net, splits->valid, &args->common, &status, error) : NAN;
     double test = net ? accuracy_on(net, splits->test, &args->common, &status, error) : NAN;
-    if (net && status == NIMBUS_OK && json_array_size(curve) == 0) /* no last training */
-        add_point(curve, args->budget > 0 ? args->budget : (double)report.tune.epochs,
-                  report.seconds, valid);
-    nimbus_net_free(net);
+    size_t n_points = json_array_size(curve);
+    if (net && status == NIMBUS_OK && n_points == 0) /* no last training */
+        add_point(curve, epochs, report.seconds, valid);
+    else if (!net && n_points > 0)
+        valid = json_number_value(json_array_get(json_array_get(curve, n_points - 1), 2));
     double to_target = seconds_to(curve, args->target * teacher->valid);
     json_t *result = json_pack(
-        "{s:I,s:f,s:f,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:s}", "layers", (json_int_t)report.n_layers,
-        "float_valid", teacher->valid, "float_test", teacher->test, "valid", json_number(valid),
-        "test", json_number(test), "seconds", json_number(net ? report.seconds : args->seconds),
-        "fit_seconds", json_number(report.fit_seconds), "seconds_to_target", json_number(to_target),
-        "timed_out", w->timed_out, "curve", curve, "version", nimbus_version());
+        "{s:I,s:o,s:o,s:f,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:o,s:s}", "layers",
+        (json_int_t)(net ? report.n_layers : teacher->n_layers), "float_valid",
+        json_number(teacher->valid), "float_test", json_number(teacher->test), "target",
+        args->target, "valid", json_number(valid), "test", json_number(test), "seconds",
+        json_number(net ? report.seconds : w->seconds), "fit_seconds",
+        json_number(report.fit_seconds), "seconds_to_target", json_number(to_target), "timed_out",
+        w->timed_out, "failed", failed ? json_string(error->message) : json_null(), "curve", curve,
+        "version", nimbus_version());
     if (!result || json_object_update(run, result))
         status = status ? status : tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
     json_decref(result);
+    nimbus_net_free(net);
     return status;
 }
 
@@ -294,6 +314,30 @@ static void show_run(table *t, const json_t *run)
     }
 }
 
+/* FNV-1a over a file, so that another net of the same name is another net. */
+static uint64_t sum_of(const char *path)
+{
+    uint64_t sum = 14695981039346656037u;
+    FILE *file = fopen(path, "rb");
+    for (int c; file && (c = getc(file)) != EOF;)
+        sum = (sum ^ (uint64_t)c) * 1099511628211u;
+    if (file)
+        (void)fclose(file);
+    return sum >> 1; /* JSON's integers have a sign */
+}
+
+static size_t layers_with_weights(const nimbus_net *net, size_t n_layers)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < n_layers; i++) {
+        nimbus_layer_info layer;
+        nimbus_error ignored;
+        n += nimbus_net_get_layer(net, i, &layer, &ignored) == NIMBUS_OK &&
+             (strcmp(layer.type, "linear") == 0 || strcmp(layer.type, "conv2d") == 0);
+    }
+    return n;
+}
+
 static nimbus_status open_net(const compare_arguments *args, size_t i, float_net *out,
                               data_splits *splits, nimbus_error *error)
 {
@@ -303,6 +347,8 @@ static nimbus_status open_net(const compare_arguments *args, size_t i, float_net
     if (status)
         return status;
     nimbus_net_get_info(out->net, &info);
+    out->sum = sum_of(out->path);
+    out->n_layers = layers_with_weights(out->net, info.n_layers);
     if (i == 0) {
         char *schema = schema_of_metadata(info.metadata, NULL);
         status = splits_open(&args->common, schema, args->valid, splits, error);
@@ -310,6 +356,11 @@ static nimbus_status open_net(const compare_arguments *args, size_t i, float_net
     }
     out->valid = accuracy_on(out->net, splits->valid, &args->common, &status, error);
     out->test = accuracy_on(out->net, splits->test, &args->common, &status, error);
+    if (!status && !isfinite(out->valid))
+        status = tool_error(error, NIMBUS_ERR_MISMATCH,
+                            "%s: no accuracy on the held-out rows; methods are compared on data "
+                            "with classes",
+                            out->path);
     return status;
 }
 
@@ -331,12 +382,15 @@ static nimbus_status compare_all(const compare_arguments *args, const int wanted
             for (size_t m = 0; m < N_METHODS && !status; m++) {
                 if (!wanted[m])
                     continue;
-                json_t *run = key_of(args, teacher.path, m, args->common.seed + s);
-                const json_t *known = find_run(runs, run);
+                json_t *run = key_of(args, &teacher, m, args->common.seed + s);
+                if (!run)
+                    status = tool_error(error, NIMBUS_ERR_ARGUMENT,
+                                        "%s: names must be UTF-8 to stand in JSON", teacher.path);
+                const json_t *known = run ? find_run(runs, run) : NULL;
                 progress_init(&w.display, &args->common);
-                snprintf(w.name, sizeof w.name, "%zu/%zu %s %s", ++done, total, teacher.path,
-                         method_names[m]);
-                if (!known)
+                snprintf(w.name, sizeof w.name, "%zu/%zu %s %s", ++done, total, method_names[m],
+                         teacher.path);
+                if (!known && !status)
                     status =
                         run_one(args, &teacher, &splits, m, args->common.seed + s, run, &w, error);
                 if (!known && !status && json_array_append(runs, run) == 0)
@@ -363,6 +417,7 @@ static int compare_run(int argc, char **argv)
                               .target = 0.99,
                               .v = 8,
                               .levels = 4,
+                              .trees = 1,
                               .bits = 8};
     nimbus_error error = {0};
     int wanted[N_METHODS] = {0};
@@ -398,6 +453,9 @@ static int compare_run(int argc, char **argv)
         json_decref(shown);
         code = code == EXIT_USAGE ? code : fail(&error);
     } else {
+        if (json_array_size(shown) >= TABLE_ROWS)
+            note(&args.common, "%zu runs, of which the table has the first %d; all are in %s",
+                 json_array_size(shown), TABLE_ROWS - 1, args.output);
         code = result_finish(&args.common, t, json_pack("{s:o}", "runs", shown));
     }
     free(t);

@@ -373,6 +373,14 @@ static int convert_run(int argc, char **argv)
         return usage_error(&verb_convert, "--data SPEC is missing");
     if (args.speed && args.accuracy)
         return usage_error(&verb_convert, "--speed and --accuracy exclude each other");
+    if (args.method && (args.tree || args.splits || args.tables || args.estimator ||
+                        args.distill > 0 || args.most_change != 0 || args.sensitivity))
+        return usage_error(&verb_convert,
+                           "--method %s has its own --tree, --splits, --tables, --estimator, "
+                           "--distill, --most-change; --sensitivity is of nimbus",
+                           method_names[args.method]);
+    if (args.method && args.shift == LEFT_OPEN)
+        args.shift = 0;
     if (args.bits > 8 && args.bits != 32)
         return usage_error(&verb_convert, "--bits: %zu is neither 2 to 8 nor 32", args.bits);
     if (!args.output)

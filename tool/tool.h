@@ -117,7 +117,7 @@ typedef struct progress_display {
     int quiet, terminal, shown; /* shown: characters stand on the current terminal line */
     double last_seconds;
     size_t last_epoch;
-    char last_stage[192];
+    char last_stage[256];
     /* Of the last stage that has epochs, after each: [epoch, seconds, loss, accuracy on training
      * rows, on held-out rows]; NULL before. */
     json_t *curve;

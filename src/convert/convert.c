@@ -16,7 +16,7 @@ enum {
     DEFAULT_FIT_ROWS = 30000,
     MOST_REPEATS = 4,         /* small data sets get up to so many times the preset's epochs */
     FRONTIER_REALS = 1 << 25, /* of the widest layer's outputs on the rows that are fitted on */
-    SHALLOW = 4 /* linear layers of a net that the recipe is for; deeper ones: see go_deep */
+    SHALLOW = 4 /* linear layers of a net that the recipe is for; deeper ones: see depth_of */
 };
 
 /* ---- settings ------------------------------------------------------------------------------- */
@@ -96,6 +96,7 @@ static void resolve_method(nimbus_convert_options *out, const nimbus_method_reci
     out->table_method = method->tables;
     out->estimator = method->estimator;
     out->most_change = -1;
+    out->tree = NIMBUS_TREE_SHARED;
     if (out->epochs == 0 || method->epochs == 0)
         out->epochs = method->epochs ? method->epochs : SIZE_MAX;
     train->batch = train->batch ? train->batch : method->batch;
@@ -167,8 +168,8 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     return NIMBUS_OK;
 }
 
-/* Epochs of the trainings: as the options have them, else by depth or as published; of a budget
- * every training gets its share. */
+/* Epochs of the trainings: as the options have them, else as published; of a budget every training
+ * gets its share, in rows of what it sees. */
 static void resolve_epochs(conversion *c, size_t n_rows)
 {
     nimbus_convert_options *o = &c->options;
@@ -184,10 +185,13 @@ static void resolve_epochs(conversion *c, size_t n_rows)
         const double all = (double)n_fits * method->layer_epochs + (double)method->epochs;
         double layers = (double)n_fits * c->layer_epochs * (double)o->fit_rows / (double)n_rows;
         if (!ours && all > 0)
-            c->layer_epochs = o->budget * method->layer_epochs / all;
+            c->layer_epochs =
+                o->budget * method->layer_epochs / all *
+                (method->layers == NIMBUS_LAYERS_ALONE ? (double)n_rows / (double)o->fit_rows : 1);
         double rest = ours ? o->budget - (layers > 0 ? layers : 0)
                            : o->budget * (double)method->epochs / (all > 0 ? all : 1);
-        o->epochs = rest >= 0.5 ? (size_t)lround(rest) : ours ? 1 : SIZE_MAX;
+        if (o->epochs != SIZE_MAX)
+            o->epochs = rest >= 0.5 ? (size_t)lround(rest) : ours ? 1 : SIZE_MAX;
     }
     o->train.epochs = o->epochs;
 }
@@ -309,6 +313,7 @@ static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
     train.noise = 0;
     train.mixup = 0;
     train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
+    c->rows_seen += (double)info.n_rows * (double)train.epochs;
     snprintf(stage, sizeof stage, "train layer %s", layer->name);
     hook_progress(c, &train, stage);
     if ((status = nimbus_train(c->net, inputs, &train, NULL, error)) ||
@@ -359,6 +364,7 @@ static nimbus_status train_with_all(conversion *c, size_t i, nimbus_error *error
     set_threshold_rates(c);
     train.epochs = (size_t)ceil(c->layer_epochs);
     train.rate = c->method->layer_rate;
+    c->rows_seen += (double)nimbus_data_get_info(data)->n_rows * (double)train.epochs;
     train.valid = NULL;
     train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
     snprintf(stage, sizeof stage, "train up to layer %s", c->net->layers[i].name);
@@ -553,6 +559,9 @@ nimbus_status nimbus_convert_sensitivity(const nimbus_net *teacher, const nimbus
     conversion *c = NULL;
     *report = (nimbus_convert_report){0};
     nimbus_status status = begin(teacher, data, options, &c, error);
+    if (status == NIMBUS_OK && c->options.method != NIMBUS_METHOD_NIMBUS)
+        status =
+            nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "sensitivities of another method than nimbus");
     if (status == NIMBUS_OK)
         status = nimbus_conversion_choose(c, data, report, error);
     nimbus_conversion_free(c);
@@ -593,6 +602,7 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
             goto done;
     }
     report->fit_seconds = c->seconds_before + nimbus_seconds() - c->began;
+    report->rows_seen = c->rows_seen;
     nimbus_conversion_release(c);
     if (!c->tuned) {
         if (c->options.epochs != SIZE_MAX && c->options.epochs > 0 &&
@@ -603,6 +613,7 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
             (status = nimbus_conversion_save(c, error)))
             goto done;
     }
+    report->rows_seen += (double)report->tune.epochs * (double)nimbus_data_get_info(data)->n_rows;
     report->tune_seconds = report->tune.seconds;
     report->seconds = report->fit_seconds + report->tune_seconds;
     *out = c->net;

@@ -71,8 +71,7 @@ void nimbus_conversion_renew_norm(conversion *c, size_t i)
 {
     nimbus_layer *layer = &c->net->layers[i];
     const size_t from = layer->n_inputs ? layer->input[0] : 0;
-    if (layer->type != &nimbus_layer_batch_norm || layer->bare ||
-        !nimbus_conversion_fits(c, from))
+    if (layer->type != &nimbus_layer_batch_norm || layer->bare || !nimbus_conversion_fits(c, from))
         return;
     real *means = nimbus_layer_param(layer, "mean")->value;
     real *variances = nimbus_layer_param(layer, "variance")->value;

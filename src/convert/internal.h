@@ -83,6 +83,7 @@ typedef struct conversion {
     size_t layers_done;           /* layers below this index are finished */
     bool rounded;                 /* tables have their quantisation steps */
     bool tuned;                   /* trained together: finished */
+    double rows_seen;             /* by trainings of layers, in this run */
     double began, seconds_before; /* seconds_before: of earlier runs */
     uint32_t fingerprint;         /* of everything that shapes the result */
     uint32_t used_tune;           /* checksum of the training checkpoint that is used up */

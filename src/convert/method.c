@@ -56,7 +56,6 @@ static const nimbus_method_recipe recipes[] = {
                                    .batch = 256,
                                    .rate = 1e-3},
     [NIMBUS_METHOD_RANDOM_START] = {.start = NIMBUS_START_RANDOM,
-                                    .clean = true,
                                     .estimator = NIMBUS_ESTIMATOR_SIGMOID,
                                     .epochs = 200,
                                     .batch = 256,

@@ -169,7 +169,8 @@ static void plan_of_image_net(const nimbus_net *net, size_t i,
     plan->exact = nimbus_is_last_product(net, i) || nimbus_lookup_inputs(layer) < LEAST_PATCH;
     if (layer->type == &nimbus_layer_conv2d && n_taps > 1 && !options->v)
         plan->v = n_taps;
-    if (layer->type == &nimbus_layer_conv2d && !options->trees)
+    if (layer->type == &nimbus_layer_conv2d && !options->trees &&
+        options->method == NIMBUS_METHOD_NIMBUS)
         plan->trees = trees_of_preset[options->preset];
 }
 

@@ -4,7 +4,7 @@
 
 #include "convert/convert.h"
 
-/* ---- centroids: Lloyd's k-means, as many rows and rounds as LUT-NN's code has ------------------
+/* ---- centroids: Lloyd's k-means on some rows, or positions of images ------------------
  */
 
 enum { KMEANS_ROWS = 1024, KMEANS_ROUNDS = 25 };

@@ -53,6 +53,13 @@ static nimbus_status add_layers(nimbus_net *net, const nimbus_spec *spec, size_t
                                 uint64_t seed, nimbus_error *error)
 {
     size_t shortcut = 0; /* what the last pair began with */
+    bool any_pair = false;
+    for (size_t i = 0; i < spec->n_layers; i++)
+        any_pair |= ends_pair(spec, i);
+    if (spec->residual && !any_pair)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "a residual net needs three hidden layers, the first and third of one "
+                           "width, as in mlp:64,64,64;residual");
     if (spec->kind != NIMBUS_SPEC_LAYERS)
         return nimbus_resnet_add(net, spec, n_outputs, seed, error);
     for (size_t i = 0; i < spec->n_layers; i++) {

@@ -164,7 +164,7 @@ size_t nimbus_centroids_work_size(const nimbus_layer *layer, size_t n_rows)
 {
     const nimbus_lookup *l = layer->lookup;
     size_t leaves = l->n_codebooks * l->n_leaves, blocks = nimbus_row_blocks(n_rows), a, b;
-    if (n_rows > SIZE_MAX - BLOCK || nimbus_mul_overflows(2 * blocks * BLOCK, leaves, &a) ||
+    if (n_rows > SIZE_MAX / 4 || nimbus_mul_overflows(2 * blocks * BLOCK, leaves, &a) ||
         nimbus_mul_overflows(leaves, nimbus_lookup_outputs(layer), &b) ||
         a > SIZE_MAX / (4 * sizeof(real)) || b > SIZE_MAX / (4 * sizeof(real)))
         return SIZE_MAX;

@@ -83,9 +83,6 @@ static nimbus_status renew_lookup(nimbus_layer *layer, size_t n_codebooks, size_
     lookup->kind = kind;
     lookup->estimator = NIMBUS_ESTIMATOR_FLIP;
     lookup->temperature = (real)0.5;
-    lookup->column_index = nimbus_alloc(n_codebooks, (leaves - 1) * sizeof *lookup->column_index);
-    if (!lookup->column_index)
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for trees", layer->name);
     return NIMBUS_OK;
 }
 
@@ -96,6 +93,10 @@ nimbus_status nimbus_lookup_attach(nimbus_layer *layer, size_t n_codebooks, size
     if (status)
         return status;
     const size_t leaves = layer->lookup->n_leaves, m = nimbus_lookup_outputs(layer);
+    nimbus_lookup *lookup = layer->lookup;
+    lookup->column_index = nimbus_alloc(n_codebooks, (leaves - 1) * sizeof *lookup->column_index);
+    if (!lookup->column_index)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for trees", layer->name);
     const size_t nodes[] = {n_codebooks, leaves - 1}, tables[] = {n_codebooks, leaves, m};
     if ((status = nimbus_layer_add_param(layer, "columns", 2, nodes, true, false, error)) ||
         (status = nimbus_layer_add_param(layer, "margin", 2, nodes, true, false, error)) ||

@@ -314,6 +314,17 @@ static nimbus_status check_centroids(const nimbus_layer *layer, nimbus_error *er
             taken[(size_t)column] = true;
     }
     nimbus_free(taken);
+    const real *centroids = nimbus_layer_param((nimbus_layer *)layer, "centroids")->value;
+    const nimbus_lookup *l = layer->lookup;
+    for (size_t i = 0; i < l->n_codebooks * l->n_leaves * l->n_columns && status == NIMBUS_OK;
+         i++) {
+        size_t codebook = i / (l->n_leaves * l->n_columns), v = i % l->n_columns;
+        if (columns->value[codebook * l->n_columns + v] < 0 && centroids[i] != 0)
+            status = nimbus_fail(error, NIMBUS_ERR_VALUE,
+                                 "layer %s: value %zu of its centroids is %g where there is no "
+                                 "column, expected 0",
+                                 layer->name, i, (double)centroids[i]);
+    }
     return status;
 }
 
@@ -372,7 +383,7 @@ static nimbus_status load_lookup(struct loading *l, nimbus_layer *layer, const j
     if (status != NIMBUS_OK)
         return status;
     if (!nimbus_layer_is_convertible(layer) || codebooks < 1 ||
-        (tree == NIMBUS_CENTROIDS && v < 1) || levels < 1 || bits == 1 ||
+        (tree == NIMBUS_CENTROIDS && (v < 1 || layer->bare)) || levels < 1 || bits == 1 ||
         !((float)temperature > 0 && isfinite((float)temperature)))
         return nimbus_fail(
             error, NIMBUS_ERR_FORMAT,
@@ -469,6 +480,18 @@ static nimbus_status claim_params(struct loading *l, const nimbus_layer *proto,
     return claim(l, proto->name, width, n_params, error);
 }
 
+static nimbus_status check_tables(nimbus_layer *layer, nimbus_error *error)
+{
+    const nimbus_param *tables = nimbus_layer_param(layer, "tables");
+    for (size_t i = 0; i < tables->n; i++)
+        if (!isfinite(tables->value[i]))
+            return nimbus_fail(error, NIMBUS_ERR_VALUE,
+                               "layer %s: entry %zu of its tables overflows: centroids or weights "
+                               "are too large",
+                               layer->name, i);
+    return NIMBUS_OK;
+}
+
 /* Reads the values and checks what the layer's functions take for granted. */
 static nimbus_status load_values(struct loading *l, size_t index, const json_t *o,
                                  nimbus_error *error)
@@ -499,7 +522,10 @@ static nimbus_status load_values(struct loading *l, size_t index, const json_t *
         if (status == NIMBUS_ERR_STATE)
             return nimbus_fail_prefix(error, NIMBUS_ERR_FORMAT, "the graph");
     }
-    return status == NIMBUS_OK && layer->lookup ? nimbus_lookup_round(layer, 1, error) : status;
+    if (status == NIMBUS_OK && layer->lookup)
+        status = nimbus_lookup_round(layer, 1, error);
+    /* tables of centroids have just been made */
+    return status == NIMBUS_OK && layer->lookup ? check_tables(layer, error) : status;
 }
 
 static nimbus_status load_layer(struct loading *l, const json_t *o, nimbus_error *error)

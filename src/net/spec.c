@@ -161,7 +161,8 @@ static nimbus_status take_option(struct cursor *c, nimbus_spec *spec)
             spec->activation = nimbus_layer_type_named(activations[i]);
             return NIMBUS_OK;
         }
-    return wrong(c, NIMBUS_ERR_ARGUMENT, "expected bn, residual, relu, gelu, tanh, sigmoid or dropout=");
+    return wrong(c, NIMBUS_ERR_ARGUMENT,
+                 "expected bn, residual, relu, gelu, tanh, sigmoid or dropout=");
 }
 
 nimbus_status nimbus_spec_parse(const char *text, size_t n_inputs, size_t n_outputs,
