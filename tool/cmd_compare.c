@@ -111,16 +111,13 @@ static json_t *key_of(const compare_arguments *args, const float_net *net, size_
 /* The run with this key in the file, or NULL. */
 static const json_t *find_run(const json_t *runs, const json_t *key)
 {
-    size_t i;
-    const json_t *run;
-    json_array_foreach(runs, i, run)
-    {
-        const char *name;
-        json_t *value;
-        int same = 1;
-        json_object_foreach((json_t *)key, name, value) same &=
-            json_equal(json_object_get(run, name), value);
-        if (same)
+    for (size_t i = 0; i < json_array_size(runs); i++) {
+        const json_t *run = json_array_get(runs, i);
+        void *at = json_object_iter((json_t *)key);
+        while (at && json_equal(json_object_get(run, json_object_iter_key(at)),
+                                json_object_iter_value(at)))
+            at = json_object_iter_next((json_t *)key, at);
+        if (!at)
             return run;
     }
     return NULL;
@@ -166,8 +163,7 @@ typedef struct watch {
     const compare_arguments *args;
     progress_display display;
     char name[160];    /* of the run */
-    int last_training; /* all layers are converted, */
-    size_t n_epochs;   /* and trained so long */
+    int last_training; /* all layers are converted */
     int timed_out;
     double seconds; /* of the run so far */
 } watch;
@@ -183,8 +179,6 @@ static int on_progress(void *user, const nimbus_progress *progress)
     nimbus_progress p = *progress;
     char stage[256];
     w->last_training = strcmp(p.stage, "fine-tune") == 0;
-    if (w->last_training)
-        w->n_epochs = p.n_epochs;
     snprintf(stage, sizeof stage, "%s: %s", w->name, p.stage);
     p.stage = stage;
     /* not at the very end: what is finished counts */
@@ -198,11 +192,8 @@ static int on_progress(void *user, const nimbus_progress *progress)
 static json_t *curve_of(watch *w, double epochs_before)
 {
     json_t *all = progress_curve(&w->display), *curve = json_array();
-    size_t i;
-    const json_t *point;
-    json_array_foreach(all, i, point)
-    {
-        const json_t *accuracy = json_array_get(point, 4);
+    for (size_t i = 0; i < json_array_size(all); i++) {
+        const json_t *point = json_array_get(all, i), *accuracy = json_array_get(point, 4);
         if (w->last_training && json_is_number(accuracy))
             add_point(curve, epochs_before + json_number_value(json_array_get(point, 0)),
                       json_number_value(json_array_get(point, 1)), json_number_value(accuracy));
@@ -243,11 +234,11 @@ static double accuracy_on(const nimbus_net *net, const nimbus_data *data, const 
 /* Seconds to the first point of the curve that reaches the accuracy, NaN if none does. */
 static double seconds_to(const json_t *curve, double accuracy)
 {
-    size_t i;
-    const json_t *point;
-    json_array_foreach(curve, i,
-                       point) if (json_number_value(json_array_get(point, 2)) >=
-                                  accuracy) return json_number_value(json_array_get(point, 1));
+    for (size_t i = 0; i < json_array_size(curve); i++) {
+        const json_t *point = json_array_get(curve, i);
+        if (json_number_value(json_array_get(point, 2)) >= accuracy)
+            return json_number_value(json_array_get(point, 1));
+    }
     return NAN;
 }
 
@@ -261,7 +252,6 @@ static nimbus_status run_one(const compare_arguments *args, const float_net *tea
     nimbus_convert_options o = options_of(args, splits, method, seed, w);
     w->last_training = w->timed_out = 0;
     w->seconds = 0;
-    w->n_epochs = 0;
     nimbus_status status = nimbus_convert(teacher->net, splits->train, &o, &net, &report, error);
     progress_finish(&w->display);
     const double n_rows = (double)nimbus_data_get_info(splits->train)->n_rows;
@@ -303,15 +293,11 @@ static void show_run(table *t, const json_t *run)
     table_size(t, (size_t)json_integer_value(json_object_get(run, "layers")));
     table_cell(t, "%s", json_string_value(json_object_get(run, "method")));
     table_size(t, (size_t)json_integer_value(json_object_get(run, "seed")));
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        const json_t *value = json_object_get(run, numbers[i]);
-        table_percent(t, json_is_number(value) ? json_number_value(value) : (double)NAN);
-    }
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        table_percent(t, number_of_json(json_object_get(run, numbers[i])));
     const char *times[] = {"seconds", "seconds_to_target"};
-    for (size_t i = 0; i < 2; i++) {
-        const json_t *value = json_object_get(run, times[i]);
-        table_number(t, "%.1f", json_is_number(value) ? json_number_value(value) : (double)NAN);
-    }
+    for (size_t i = 0; i < 2; i++)
+        table_number(t, "%.1f", number_of_json(json_object_get(run, times[i])));
 }
 
 /* FNV-1a over a file, so that another net of the same name is another net. */

@@ -257,8 +257,7 @@ static json_t *layers_report(const nimbus_convert_report *report, table *t)
 /* Accuracy of a split in what splits_evaluate reported; NaN: there is none. */
 static double accuracy_of(const json_t *splits, const char *split)
 {
-    const json_t *value = json_object_get(json_object_get(splits, split), "accuracy");
-    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+    return number_of_json(json_object_get(json_object_get(splits, split), "accuracy"));
 }
 
 /* Says so if the conversion cost more than a point; the test rows are not to choose by. */

@@ -91,6 +91,11 @@ json_t *json_number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+double number_of_json(const json_t *value)
+{
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
 int result_finish(const common_arguments *common, const table *t, json_t *json)
 {
     int failed = 0;

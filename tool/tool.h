@@ -150,7 +150,8 @@ void table_number(table *t, const char *format, double value) /* "-" for NaN */
 void table_size(table *t, size_t value); /* with thin groups: 1,234,567 */
 void table_print(const table *t, FILE *out);
 
-json_t *json_number(double value); /* null for NaN and infinities */
+json_t *json_number(double value);          /* null for NaN and infinities */
+double number_of_json(const json_t *value); /* NaN for null and all that is no number */
 /* Prints the JSON if the user asked for it, else the table, and frees the JSON; an exit code. */
 int result_finish(const common_arguments *common, const table *t, json_t *json);
 

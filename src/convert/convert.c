@@ -168,6 +168,15 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     return NIMBUS_OK;
 }
 
+/* Layers that are to get trees and tables. */
+static size_t count_fits(const conversion *c)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < c->net->n_layers; i++)
+        n += nimbus_conversion_fits(c, i);
+    return n;
+}
+
 /* Epochs of the trainings: as the options have them, else as published; of a budget every training
  * gets its share, in rows of what it sees. */
 static void resolve_epochs(conversion *c, size_t n_rows)
@@ -175,9 +184,7 @@ static void resolve_epochs(conversion *c, size_t n_rows)
     nimbus_convert_options *o = &c->options;
     const nimbus_method_recipe *method = c->method;
     const bool ours = o->method == NIMBUS_METHOD_NIMBUS;
-    size_t n_fits = 0;
-    for (size_t i = 0; i < c->net->n_layers; i++)
-        n_fits += nimbus_conversion_fits(c, i);
+    const size_t n_fits = count_fits(c);
     c->layer_epochs = o->layer_epochs != 0 && (ours || method->layer_epochs > 0)
                           ? o->layer_epochs
                           : method->layer_epochs;
@@ -451,10 +458,8 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
                                     nimbus_error *error)
 {
     nimbus_status status = NIMBUS_OK;
-    size_t n_fits = 0, done = 0;
+    size_t n_fits = count_fits(c), done = 0;
 
-    for (size_t i = 0; i < c->net->n_layers; i++)
-        n_fits += nimbus_conversion_fits(c, i);
     if (n_fits == 0)
         return NIMBUS_OK;
     for (size_t i = 0; i < c->net->n_layers && status == NIMBUS_OK; i++) {

@@ -4,8 +4,7 @@
 
 #include "convert/convert.h"
 
-/* ---- centroids: Lloyd's k-means on some rows, or positions of images ------------------
- */
+/* ---- centroids: Lloyd's k-means on some rows, or positions of images --------------------- */
 
 enum { KMEANS_ROWS = 1024, KMEANS_ROUNDS = 25 };
 
@@ -134,8 +133,7 @@ done:
     return status ? status : nimbus_lookup_round(layer, job->n_threads, error);
 }
 
-/* ---- random trees ------------------------------------------------------------------------------
- */
+/* ---- random trees ------------------------------------------------------------------------ */
 
 nimbus_status nimbus_trees_random(nimbus_layer *layer, const nimbus_start_job *job,
                                   nimbus_error *error)

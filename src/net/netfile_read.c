@@ -290,6 +290,12 @@ static nimbus_status check_statistic(const nimbus_layer *layer, const char *name
     return NIMBUS_OK;
 }
 
+/* Whether a value of "columns" is the number of one of d. */
+static bool is_column(real value, size_t d)
+{
+    return value >= 0 && value < (real)d && value == (real)(size_t)value;
+}
+
 /* A column exists, or is -1, and belongs to one codebook at most. */
 static nimbus_status check_centroids(const nimbus_layer *layer, nimbus_error *error)
 {
@@ -302,10 +308,9 @@ static nimbus_status check_centroids(const nimbus_layer *layer, nimbus_error *er
                            layer->name);
     for (size_t i = 0; i < columns->n && status == NIMBUS_OK; i++) {
         real column = columns->value[i];
-        bool fits = column >= 0 && column < (real)d && column == (real)(size_t)column;
         if (column == -1)
             continue;
-        if (!fits || taken[(size_t)column])
+        if (!is_column(column, d) || taken[(size_t)column])
             status = nimbus_fail(error, NIMBUS_ERR_VALUE,
                                  "layer %s: column %zu of its centroids is %g, expected -1 or one "
                                  "of %zu, each once",
@@ -343,8 +348,7 @@ static nimbus_status check_trees(nimbus_layer *layer, nimbus_error *error)
             while (2 * first + 1 <= i)
                 first = 2 * first + 1; /* the first node of the level of i */
             first += c * n_nodes;
-            if (!(columns[at] >= 0 && columns[at] < (real)d &&
-                  columns[at] == (real)(size_t)columns[at]))
+            if (!is_column(columns[at], d))
                 return nimbus_fail(error, NIMBUS_ERR_VALUE,
                                    "layer %s: node %zu of tree %zu reads column %g of %zu",
                                    layer->name, i, c, (double)columns[at], d);
