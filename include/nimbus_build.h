@@ -297,6 +297,10 @@ typedef struct nimbus_train_options {
                                      (not with shift, flip, noise or mixup); borrowed */
     double distill;           /* weight of the teacher's part of the loss; 0 with a teacher: 0.5 */
     double temperature;       /* of distillation, 0: 2 */
+    double hint;              /* weight of hints (Romero et al. 2015), which need a teacher: adds
+                                 hint * sum of |y - t|^2 / |t|^2 to the loss, over all layers that
+                                 SOFT layers read; t is what the teacher's layer of that name
+                                 gives. 0: none */
     double tau, tau_end;      /* temperature of SOFT margins, annealed; 0: 0.5, tau */
     double margin_noise;      /* noise on SOFT margins, annealed to 0 */
     size_t first_layer;       /* rows are the outputs of layer first_layer - 1 (0: net inputs) */

@@ -161,23 +161,43 @@ static inline void check_layer(nimbus_layer proto, size_t width, size_t n_rows, 
     check_image(proto, (nimbus_shape){width, 1, 1}, n_rows, training);
 }
 
-/* The gradients of all params of a whole net through its passes, from a loss over N rows. */
-static inline void check_net(nimbus_net *net, size_t n)
+/* The loss of what stands in the pass, and of its hints. */
+static inline double loss_of_net(const nimbus_pass *pass, const real *target, real *dy)
+{
+    const nimbus_loss_options o = {.label_smoothing = 0.1};
+    size_t last = pass->net->n_layers - 1, m = nimbus_shape_width(pass->net->layers[last].shape);
+    double loss = nimbus_loss_value(&o, pass->n_rows, m, pass->out[last], target, NULL, dy);
+    for (size_t i = 0; i < pass->n_hints; i++) {
+        const nimbus_hint *hint = &pass->hints[i];
+        size_t width = nimbus_shape_width(pass->net->layers[hint->layer].shape);
+        for (size_t j = 0; j < pass->n_rows * width; j++) {
+            double difference = pass->out[hint->layer][j] - hint->target[j];
+            loss += hint->scale / 2 * difference * difference;
+        }
+    }
+    return loss;
+}
+
+/* The gradients of all params of a whole net through its passes, from a loss over n rows and
+ * n_hints hints. */
+static inline void check_net(nimbus_net *net, size_t n, const nimbus_hint *hints, size_t n_hints)
 {
     nimbus_error error;
     nimbus_pass *pass;
     size_t last = net->n_layers - 1, d = nimbus_shape_width(net->layers[0].shape);
     size_t m = nimbus_shape_width(net->layers[last].shape);
     ok(nimbus_net_grads(net, &error), &error);
+    nimbus_net_zero_grads(net);
     ok(nimbus_pass_new(net, 0, n, 1, &pass, &error), &error);
     pass->training = true;
+    pass->hints = hints;
+    pass->n_hints = n_hints;
     real *target = nimbus_alloc(n * m, sizeof *target), *dy = nimbus_alloc(n * m, sizeof *dy);
     fill(nimbus_pass_input(pass), n * d, 1);
     for (size_t r = 0; r < n; r++)
         target[r * m + r % m] = 1;
-    nimbus_loss_options o = {.label_smoothing = 0.1};
     nimbus_pass_forward(pass, n, last);
-    (void)nimbus_loss_value(&o, n, m, pass->out[last], target, NULL, dy);
+    (void)loss_of_net(pass, target, dy);
     ok(nimbus_pass_backward(pass, dy, &error), &error);
     for (size_t i = 0; i < net->n_layers; i++)
         for (size_t j = 0; j < net->layers[i].n_params; j++) {
@@ -188,7 +208,7 @@ static inline void check_net(nimbus_net *net, size_t n)
                 for (int side = 0; side < 2; side++) {
                     p->value[k] = kept + (side ? STEP : -STEP);
                     nimbus_pass_forward(pass, n, last);
-                    value[side] = nimbus_loss_value(&o, n, m, pass->out[last], target, NULL, NULL);
+                    value[side] = loss_of_net(pass, target, NULL);
                 }
                 p->value[k] = kept;
                 double numeric = (value[1] - value[0]) / (2 * STEP);

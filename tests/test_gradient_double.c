@@ -106,7 +106,8 @@ static void test_loss_is_stable(void **state)
     assert_true(dy[0] == 1 && dy[1] == -1 && dy[2] == 0);
 }
 
-/* A whole net through the passes: gradients of all params, with a middle layer locked. */
+/* A whole net through the passes: gradients of all params, with a middle layer locked; and again
+ * with hints for two layers. */
 static void test_whole_net(void **state)
 {
     (void)state;
@@ -128,8 +129,13 @@ static void test_whole_net(void **state)
         ok(nimbus_net_add(net, &protos[i], &last, i > 0, 1, &error), &error);
     }
     ok(nimbus_net_set_state(net, 4, NIMBUS_STATE_LOCKED, &error), &error);
-    check_net(net, N);
+    check_net(net, N, NULL, 0);
     assert_null(net->layers[4].params[0].grad);
+    real targets[N * 8];
+    fill(targets, N * 8, 3);
+    const nimbus_hint hints[] = {{.layer = 3, .target = targets, .scale = 0.7},
+                                 {.layer = 4, .target = targets + 3, .scale = 0.2}};
+    check_net(net, N, hints, 2);
     nimbus_net_free(net);
 }
 

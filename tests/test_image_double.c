@@ -161,7 +161,7 @@ static void test_branches(void **state)
     at = add(net, (nimbus_layer){.type = &nimbus_layer_flatten}, at, none);
     at = add(net, (nimbus_layer){.type = &nimbus_layer_reshape, .new_shape = {1, 1, 10}}, at, none);
     add(net, (nimbus_layer){.type = &nimbus_layer_linear, .units = 3}, at, none);
-    check_net(net, 4);
+    check_net(net, 4, NULL, 0);
     nimbus_net_free(net);
 }
 

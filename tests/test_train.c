@@ -409,6 +409,59 @@ static void test_distillation(void **state)
     nimbus_data_free(data);
 }
 
+/* What layer l gives for the first n rows. */
+static real *outputs_of(const nimbus_net *net, const nimbus_data *data, size_t n, size_t l)
+{
+    const size_t n_values = n * nimbus_shape_width(net->layers[l].shape);
+    const uint8_t *rows = nimbus_data_features(data);
+    real *y = nimbus_alloc(n_values, sizeof *y);
+    nimbus_net *copy;
+    nimbus_pass *pass;
+    CHECK(nimbus_net_copy(net, &copy, &error));
+    CHECK(nimbus_pass_new(copy, 0, n, 1, &pass, &error));
+    for (size_t i = 0; i < n * D; i++)
+        nimbus_pass_input(pass)[i] = rows[i];
+    nimbus_pass_forward(pass, n, l);
+    memcpy(y, pass->out[l], n_values * sizeof *y);
+    nimbus_pass_free(pass);
+    nimbus_net_free(copy);
+    return y;
+}
+
+/* Hints pull what SOFT layers read towards what the teacher's layer of the same name gives. */
+static void test_hints(void **state)
+{
+    (void)state;
+    enum { N = 64, NORM = 2 };
+    nimbus_data *data = make_data(300, NIMBUS_U8, 4);
+    nimbus_net *teacher = nimbus_net_new();
+    nimbus_train_options o = small_options();
+    double errors[2] = {0};
+    add_input(teacher);
+    add(teacher, (nimbus_layer){.type = &nimbus_layer_linear, .units = 8}, 1);
+    add(teacher, (nimbus_layer){.type = &nimbus_layer_batch_norm}, 1);
+    add(teacher, (nimbus_layer){.type = &nimbus_layer_linear, .units = CLASSES}, 1);
+    CHECK(nimbus_train(teacher, data, &o, NULL, &error));
+    o.teacher = teacher;
+    o.epochs = 6;
+    real *wanted = outputs_of(teacher, data, N, NORM);
+    for (size_t with_hints = 0; with_hints < 2; with_hints++) {
+        nimbus_net *student = make_net(WITH_TREES, 9);
+        o.hint = with_hints ? 10 : 0;
+        CHECK(nimbus_train(student, data, &o, NULL, &error));
+        real *y = outputs_of(student, data, N, NORM);
+        for (size_t i = 0; i < N * nimbus_shape_width(teacher->layers[NORM].shape); i++)
+            errors[with_hints] += (double)((y[i] - wanted[i]) * (y[i] - wanted[i]));
+        nimbus_free(y);
+        nimbus_net_free(student);
+    }
+    if (!(errors[1] < errors[0] / 2))
+        fail_msg("squared error of what is read: %g with hints, %g without", errors[1], errors[0]);
+    nimbus_free(wanted);
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
 /* Training from the outputs of the input layer is training from the rows. */
 static void test_first_layer(void **state)
 {
@@ -473,6 +526,7 @@ static void test_bad_options(void **state)
     REFUSED(o.optimiser = (nimbus_optimiser)7, NIMBUS_ERR_ARGUMENT, "optimiser");
     REFUSED(o.shift = SIDE, NIMBUS_ERR_ARGUMENT, "shift");
     REFUSED(o.distill = 0.5, NIMBUS_ERR_ARGUMENT, "teacher");
+    REFUSED(o.hint = 0.5, NIMBUS_ERR_ARGUMENT, "hint is 0.5, but there is no teacher");
     REFUSED(o.teacher = other, NIMBUS_ERR_MISMATCH, "teacher");
     REFUSED((o.teacher = net, o.teacher_outputs = outputs), NIMBUS_ERR_ARGUMENT, "both");
     REFUSED((o.teacher_outputs = outputs, o.flip = 1), NIMBUS_ERR_ARGUMENT, "flip");
@@ -618,6 +672,7 @@ int main(void)
         cmocka_unit_test(test_threads_give_same_bits),
         cmocka_unit_test(test_seed_matters),
         cmocka_unit_test(test_distillation),
+        cmocka_unit_test(test_hints),
         cmocka_unit_test(test_first_layer),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_nan_in_data_and_net),

@@ -10,7 +10,8 @@ typedef struct convert_arguments {
     const char *output, *layers, *checkpoint;
     int method, speed, accuracy, tree, splits, tables, estimator, no_fine_tune, flip, sensitivity;
     size_t v, levels, trees, bits, epochs, fit_rows;
-    double lambda, most_change, layer_epochs, rate, distill, temperature, tau, margin_noise, valid;
+    double lambda, most_change, layer_epochs, rate, distill, temperature, hint, tau, margin_noise,
+        valid;
     size_t batch, shift;
     double smoothing, weight_decay, mixup, noise, budget;
 } convert_arguments;
@@ -81,6 +82,8 @@ static const option_entry entries[] = {
      "weight of the float net's outputs against the labels (the conversion's own)"},
     {"temperature", 0, OPTION_NUMBER, "T", AT(temperature), 0.01, 100, NULL,
      "softens both sides' outputs for that part (2; with convolutions 3)"},
+    {"hint", 0, OPTION_NUMBER, "X", AT(hint), 0, 1000, NULL,
+     "weight of what the float net gives where trees read (0)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
      "images are moved by up to this many pixels while fine-tuning (1, in colour 2; tables and "
      "floats 0)"},
@@ -153,6 +156,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.train.rate = args->rate;
     o.train.distill = args->distill;
     o.train.temperature = args->temperature;
+    o.train.hint = args->hint;
     o.train.shift = (unsigned)(args->shift == LEFT_OPEN ? default_shift(data) : args->shift);
     o.train.flip = args->flip;
     o.train.mixup = args->mixup;

@@ -51,6 +51,7 @@ static void write_training(const nimbus_train_options *t, nimbus_buffer *b)
                               (double)t->flip,
                               t->distill,
                               t->temperature,
+                              t->hint,
                               t->tau,
                               t->tau_end,
                               t->margin_noise};

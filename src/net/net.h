@@ -220,6 +220,13 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_net_check_finite(const nimbus_net *net, n
 
 /* ---- pass.c: running a net over a batch -------------------------------------------------- */
 
+/* Adds scale * (y - target) to the gradient of a layer's output y. */
+typedef struct nimbus_hint {
+    size_t layer;
+    const real *target; /* [n_rows][width] */
+    real scale;
+} nimbus_hint;
+
 /* Buffers for batches of up to max_rows rows. `first` lets a pass begin in the middle: the rows
  * given to nimbus_pass_forward are then the outputs of layer first - 1 (0 = the net's inputs). */
 typedef struct nimbus_pass {
@@ -232,6 +239,9 @@ typedef struct nimbus_pass {
     real **dout;  /* the same for gradients; allocated on the first backward */
     void **saved; /* [n_layers] */
     void *scratch;
+    const nimbus_hint *hints; /* [n_hints] for the backward, in the order of their layers, of none
+                                 the last; borrowed */
+    size_t n_hints;
 } nimbus_pass;
 
 NIMBUS_MUST_CHECK nimbus_status nimbus_pass_new(nimbus_net *net, size_t first, size_t max_rows,

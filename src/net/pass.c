@@ -103,6 +103,19 @@ void nimbus_pass_forward(nimbus_pass *pass, size_t n_rows, size_t last)
     }
 }
 
+struct hint_call {
+    const nimbus_hint *hint;
+    const real *y;
+    real *dy;
+};
+
+static void add_hint(void *arg, size_t begin, size_t end)
+{
+    const struct hint_call *c = arg;
+    for (size_t i = begin; i < end; i++)
+        c->dy[i] += c->hint->scale * (c->y[i] - c->hint->target[i]);
+}
+
 nimbus_status nimbus_pass_backward(nimbus_pass *pass, const real *dlast, nimbus_error *error)
 {
     nimbus_net *net = pass->net;
@@ -120,8 +133,14 @@ nimbus_status nimbus_pass_backward(nimbus_pass *pass, const real *dlast, nimbus_
                                net->layers[i].name);
         memset(pass->dout[i], 0, pass->n_rows * width * sizeof **pass->dout);
     }
+    size_t n_hints = pass->n_hints;
     for (size_t i = last + 1; i-- > trained;) {
         nimbus_layer *layer = &net->layers[i];
+        if (n_hints > 0 && pass->hints[n_hints - 1].layer == i) {
+            struct hint_call c = {&pass->hints[--n_hints], pass->out[i], pass->dout[i]};
+            nimbus_parallel_ranges(pass->n_threads, pass->n_rows * nimbus_shape_width(layer->shape),
+                                   NIMBUS_GRAIN, add_hint, &c);
+        }
         nimbus_io io = io_of_layer(pass, i);
         io.dy = i == last ? dlast : pass->dout[i];
         for (size_t j = 0; j < layer->n_inputs; j++)

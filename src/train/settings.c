@@ -32,6 +32,7 @@ static const struct {
     {"noise", offsetof(nimbus_train_options, noise), 0, 0, 1e6},
     {"distill", offsetof(nimbus_train_options, distill), 0, 0, 1},
     {"temperature", offsetof(nimbus_train_options, temperature), 2, 0, 1e6},
+    {"hint", offsetof(nimbus_train_options, hint), 0, 0, 1e6},
     {"tau", offsetof(nimbus_train_options, tau), 0.5, 0, 1e6},
     {"tau_end", offsetof(nimbus_train_options, tau_end), 0, 0, 1e6},
     {"margin_noise", offsetof(nimbus_train_options, margin_noise), 0, 0, 1e6},
@@ -102,6 +103,9 @@ static nimbus_status check_augmentation(const nimbus_train_options *o, const nim
 static nimbus_status check_teacher(nimbus_train_options *o, const nimbus_net *net,
                                    nimbus_error *error)
 {
+    if (o->hint > 0 && !o->teacher)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "hint is %g, but there is no teacher",
+                           o->hint);
     if (!o->teacher && !o->teacher_outputs) {
         if (o->distill > 0)
             return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,

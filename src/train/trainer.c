@@ -27,6 +27,8 @@ typedef struct trainer {
     nimbus_net *teacher;  /* copy, if it runs along */
     float *teacher_cache; /* else its outputs for all rows, if it is given as a net */
     real *noise;          /* [width] or NULL */
+    nimbus_hint *hints;   /* of the pass */
+    size_t *hint_layers;  /* [n_hints] the teacher's layers */
     nimbus_batches batches;
     nimbus_moments *moments;
     uint32_t *order; /* [N], of epoch order_epoch */
@@ -142,6 +144,21 @@ static const real *teach(trainer *t, size_t n)
     return t->teacher_pass->out[t->teacher->n_layers - 1];
 }
 
+/* Points the hints at what the teacher gave for this batch, each weighted by its size. */
+static void set_hints(trainer *t, size_t n)
+{
+    for (size_t i = 0; i < t->pass->n_hints; i++) {
+        const size_t l = t->hint_layers[i];
+        const size_t n_values = n * nimbus_shape_width(t->teacher->layers[l].shape);
+        const real *target = t->teacher_pass->out[l];
+        double size = 0;
+        for (size_t j = 0; j < n_values; j++)
+            size += (double)target[j] * (double)target[j];
+        t->hints[i].target = target;
+        t->hints[i].scale = (real)(size > 0 ? 2 * t->o.hint / size : 0);
+    }
+}
+
 static nimbus_status train_step(trainer *t, nimbus_error *error)
 {
     nimbus_train_state *s = &t->state;
@@ -160,6 +177,7 @@ static nimbus_status train_step(trainer *t, nimbus_error *error)
     double loss = nimbus_loss_value(&t->loss, n, t->n_outputs, y, t->target, teacher_y, t->dy);
     if (!isfinite(loss))
         return diverged(t, loss, n, error);
+    set_hints(t, n);
     nimbus_status status = nimbus_pass_backward(t->pass, t->dy, error);
     if (status != NIMBUS_OK)
         return status;
@@ -348,19 +366,49 @@ static nimbus_status make_noise(trainer *t, nimbus_error *error)
     return NIMBUS_OK;
 }
 
-/* A teacher of rows that never change is asked once; else it runs along. */
+/* Hints for all layers that SOFT layers read and the teacher has too. */
+static nimbus_status make_hints(trainer *t, nimbus_error *error)
+{
+    const nimbus_net *net = t->net;
+    t->hints = nimbus_alloc(net->n_layers, sizeof *t->hints);
+    t->hint_layers = nimbus_alloc(net->n_layers, sizeof *t->hint_layers);
+    bool *read = nimbus_alloc(net->n_layers, sizeof *read);
+    const bool made = t->hints && t->hint_layers && read;
+    size_t n = 0;
+    for (size_t l = 1; made && l < net->n_layers; l++)
+        if (is_soft(t, l))
+            read[net->layers[l].input[0]] = true;
+    for (size_t l = 1; made && l < net->n_layers; l++) {
+        size_t from = 0;
+        while (from < t->teacher->n_layers &&
+               strcmp(t->teacher->layers[from].name, net->layers[l].name) != 0)
+            from++;
+        if (!read[l] || from == t->teacher->n_layers ||
+            nimbus_shape_width(t->teacher->layers[from].shape) !=
+                nimbus_shape_width(net->layers[l].shape))
+            continue;
+        t->hints[n].layer = l;
+        t->hint_layers[n++] = from;
+    }
+    nimbus_free(read);
+    t->pass->hints = t->hints;
+    t->pass->n_hints = n;
+    return made ? NIMBUS_OK : nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for hints");
+}
+
+/* A teacher of rows that never change is asked once; else, or for hints, it runs along. */
 static nimbus_status make_teacher(trainer *t, nimbus_error *error)
 {
     size_t n;
     t->batches.teacher = t->o.teacher_outputs;
     if (!t->o.teacher)
         return NIMBUS_OK;
-    if (t->o.shift || t->o.flip || t->o.mixup > 0 || t->o.noise > 0) {
+    if (t->o.shift || t->o.flip || t->o.mixup > 0 || t->o.noise > 0 || t->o.hint > 0) {
         nimbus_status status = nimbus_net_copy(t->o.teacher, &t->teacher, error);
         if (status == NIMBUS_OK)
             status =
                 nimbus_pass_new(t->teacher, 0, t->o.batch, t->o.n_threads, &t->teacher_pass, error);
-        return status;
+        return status == NIMBUS_OK && t->o.hint > 0 ? make_hints(t, error) : status;
     }
     if (!nimbus_mul_overflows(t->n_rows, t->n_outputs, &n))
         t->teacher_cache = nimbus_alloc(n, sizeof *t->teacher_cache);
@@ -471,6 +519,8 @@ static void end(trainer *t)
     nimbus_net_free(t->teacher);
     nimbus_moments_free(t->moments);
     nimbus_free(t->teacher_cache);
+    nimbus_free(t->hints);
+    nimbus_free(t->hint_layers);
     nimbus_free(t->noise);
     nimbus_free(t->order);
     nimbus_free(t->target);
