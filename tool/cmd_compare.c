@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tool.h"
 
@@ -29,7 +30,7 @@ static const option_entry entries[] = {
      "rows that all trainings of a run together see, in epochs; 0: what each method was published "
      "with (10)"},
     {"seconds", 0, OPTION_NUMBER, "S", AT(seconds), 0, 1e9, NULL,
-     "end a run after this time with what its held-out rows have shown (0: never)"},
+     "end a run after this much processor time with what its held-out rows have shown (0: never)"},
     {"target", 0, OPTION_NUMBER, "PART", AT(target), 0, 1, NULL,
      "time is taken to this part of the float net's accuracy on held-out rows (0.99)"},
     {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
@@ -55,7 +56,8 @@ const nimbus_verb verb_compare = {
     .about =
         "Converts every net by every method with every seed: the same rows, codebooks, leaves "
         "and bits, trainings that together see equally many rows. Shows accuracy and time, and "
-        "keeps both after every epoch. Interrupted, the same command goes on with the run it "
+        "keeps both after every epoch; time is processor time of all threads, so other work on the "
+        "machine does not count. Interrupted, the same command goes on with the run it "
         "was at; 'nimbus report' draws the file.",
     .examples = {"nimbus compare float.net --data mnist -o compare.json",
                  "nimbus compare d2.net d8.net --data mnist --methods nimbus,lut-nn --seeds 3"},
@@ -165,8 +167,15 @@ typedef struct watch {
     char name[160];    /* of the run */
     int last_training; /* all layers are converted */
     int timed_out;
+    double began;   /* in processor time */
     double seconds; /* of the run so far */
 } watch;
+
+/* Processor time of all threads: what else runs on the machine does not count. */
+static double processor_seconds(void)
+{
+    return (double)clock() / CLOCKS_PER_SEC;
+}
 
 static void add_point(json_t *curve, double epochs, double seconds, double accuracy)
 {
@@ -181,9 +190,9 @@ static int on_progress(void *user, const nimbus_progress *progress)
     w->last_training = strcmp(p.stage, "fine-tune") == 0;
     snprintf(stage, sizeof stage, "%s: %s", w->name, p.stage);
     p.stage = stage;
+    p.seconds = w->seconds = processor_seconds() - w->began;
     /* not at the very end: what is finished counts */
     w->timed_out = w->args->seconds > 0 && p.seconds > w->args->seconds && p.done < p.total;
-    w->seconds = p.seconds;
     return progress_show(&w->display, &p) || w->timed_out;
 }
 
@@ -251,8 +260,9 @@ static nimbus_status run_one(const compare_arguments *args, const float_net *tea
     nimbus_net *net = NULL;
     nimbus_convert_options o = options_of(args, splits, method, seed, w);
     w->last_training = w->timed_out = 0;
-    w->seconds = 0;
+    w->began = processor_seconds();
     nimbus_status status = nimbus_convert(teacher->net, splits->train, &o, &net, &report, error);
+    w->seconds = processor_seconds() - w->began;
     progress_finish(&w->display);
     const double n_rows = (double)nimbus_data_get_info(splits->train)->n_rows;
     const double epochs = report.rows_seen / n_rows;
@@ -264,19 +274,18 @@ static nimbus_status run_one(const compare_arguments *args, const float_net *tea
     double test = net ? accuracy_on(net, splits->test, &args->common, &status, error) : NAN;
     size_t n_points = json_array_size(curve);
     if (net && status == NIMBUS_OK && n_points == 0) /* no last training */
-        add_point(curve, epochs, report.seconds, valid);
+        add_point(curve, epochs, w->seconds, valid);
     else if (!net && n_points > 0)
         valid = json_number_value(json_array_get(json_array_get(curve, n_points - 1), 2));
     double to_target = seconds_to(curve, args->target * teacher->valid);
-    json_t *result = json_pack(
-        "{s:I,s:o,s:o,s:f,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:o,s:s}", "layers",
-        (json_int_t)(net ? report.n_layers : teacher->n_layers), "float_valid",
-        json_number(teacher->valid), "float_test", json_number(teacher->test), "target",
-        args->target, "valid", json_number(valid), "test", json_number(test), "seconds",
-        json_number(net ? report.seconds : w->seconds), "fit_seconds",
-        json_number(report.fit_seconds), "seconds_to_target", json_number(to_target), "timed_out",
-        w->timed_out, "failed", failed ? json_string(error->message) : json_null(), "curve", curve,
-        "version", nimbus_version());
+    json_t *result =
+        json_pack("{s:I,s:o,s:o,s:f,s:o,s:o,s:f,s:o,s:b,s:o,s:o,s:s}", "layers",
+                  (json_int_t)(net ? report.n_layers : teacher->n_layers), "float_valid",
+                  json_number(teacher->valid), "float_test", json_number(teacher->test), "target",
+                  args->target, "valid", json_number(valid), "test", json_number(test), "seconds",
+                  w->seconds, "seconds_to_target", json_number(to_target), "timed_out",
+                  w->timed_out, "failed", failed ? json_string(error->message) : json_null(),
+                  "curve", curve, "version", nimbus_version());
     if (!result || json_object_update(run, result))
         status = status ? status : tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
     json_decref(result);
