@@ -249,6 +249,9 @@ typedef struct nimbus_known {
 } nimbus_known;
 
 const nimbus_known *nimbus_known_named(const char *name); /* NULL if unknown */
+#define NIMBUS_KNOWN_TEXT 128
+/* Their names as "A, B and C" where `word` is "and", of all or only of those that are files. */
+const char *nimbus_known_names(char text[NIMBUS_KNOWN_TEXT], bool files_only, const char *word);
 /* The set whose name differs from this only in case and punctuation; NULL: none. */
 const nimbus_known *nimbus_known_like(const char *name);
 /* The set whose official files lie in folder; NULL if none. Of the two with the same files it is

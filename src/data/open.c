@@ -182,6 +182,7 @@ static nimbus_status open_spec(const char *spec, nimbus_reading *reading, nimbus
                                nimbus_error *error)
 {
     const nimbus_known *known = nimbus_known_named(spec);
+    char names[NIMBUS_KNOWN_TEXT];
     if (known) {
         char folder[512];
         nimbus_status status = nimbus_known_folder(known, reading->options.data_dir, folder, error);
@@ -190,10 +191,8 @@ static nimbus_status open_spec(const char *spec, nimbus_reading *reading, nimbus
     if (is_folder(spec)) {
         known = nimbus_known_in(spec);
         if (!known)
-            return nimbus_fail(error, NIMBUS_ERR_IO,
-                               "%s: no files of mnist, fashion-mnist, cifar-10 or nsl-kdd in "
-                               "this folder",
-                               spec);
+            return nimbus_fail(error, NIMBUS_ERR_IO, "%s: no files of %s in this folder", spec,
+                               nimbus_known_names(names, true, "or"));
         return nimbus_known_open(known, spec, reading, out, error);
     }
     if (strchr(spec, ',') && !nimbus_file_exists(spec))
@@ -204,9 +203,8 @@ static nimbus_status open_spec(const char *spec, nimbus_reading *reading, nimbus
                            spec, known->name);
     if (!strpbrk(spec, "./-") && !nimbus_file_exists(spec))
         return nimbus_fail(error, NIMBUS_ERR_IO,
-                           "%s: neither a file nor a known data set; those are digits, mnist, "
-                           "fashion-mnist, cifar-10 and nsl-kdd",
-                           spec);
+                           "%s: neither a file nor a known data set; those are %s", spec,
+                           nimbus_known_names(names, false, "and"));
     return open_file(spec, reading, out, error);
 }
 
