@@ -111,11 +111,24 @@ def accuracy(model, data, split="test"):
         f"eval {model} --data {data} --split {split}"))["accuracy"]
 
 
-def native_net(name, spec, seed):
-    """A net trained as lookup layers on MNIST, teacher the float net."""
-    teacher, _ = float_net("mnist", seed)
-    return train(f"{name}-{seed}", f"--data mnist --net {spec} --teacher {teacher} "
+def compiled_accuracies(data, arguments, tag):
+    """Test accuracies of the conversions of all seeds' float nets, compiled, in percent."""
+    return [accuracy(converted(data, s, arguments, tag)[0] + ".nimbus", data) for s in run.seeds]
+
+
+def native_net(name, spec, seed, data="mnist", teacher=None):
+    """A net trained as lookup layers, teacher the float net if no other is given."""
+    teacher = teacher or float_net(data, seed)[0]
+    return train(f"{name}-{seed}", f"--data {data} --net {spec} --teacher {teacher} "
                                    f"--seed {seed} -t {run.threads}")[0]
+
+
+def compiled(net):
+    """The program of a net, beside it."""
+    program = net.replace(".net", ".nimbus")
+    if not os.path.exists(program):
+        tool(f"compile {net} -o {program}")
+    return program
 
 
 # ---- figures -------------------------------------------------------------------------------------
