@@ -20,6 +20,7 @@ static nimbus_convert_options deep_options(const char *checkpoint)
     o.train.checkpoint_seconds = 1e9; /* at the end of an epoch, and when cancelled */
     o.train.margin_noise = 0.2;
     o.train.tau_end = 0.3;
+    o.train.hint = 0.1;
     return o;
 }
 
@@ -180,6 +181,7 @@ static void test_foreign_checkpoints(void **state)
     FOREIGN(teacher, data, o.train.margin_noise = 0.1);
     FOREIGN(teacher, data, o.train.tau_end = 0.2);
     FOREIGN(teacher, data, o.train.distill = 0.7);
+    FOREIGN(teacher, data, o.train.hint = 0.2);
     FOREIGN(teacher, data, o.train.weight_decay = 0.1);
     FOREIGN(teacher, other_data, (void)0);
     FOREIGN(other_net, data, (void)0);

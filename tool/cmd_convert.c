@@ -376,11 +376,12 @@ static int convert_run(int argc, char **argv)
         return usage_error(&verb_convert, "--data SPEC is missing");
     if (args.speed && args.accuracy)
         return usage_error(&verb_convert, "--speed and --accuracy exclude each other");
-    if (args.method && (args.tree || args.splits || args.tables || args.estimator ||
-                        args.distill > 0 || args.most_change != 0 || args.sensitivity))
+    if (args.method &&
+        (args.tree || args.splits || args.tables || args.estimator || args.distill > 0 ||
+         args.hint > 0 || args.most_change != 0 || args.sensitivity))
         return usage_error(&verb_convert,
                            "--method %s has its own --tree, --splits, --tables, --estimator, "
-                           "--distill, --most-change; --sensitivity is of nimbus",
+                           "--distill, --hint, --most-change; --sensitivity is of nimbus",
                            method_names[args.method]);
     if (args.method && args.shift == LEFT_OPEN)
         args.shift = 0;

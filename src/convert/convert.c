@@ -315,6 +315,7 @@ static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
     if (c->method->layer_rate > 0)
         train.rate = c->method->layer_rate;
     train.valid = NULL;
+    train.hint = 0;
     train.shift = 0;
     train.flip = 0;
     train.noise = 0;
@@ -371,6 +372,7 @@ static nimbus_status train_with_all(conversion *c, size_t i, nimbus_error *error
     set_threshold_rates(c);
     train.epochs = (size_t)ceil(c->layer_epochs);
     train.rate = c->method->layer_rate;
+    train.hint = 0;
     c->rows_seen += (double)nimbus_data_get_info(data)->n_rows * (double)train.epochs;
     train.valid = NULL;
     train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
