@@ -253,18 +253,17 @@ static void test_other_formats(void **state)
 {
     (void)state;
     static const struct {
-        char bytes[9];
+        char bytes[10];
         const char *says;
-    } cases[] = {{"\x1c\0\0\0TFL3", "TensorFlow Lite"},
-                 {"PK\3\4\0\0\0\0", "zip file"},
-                 {"\x89HDF\r\n\x1a\n", "HDF5"},
-                 {"\x80\2\x8a\nl\xfc\x9c", "pickle"}};
+    } cases[] = {{"\x1c\0\0\0TFL3", "TensorFlow Lite"}, {"PK\3\4\0\0\0\0", "zip file"},
+                 {"\x89HDF\r\n\x1a\n", "HDF5"},         {"\x80\2\x8a\nl\xfc\x9c", "pickle"},
+                 {"\x40\1\0\0\0\0\0\0{", ".net file"},  {"NIMBUS\r\n", ".nimbus program"}};
     char path[512];
     make_path(path, "other.onnx");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         nimbus_net *net;
         nimbus_error error = {0};
-        write_file("other.onnx", cases[i].bytes, 8);
+        write_file("other.onnx", cases[i].bytes, 9);
         assert_int_equal(nimbus_import_onnx(path, NULL, &net, NULL, &error), NIMBUS_ERR_FORMAT);
         assert_null(net);
         assert_non_null(strstr(error.message, cases[i].says));

@@ -29,9 +29,11 @@ static const option_entry entries[] = {
     {"output", 'o', OPTION_TEXT, "FILE", AT(output), 0, 0, NULL,
      "where the converted net goes (NET.lookup.net)"},
     {"speed", 0, OPTION_FLAG, NULL, AT(speed), 0, 0, NULL,
-     "smaller and faster: 16 columns per codebook, tables of 7 bits"},
+     "smaller and faster: 16 columns per codebook, tables of 7 bits; convolutions one tree a "
+     "channel"},
     {"accuracy", 0, OPTION_FLAG, NULL, AT(accuracy), 0, 0, NULL,
-     "closer to the float net: 4 columns per codebook"},
+     "closer to the float net: 4 columns per codebook; of convolutions those stay exact that cost "
+     "most"},
     {"method", 0, OPTION_CHOICE, "NAME", AT(method), 0, 0, method_names,
      "previous work to compare with, settings and epochs as published: maddness, stella-nera, "
      "lut-nn, seed, or all layers at once from a dense-start or random-start (nimbus)"},
@@ -116,8 +118,9 @@ const nimbus_verb verb_convert = {
     .name = "convert",
     .purpose = "replace the matrix products of a trained net by trees and tables",
     .usage = "FLOAT.net --data SPEC [-o FILE.net] [options]",
-    .about = "Fits trees and tables to every linear layer of a trained float net, layer by layer, "
-             "then fine-tunes them all with the float net as teacher. The defaults need no "
+    .about = "Fits trees and tables to every linear layer of a trained float net, in nets with "
+             "convolutions to all but the first and the classifier, layer by layer, then "
+             "fine-tunes them all with the float net as teacher. The defaults need no "
              "touching; --speed and --accuracy choose the trade. Interrupted, the same command "
              "goes on from the checkpoint.",
     .examples =

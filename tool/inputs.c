@@ -120,6 +120,7 @@ char *schema_of_metadata(const char *metadata, json_t **classes)
 
 static nimbus_status read_magic(const char *path, char magic[9], nimbus_error *error)
 {
+    const char *suffix = strrchr(path, '.');
     FILE *file = fopen(path, "rb");
     if (!file)
         return tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(errno));
@@ -131,6 +132,9 @@ static nimbus_status read_magic(const char *path, char magic[9], nimbus_error *e
     if (n < 9)
         return tool_error(error, NIMBUS_ERR_TRUNCATED,
                           "%s: only %zu bytes, neither a .nimbus program nor a .net file", path, n);
+    if (suffix && strcmp(suffix, ".onnx") == 0)
+        return tool_error(error, NIMBUS_ERR_FORMAT,
+                          "%s: an ONNX model; 'nimbus import' makes a .net file of it", path);
     return NIMBUS_OK;
 }
 

@@ -405,7 +405,7 @@ static nimbus_status measure_if_needed(compilation *c, nimbus_error *error)
     if (!c->options->calibration)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "the int8 values at layer %s need measured ranges: convert a float net "
-                           "to lookups first, or give data to measure them on",
+                           "to lookups first, or give data to measure them on (--data)",
                            who);
     return nimbus_ranges_measure(
         c->net, &(nimbus_measure){c->options->calibration, MAX_ROWS, BATCH, c->options->n_threads},

@@ -31,7 +31,7 @@ static nimbus_status measure(nimbus_image_build *b, nimbus_error *error)
     if (!b->options->calibration)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "the int8 values of a program on images need measured ranges: give data "
-                           "to measure them on");
+                           "to measure them on (--data)");
     nimbus_measure rows = {b->options->calibration, width > LARGE_REALS ? MAX_LARGE_ROWS : MAX_ROWS,
                            batch < 1     ? 1
                            : batch > 256 ? 256

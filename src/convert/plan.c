@@ -123,8 +123,19 @@ static nimbus_status read_layer(cursor *c, const nimbus_net *net, nimbus_layer_p
     for (size_t i = 0; i < net->n_layers; i++)
         if (nimbus_layer_is_convertible(&net->layers[i]) && word_is(c, net->layers[i].name))
             layer = i;
-    if (layer == net->n_layers)
-        return bad_text(c, "the name of a linear layer or convolution of the net", error);
+    if (layer == net->n_layers) {
+        char expected[240];
+        int n = snprintf(expected, sizeof expected,
+                         "the name of a linear layer or convolution of the net");
+        const char *before = ": ";
+        for (size_t i = 0; i < net->n_layers && n < (int)sizeof expected; i++)
+            if (nimbus_layer_is_convertible(&net->layers[i])) {
+                n += snprintf(expected + n, sizeof expected - (size_t)n, "%s%s", before,
+                              net->layers[i].name);
+                before = ", ";
+            }
+        return bad_text(c, expected, error);
+    }
     c->at += word_length(c);
     if (*c->at != ':')
         return bad_text(c, "\":\"", error);

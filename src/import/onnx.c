@@ -228,6 +228,8 @@ static nimbus_status refuse_other_formats(const nimbus_buffer *file, nimbus_erro
          "a zip file, as PyTorch's .pt and Keras' .keras are; export the model with "
          "torch.onnx.export or tf2onnx"},
         {"\x89HDF", 0, 4, "an HDF5 file, as Keras' .h5 are; export the model with tf2onnx"},
+        {"\0\0\0\0{", 4, 5, "a .net file or other safetensors"},
+        {"NIMBUS\r\n", 0, 8, "a compiled .nimbus program"},
         {"\x80\2", 0, 2,
          "a Python pickle, as old .pt files are; export the model with "
          "torch.onnx.export"},

@@ -76,7 +76,9 @@ static nimbus_status check_matrix(const nimbus_import_node *n, const nimbus_view
                                 w->c->rank);
     if (v->rank < 2 || nimbus_view_width(v) != v->dims[v->rank - 1])
         return nimbus_node_fail(n, NIMBUS_ERR_UNSUPPORTED, error,
-                                "a product of %zu dimensions, several vectors in a row", v->rank);
+                                "a product of %zu dimensions, several vectors in a row: nets of "
+                                "sequences are not imported",
+                                v->rank);
     w->m = w->c->dims[transposed ? 0 : 1];
     w->d = w->c->dims[transposed ? 1 : 0];
     w->by_m = transposed ? w->d : 1;
