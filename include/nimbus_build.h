@@ -297,10 +297,11 @@ typedef struct nimbus_train_options {
                                      (not with shift, flip, noise or mixup); borrowed */
     double distill;           /* weight of the teacher's part of the loss; 0 with a teacher: 0.5 */
     double temperature;       /* of distillation, 0: 2 */
-    double hint;              /* weight of hints (Romero et al. 2015), which need a teacher: adds
-                                 hint * sum of |y - t|^2 / |t|^2 to the loss, over all layers that
-                                 SOFT layers read; t is what the teacher's layer of that name
-                                 gives. 0: none */
+    double hint;              /* weight of hints (Romero et al. 2015), which need a teacher: what is
+                                 minimised has hint * sum of |y - t|^2 / |t|^2 too, squares taken
+                                 over a batch, over all layers but the input that SOFT layers read
+                                 and the teacher has by the same name and width; t is what it gives
+                                 there. Losses that are reported leave this out. 0: none */
     double tau, tau_end;      /* temperature of SOFT margins, annealed; 0: 0.5, tau */
     double margin_noise;      /* noise on SOFT margins, annealed to 0 */
     size_t first_layer;       /* rows are the outputs of layer first_layer - 1 (0: net inputs) */

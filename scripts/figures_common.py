@@ -106,7 +106,7 @@ def converted(data, seed, arguments, tag):
 
 def accuracy(model, data, split="test"):
     """Test accuracy in percent. Looked at only here, for the final figure."""
-    tag = os.path.basename(model).replace("/", "-")
+    tag = os.path.relpath(model, WORK).replace("/", "-")
     return 100 * remembered(f"{tag}.{split}", lambda: tool(
         f"eval {model} --data {data} --split {split}"))["accuracy"]
 
@@ -126,8 +126,8 @@ def native_net(name, spec, seed, data="mnist", teacher=None):
 def compiled(net):
     """The program of a net, beside it."""
     program = net.replace(".net", ".nimbus")
-    if not os.path.exists(program):
-        tool(f"compile {net} -o {program}")
+    remembered(os.path.relpath(net, WORK).replace(".net", ".compile"),
+               lambda: tool(f"compile {net} -o {program}"))
     return program
 
 

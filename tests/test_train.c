@@ -457,6 +457,11 @@ static void test_hints(void **state)
     }
     if (!(errors[1] < errors[0] / 2))
         fail_msg("squared error of what is read: %g with hints, %g without", errors[1], errors[0]);
+    /* without trees nothing is read by them */
+    nimbus_net *plain = make_net(LINEAR, 9);
+    CHECK_FAILS(nimbus_train(plain, data, &o, NULL, &error), NIMBUS_ERR_MISMATCH,
+                "hint is 10, but no layer that trees read has its like");
+    nimbus_net_free(plain);
     nimbus_free(wanted);
     nimbus_net_free(teacher);
     nimbus_data_free(data);

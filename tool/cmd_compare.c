@@ -101,13 +101,14 @@ typedef struct float_net {
 static json_t *key_of(const compare_arguments *args, const float_net *net, size_t method,
                       uint64_t seed)
 {
-    return json_pack(
-        "{s:s,s:I,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "net", net->path,
-        "net_sum", (json_int_t)net->sum, "data", args->common.data, "method", method_names[method],
-        "seed", (json_int_t)seed, "budget", args->budget, "limit", args->seconds, "valid_part",
-        args->valid, "v", (json_int_t)args->v, "levels", (json_int_t)args->levels, "trees",
-        (json_int_t)args->trees, "bits", (json_int_t)args->bits, "shift", (json_int_t)args->shift,
-        "rows", (json_int_t)args->common.rows, "data_seed", (json_int_t)args->common.data_seed);
+    return json_pack("{s:s,s:I,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s}", "net",
+                     net->path, "net_sum", (json_int_t)net->sum, "data", args->common.data,
+                     "method", method_names[method], "seed", (json_int_t)seed, "budget",
+                     args->budget, "limit", args->seconds, "valid_part", args->valid, "v",
+                     (json_int_t)args->v, "levels", (json_int_t)args->levels, "trees",
+                     (json_int_t)args->trees, "bits", (json_int_t)args->bits, "shift",
+                     (json_int_t)args->shift, "rows", (json_int_t)args->common.rows, "data_seed",
+                     (json_int_t)args->common.data_seed, "clock", "processor");
 }
 
 /* The run with this key in the file, or NULL. */
@@ -174,7 +175,9 @@ typedef struct watch {
 /* Processor time of all threads: what else runs on the machine does not count. */
 static double processor_seconds(void)
 {
-    return (double)clock() / CLOCKS_PER_SEC;
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 static void add_point(json_t *curve, double epochs, double seconds, double accuracy)
@@ -190,9 +193,9 @@ static int on_progress(void *user, const nimbus_progress *progress)
     w->last_training = strcmp(p.stage, "fine-tune") == 0;
     snprintf(stage, sizeof stage, "%s: %s", w->name, p.stage);
     p.stage = stage;
-    p.seconds = w->seconds = processor_seconds() - w->began;
+    w->seconds = processor_seconds() - w->began;
     /* not at the very end: what is finished counts */
-    w->timed_out = w->args->seconds > 0 && p.seconds > w->args->seconds && p.done < p.total;
+    w->timed_out = w->args->seconds > 0 && w->seconds > w->args->seconds && p.done < p.total;
     return progress_show(&w->display, &p) || w->timed_out;
 }
 
@@ -383,6 +386,7 @@ static nimbus_status compare_all(const compare_arguments *args, const int wanted
                                         "%s: names must be UTF-8 to stand in JSON", teacher.path);
                 const json_t *known = run ? find_run(runs, run) : NULL;
                 progress_init(&w.display, &args->common);
+                w.display.curve_seconds = &w.seconds;
                 snprintf(w.name, sizeof w.name, "%zu/%zu %s %s", ++done, total, method_names[m],
                          teacher.path);
                 if (!known && !status)

@@ -119,7 +119,8 @@ const nimbus_verb verb_convert = {
     .purpose = "replace the matrix products of a trained net by trees and tables",
     .usage = "FLOAT.net --data SPEC [-o FILE.net] [options]",
     .about = "Fits trees and tables to every linear layer of a trained float net, in nets with "
-             "convolutions to all but the first and the classifier, layer by layer, then "
+             "convolutions to all but the classifier, those of few inputs and those in groups, "
+             "layer by layer, then "
              "fine-tunes them all with the float net as teacher. The defaults need no "
              "touching; --speed and --accuracy choose the trade. Interrupted, the same command "
              "goes on from the checkpoint.",
@@ -386,6 +387,9 @@ static int convert_run(int argc, char **argv)
                            "--method %s has its own --tree, --splits, --tables, --estimator, "
                            "--distill, --hint, --most-change; --sensitivity is of nimbus",
                            method_names[args.method]);
+    if (args.hint > 0 && args.no_fine_tune)
+        return usage_error(&verb_convert, "--hint is of the fine-tuning that --no-fine-tune leaves "
+                                          "out");
     if (args.method && args.shift == LEFT_OPEN)
         args.shift = 0;
     if (args.bits > 8 && args.bits != 32)

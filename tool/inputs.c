@@ -118,24 +118,30 @@ char *schema_of_metadata(const char *metadata, json_t **classes)
     return text;
 }
 
-static nimbus_status read_magic(const char *path, char magic[9], nimbus_error *error)
+/* Whether a file is a program or, if not, a net; by its first bytes. */
+static nimbus_status read_kind(const char *path, int *is_program, nimbus_error *error)
 {
-    const char *suffix = strrchr(path, '.');
+    char magic[9];
     FILE *file = fopen(path, "rb");
     if (!file)
         return tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(errno));
-    size_t n = fread(magic, 1, 9, file);
+    size_t n = fread(magic, 1, sizeof magic, file);
     int failed = ferror(file), code = errno;
     fclose(file);
     if (failed)
         return tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(code));
-    if (n < 9)
+    if (n < sizeof magic)
         return tool_error(error, NIMBUS_ERR_TRUNCATED,
                           "%s: only %zu bytes, neither a .nimbus program nor a .net file", path, n);
-    if (suffix && strcmp(suffix, ".onnx") == 0)
-        return tool_error(error, NIMBUS_ERR_FORMAT,
-                          "%s: an ONNX model; 'nimbus import' makes a .net file of it", path);
-    return NIMBUS_OK;
+    *is_program = memcmp(magic, PROGRAM_MAGIC, 8) == 0;
+    if (*is_program || magic[8] == '{') /* safetensors: length of the header, then its JSON */
+        return NIMBUS_OK;
+    const char *suffix = strrchr(path, '.');
+    return tool_error(error, NIMBUS_ERR_FORMAT, "%s: neither a .nimbus program nor a .net file%s",
+                      path,
+                      suffix && strcmp(suffix, ".onnx") == 0
+                          ? "; 'nimbus import' makes a .net file of an ONNX model"
+                          : "");
 }
 
 static void describe_net(model *m)
@@ -159,23 +165,15 @@ static void describe_program(model *m)
 
 nimbus_status model_open(const char *path, model *out, nimbus_error *error)
 {
-    char magic[9];
+    int is_program;
     *out = (model){0};
-    nimbus_status status = read_magic(path, magic, error);
+    nimbus_status status = read_kind(path, &is_program, error);
     if (status)
         return status;
-    if (memcmp(magic, PROGRAM_MAGIC, 8) == 0) {
-        status = nimbus_open(path, &out->program, error);
-        if (!status)
-            describe_program(out);
-    } else if (magic[8] == '{') { /* safetensors: length of the header, then its JSON */
-        status = nimbus_net_load(path, &out->net, error);
-        if (!status)
-            describe_net(out);
-    } else {
-        status = tool_error(error, NIMBUS_ERR_FORMAT,
-                            "%s: neither a .nimbus program nor a .net file", path);
-    }
+    if (is_program && !(status = nimbus_open(path, &out->program, error)))
+        describe_program(out);
+    if (!is_program && !(status = nimbus_net_load(path, &out->net, error)))
+        describe_net(out);
     return status;
 }
 
@@ -190,12 +188,12 @@ void model_close(model *m)
 
 nimbus_status net_open(const char *path, nimbus_net **out, nimbus_error *error)
 {
-    char magic[9];
+    int is_program;
     *out = NULL;
-    nimbus_status status = read_magic(path, magic, error);
+    nimbus_status status = read_kind(path, &is_program, error);
     if (status)
         return status;
-    if (memcmp(magic, PROGRAM_MAGIC, 8) == 0)
+    if (is_program)
         return tool_error(error, NIMBUS_ERR_FORMAT,
                           "%s: is a compiled .nimbus program; a .net file is needed here", path);
     return nimbus_net_load(path, out, error);

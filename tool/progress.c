@@ -73,11 +73,12 @@ static void keep_epoch(progress_display *display, const nimbus_progress *p)
         return;
     if (!display->curve)
         display->curve = json_array();
+    double seconds = display->curve_seconds ? *display->curve_seconds : p->seconds;
     size_t n = json_array_size(display->curve);
     const json_t *last = n ? json_array_get(json_array_get(display->curve, n - 1), 0) : NULL;
     if (!last || json_number_value(last) < whole)
         json_array_append_new(display->curve,
-                              json_pack("[f,o,o,o,o]", whole, json_number(p->seconds),
+                              json_pack("[f,o,o,o,o]", whole, json_number(seconds),
                                         json_number(p->loss), json_number(p->train_accuracy),
                                         json_number(p->valid_accuracy)));
 }

@@ -121,6 +121,7 @@ typedef struct progress_display {
     /* Of the last stage that has epochs, after each: [epoch, seconds, loss, accuracy on training
      * rows, on held-out rows]; NULL before. */
     json_t *curve;
+    const double *curve_seconds; /* what the curve has instead of the progress's seconds; or NULL */
 } progress_display;
 
 void progress_init(progress_display *display, const common_arguments *common);

@@ -126,6 +126,12 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     if (!(out->lambda >= 0) || !isfinite(out->lambda))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "lambda %g, expected 0 or more",
                            out->lambda);
+    if (!(out->train.hint >= 0) || !isfinite(out->train.hint))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "hint %g, expected 0 or more",
+                           out->train.hint);
+    if (out->train.hint > 0 && out->method != NIMBUS_METHOD_NIMBUS)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "hint is %g, but previous methods have no hints", out->train.hint);
     if (!isfinite(out->most_change))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "change of at most %g, expected a number",
                            out->most_change);

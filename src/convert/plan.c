@@ -124,16 +124,17 @@ static nimbus_status read_layer(cursor *c, const nimbus_net *net, nimbus_layer_p
         if (nimbus_layer_is_convertible(&net->layers[i]) && word_is(c, net->layers[i].name))
             layer = i;
     if (layer == net->n_layers) {
-        char expected[240];
-        int n = snprintf(expected, sizeof expected,
-                         "the name of a linear layer or convolution of the net");
-        const char *before = ": ";
-        for (size_t i = 0; i < net->n_layers && n < (int)sizeof expected; i++)
-            if (nimbus_layer_is_convertible(&net->layers[i])) {
-                n += snprintf(expected + n, sizeof expected - (size_t)n, "%s%s", before,
-                              net->layers[i].name);
-                before = ", ";
-            }
+        char expected[200] = "the name of a linear layer or convolution of the net:";
+        size_t n = strlen(expected);
+        for (size_t i = 0; i < net->n_layers; i++) {
+            const char *name = net->layers[i].name;
+            if (!nimbus_layer_is_convertible(&net->layers[i]))
+                continue;
+            const bool fits = n + strlen(name) + sizeof " ..." < sizeof expected;
+            n += (size_t)snprintf(expected + n, sizeof expected - n, " %s", fits ? name : "...");
+            if (!fits)
+                break;
+        }
         return bad_text(c, expected, error);
     }
     c->at += word_length(c);

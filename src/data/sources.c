@@ -177,14 +177,17 @@ const nimbus_known *nimbus_known_named(const char *name)
 
 const char *nimbus_known_names(char text[NIMBUS_KNOWN_TEXT], bool files_only, const char *word)
 {
-    size_t length = 0;
-    for (size_t i = 0; i < N_KNOWN && length < NIMBUS_KNOWN_TEXT; i++) {
+    size_t length = 0, last = 0;
+    for (size_t i = 0; i < N_KNOWN; i++)
+        if (!files_only || known_sets[i].format != NIMBUS_SOURCE_DIGITS)
+            last = i;
+    for (size_t i = 0; i <= last && length < NIMBUS_KNOWN_TEXT; i++) {
         if (files_only && known_sets[i].format == NIMBUS_SOURCE_DIGITS)
             continue;
-        const char *between = length == 0 ? "" : i + 1 < N_KNOWN ? ", " : " ";
-        const bool last = length > 0 && i + 1 == N_KNOWN;
-        length += (size_t)snprintf(text + length, NIMBUS_KNOWN_TEXT - length, "%s%s%s%s", between,
-                                   last ? word : "", last ? " " : "", known_sets[i].name);
+        const char *before = length == 0 ? "" : i < last ? ", " : " ";
+        const char *conjunction = length > 0 && i == last ? word : "";
+        length += (size_t)snprintf(text + length, NIMBUS_KNOWN_TEXT - length, "%s%s%s%s", before,
+                                   conjunction, *conjunction ? " " : "", known_sets[i].name);
     }
     return text;
 }

@@ -17,6 +17,8 @@
 #define PROGRESS_SECONDS 0.1
 #endif
 
+#define TINY 1e-12 /* mean square of what a teacher's layer gives */
+
 typedef struct trainer {
     nimbus_net *net;
     nimbus_train_options o; /* resolved */
@@ -144,7 +146,8 @@ static const real *teach(trainer *t, size_t n)
     return t->teacher_pass->out[t->teacher->n_layers - 1];
 }
 
-/* Points the hints at what the teacher gave for this batch, each weighted by its size. */
+/* Points the hints at what the teacher gave for this batch, each weighted by its size; where that
+ * is all but nothing, there is no hint. */
 static void set_hints(trainer *t, size_t n)
 {
     for (size_t i = 0; i < t->pass->n_hints; i++) {
@@ -154,8 +157,9 @@ static void set_hints(trainer *t, size_t n)
         double size = 0;
         for (size_t j = 0; j < n_values; j++)
             size += (double)target[j] * (double)target[j];
+        const bool usable = size > TINY * (double)n_values && isfinite(size);
         t->hints[i].target = target;
-        t->hints[i].scale = (real)(size > 0 ? 2 * t->o.hint / size : 0);
+        t->hints[i].scale = (real)(usable ? 2 * t->o.hint / size : 0);
     }
 }
 
@@ -393,7 +397,13 @@ static nimbus_status make_hints(trainer *t, nimbus_error *error)
     nimbus_free(read);
     t->pass->hints = t->hints;
     t->pass->n_hints = n;
-    return made ? NIMBUS_OK : nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for hints");
+    if (!made)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for hints");
+    if (n == 0)
+        return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
+                           "hint is %g, but no layer that trees read has its like in the teacher",
+                           t->o.hint);
+    return NIMBUS_OK;
 }
 
 /* A teacher of rows that never change is asked once; else, or for hints, it runs along. */
