@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -123,12 +124,12 @@ def native_net(name, spec, seed, data="mnist", teacher=None):
                                    f"--seed {seed} -t {run.threads}")[0]
 
 
-def compiled(net):
-    """The program of a net, beside it."""
-    program = net.replace(".net", ".nimbus")
-    remembered(os.path.relpath(net, WORK).replace(".net", ".compile"),
-               lambda: tool(f"compile {net} -o {program}"))
-    return program
+def compiled(net, folder=None, options=""):
+    """The program of a net, beside it or in a folder of WORK."""
+    name = os.path.relpath(net, WORK).removesuffix(".net")
+    name = f"{folder}/{os.path.basename(name)}" if folder else name
+    remembered(f"{name}.compile", lambda: tool(f"compile {net} {options} -o {WORK}/{name}.nimbus"))
+    return f"{WORK}/{name}.nimbus"
 
 
 # ---- figures -------------------------------------------------------------------------------------
@@ -148,6 +149,18 @@ def figure(what, value, floor, unit, command, seeds=None, at_least=False, **more
 def spread(values):
     return {"values": [round(v, 4) for v in values],
             "spread": round(max(values) - min(values), 4)}
+
+
+def conversion_loss(data, v, floor):
+    """Points that the compiled conversion of the float net loses at this V, all layers converted."""
+    floats = [accuracy(float_net(data, s)[0], data) for s in run.seeds]
+    programs = compiled_accuracies(data, f"-v {v}", f"v{v}")
+    losses = [f - p for f, p in zip(floats, programs)]
+    return figure(f"{data} 784-512-512-10, all layers converted, V={v}, 8-bit tables, compiled: "
+                  "points lost", statistics.mean(losses), floor, "points",
+                  f"{TOOL} convert float.net --data {data} -v {v} --seed S && {TOOL} compile "
+                  f"float.lookup.net && {TOOL} eval float.lookup.nimbus --data {data}", run.seeds, accuracy=round(statistics.mean(programs), 4),
+                  **spread(losses))
 
 
 def count_tests(name, done):

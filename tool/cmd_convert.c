@@ -120,9 +120,9 @@ const nimbus_verb verb_convert = {
     .usage = "FLOAT.net --data SPEC [-o FILE.net] [options]",
     .about = "Fits trees and tables to every linear layer of a trained float net, in nets with "
              "convolutions to all but the classifier, those of few inputs and those in groups, "
-             "layer by layer, then "
-             "fine-tunes them all with the float net as teacher. The defaults need no "
-             "touching; --speed and --accuracy choose the trade. Interrupted, the same command "
+             "layer by layer, then fine-tunes them all with the float net as teacher. The "
+             "defaults need no touching; --speed and --accuracy choose the trade. Interrupted, the "
+             "same command "
              "goes on from the checkpoint.",
     .examples =
         {"nimbus convert float.net --data mnist",

@@ -291,13 +291,27 @@ static size_t rows_of_layer(const conversion *c, size_t n_rows)
     return n < 2 ? 2 : n;
 }
 
+/* What trainings after a layer's fit have in common, on n_rows rows; hints are of the last training
+ * alone. */
+static nimbus_train_options training_of_layer(conversion *c, size_t n_rows)
+{
+    nimbus_train_options train = c->options.train;
+    train.epochs = (size_t)ceil(c->layer_epochs);
+    if (c->method->layer_rate > 0)
+        train.rate = c->method->layer_rate;
+    train.valid = NULL;
+    train.hint = 0;
+    train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
+    c->rows_seen += (double)n_rows * (double)train.epochs;
+    return train;
+}
+
 /* Trains layer i (in SOFT) on its recorded inputs; the layers after it pass gradients only. */
 static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
 {
     const nimbus_layer *layer = &c->net->layers[i];
     nimbus_data_info info = *nimbus_data_get_info(c->fit_data);
     nimbus_data *inputs = NULL;
-    nimbus_train_options train = c->options.train;
     nimbus_status status;
     char stage[80];
 
@@ -314,20 +328,14 @@ static nimbus_status train_layer(conversion *c, size_t i, nimbus_error *error)
         (status = set_states(c->net, NIMBUS_STATE_DENSE, NIMBUS_STATE_LOCKED, error)) ||
         (status = nimbus_net_set_state(c->net, i, NIMBUS_STATE_SOFT, error)))
         goto done;
+    nimbus_train_options train = training_of_layer(c, info.n_rows);
     train.first_layer = i;
-    train.epochs = (size_t)ceil(c->layer_epochs);
     if (distils(c))
         train.teacher_outputs = c->teacher_outputs;
-    if (c->method->layer_rate > 0)
-        train.rate = c->method->layer_rate;
-    train.valid = NULL;
-    train.hint = 0;
     train.shift = 0;
     train.flip = 0;
     train.noise = 0;
     train.mixup = 0;
-    train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
-    c->rows_seen += (double)info.n_rows * (double)train.epochs;
     snprintf(stage, sizeof stage, "train layer %s", layer->name);
     hook_progress(c, &train, stage);
     if ((status = nimbus_train(c->net, inputs, &train, NULL, error)) ||
@@ -367,7 +375,6 @@ static nimbus_status fine_tune(conversion *c, const nimbus_data *data, nimbus_tr
 /* Trains the whole net with layers up to i converted, and computes again what these now give. */
 static nimbus_status train_with_all(conversion *c, size_t i, nimbus_error *error)
 {
-    nimbus_train_options train = c->options.train;
     nimbus_data *data = NULL;
     char stage[80];
     nimbus_status status =
@@ -376,12 +383,7 @@ static nimbus_status train_with_all(conversion *c, size_t i, nimbus_error *error
     if (status || (status = set_states(c->net, NIMBUS_STATE_LOOKUP, NIMBUS_STATE_SOFT, error)))
         goto done;
     set_threshold_rates(c);
-    train.epochs = (size_t)ceil(c->layer_epochs);
-    train.rate = c->method->layer_rate;
-    train.hint = 0;
-    c->rows_seen += (double)nimbus_data_get_info(data)->n_rows * (double)train.epochs;
-    train.valid = NULL;
-    train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
+    nimbus_train_options train = training_of_layer(c, nimbus_data_get_info(data)->n_rows);
     snprintf(stage, sizeof stage, "train up to layer %s", c->net->layers[i].name);
     hook_progress(c, &train, stage);
     if ((status = nimbus_train(c->net, data, &train, NULL, error)) ||

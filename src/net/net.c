@@ -185,12 +185,17 @@ nimbus_status nimbus_net_check_finite(const nimbus_net *net, nimbus_error *error
 
 /* ---- growing the graph ------------------------------------------------------------------- */
 
+size_t nimbus_net_find_layer(const nimbus_net *net, const char *name)
+{
+    size_t i = 0;
+    while (i < net->n_layers && strcmp(net->layers[i].name, name) != 0)
+        i++;
+    return i;
+}
+
 bool nimbus_net_has_layer(const nimbus_net *net, const char *name)
 {
-    for (size_t i = 0; i < net->n_layers; i++)
-        if (strcmp(net->layers[i].name, name) == 0)
-            return true;
-    return false;
+    return nimbus_net_find_layer(net, name) < net->n_layers;
 }
 
 /* Gives the layer its proto's name, or one of its type and a number; checks that it is new. */

@@ -174,6 +174,7 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_net_add(nimbus_net *net, const nimbus_lay
                                                const size_t *inputs, size_t n_inputs, uint64_t seed,
                                                nimbus_error *error);
 
+size_t nimbus_net_find_layer(const nimbus_net *net, const char *name); /* n_layers if absent */
 bool nimbus_net_has_layer(const nimbus_net *net, const char *name);
 
 /* Puts a batch norm that changes nothing behind layer i, which no trees read past: all that read

@@ -383,10 +383,7 @@ static nimbus_status make_hints(trainer *t, nimbus_error *error)
         if (is_soft(t, l))
             read[net->layers[l].input[0]] = true;
     for (size_t l = 1; made && l < net->n_layers; l++) {
-        size_t from = 0;
-        while (from < t->teacher->n_layers &&
-               strcmp(t->teacher->layers[from].name, net->layers[l].name) != 0)
-            from++;
+        const size_t from = nimbus_net_find_layer(t->teacher, net->layers[l].name);
         if (!read[l] || from == t->teacher->n_layers ||
             nimbus_shape_width(t->teacher->layers[from].shape) !=
                 nimbus_shape_width(net->layers[l].shape))
