@@ -1,4 +1,4 @@
-/* program_format.h - the .nimbus file: what compile writes and run reads.
+/* program_format.h - the .nimbus file: what compile writes, run and export read.
  *
  * A container (base.h) with magic NIMBUS_PROGRAM_MAGIC. The first section says which of two kinds
  * of program it is: "PROG", a chain of layers on rows (since 1.0), or "IMAG", convolutions and what

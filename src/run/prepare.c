@@ -10,28 +10,11 @@
 
 #include "run/program.h"
 
-int nimbus_table_entry(const nimbus_program_step *step, const uint8_t *tables, size_t row, size_t m)
-{
-    size_t M = step->n_outputs;
-    if (step->info.table_bits == 8)
-        return (int8_t)tables[row * M + m];
-    unsigned nibble = tables[row * ((M + 1) / 2) + m / 2] >> (m % 2 * 4) & 15;
-    return (int)(nibble ^ 8) - 8;
-}
-
-static float f32_at(const uint8_t *bytes, size_t i)
-{
-    uint32_t bits = nimbus_u32_at(bytes, i);
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 float *nimbus_copy_floats(const uint8_t *bytes, size_t n, size_t n_allocated)
 {
     float *copy = nimbus_alloc(n_allocated, sizeof *copy);
     for (size_t i = 0; copy && i < n; i++)
-        copy[i] = f32_at(bytes, i);
+        copy[i] = nimbus_f32_at(bytes, i);
     return copy;
 }
 
@@ -107,7 +90,7 @@ static bool prepare_thresholds(nimbus_program_step *step, const uint32_t *order,
     for (size_t c = 0; c < C; c++)
         for (size_t i = 0; i < n; i++)
             if (floats)
-                ((float *)step->thresholds)[c * n + i] = f32_at(file, order[c] * n + i);
+                ((float *)step->thresholds)[c * n + i] = nimbus_f32_at(file, order[c] * n + i);
             else
                 ((int8_t *)step->thresholds)[c * n + i] = (int8_t)file[order[c] * n + i];
     return true;
@@ -179,7 +162,7 @@ static bool entries_fit(const nimbus_program_step *step, const uint8_t *file, in
     const size_t n_rows = step->n_codebooks * step->n_leaves;
     for (size_t row = 0; row < n_rows; row++)
         for (size_t m = 0; m < step->n_outputs; m++) {
-            int entry = nimbus_table_entry(step, file, row, m);
+            int entry = nimbus_table_entry(&step->info, file, row, m);
             if (entry < least || entry > most)
                 return false;
         }
@@ -197,7 +180,8 @@ static bool prepare_tables(nimbus_program_step *step, const uint32_t *order, con
     for (size_t row = 0; row < C * K; row++)
         for (size_t m = 0; m < M; m++)
             step->entries[row * stride + m] =
-                (uint8_t)(nimbus_table_entry(step, file, order[row / K] * K + row % K, m) + from);
+                (uint8_t)(nimbus_table_entry(&step->info, file, order[row / K] * K + row % K, m) +
+                          from);
     step->table = (nimbus_table){step->entries, C, K, M, stride, paired};
     if (!find_ranges(step))
         return false;

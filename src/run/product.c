@@ -90,6 +90,7 @@ static nimbus_status prepare(nimbus_product *product, const nimbus_product_array
                                        .bias = bias};
     nimbus_status status;
     *step = (nimbus_program_step){.info = {.kind = NIMBUS_STEP_LOOKUP,
+                                           .n_outputs = a->n_outputs,
                                            .name = "product",
                                            .shared_columns = 1,
                                            .table_bits = 8},

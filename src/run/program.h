@@ -13,8 +13,7 @@
 #ifndef NIMBUS_RUN_PROGRAM_H
 #define NIMBUS_RUN_PROGRAM_H
 
-#include "base/base.h"
-#include "base/program_format.h"
+#include "base/stored.h"
 #include "run/kernels.h"
 
 /* Packed codes of four codebooks in 32 bits count on through the tables of all four. */
@@ -110,13 +109,6 @@ struct nimbus_program {
     size_t least_in_columns; /* the fewest rows of which any do */
 };
 
-/* Arrays of a step as they lie in the file, checked by load.c. Integers and floats are
- * little-endian and need not be aligned. */
-typedef struct nimbus_step_arrays {
-    const uint8_t *columns, *thresholds, *tables, *weights, *bias, *in_scale, *in_offset, *scale,
-        *offset, *map;
-} nimbus_step_arrays;
-
 static inline size_t nimbus_rounded_up(size_t n, size_t multiple)
 {
     return (n + multiple - 1) / multiple * multiple;
@@ -138,12 +130,6 @@ static inline bool nimbus_step_has_columns(const nimbus_program_step *step,
            kernels->shape.granule != 0;
 }
 
-static inline uint32_t nimbus_u32_at(const uint8_t *bytes, size_t i)
-{
-    const uint8_t *p = bytes + 4 * i;
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
 /* Whether a lookup step reads packed codes in columns. */
 static inline bool nimbus_step_is_packed(const nimbus_program_step *step,
                                          const nimbus_kernels *kernels)
@@ -156,10 +142,6 @@ static inline size_t nimbus_group_bytes(const nimbus_shape *shape)
 {
     return shape->group == 2 ? sizeof(int16_t) : sizeof(int8_t);
 }
-
-/* Entry m of table row c * K + k, whichever width it is stored in. */
-int nimbus_table_entry(const nimbus_program_step *step, const uint8_t *tables, size_t row,
-                       size_t m);
 
 /* prepare.c: copies a checked step's arrays into the layouts of the kernels. What was allocated
  * before a failure is left to nimbus_step_free. Error: MEMORY. */

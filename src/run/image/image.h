@@ -1,4 +1,4 @@
-/* image.h - a loaded program on images: what image_load.c makes and image_run.c runs
+/* image.h - a loaded program on images: what image_prepare.c makes and image_run.c runs
  *
  * A value's channels are planes. In a plane the images of a block lie one after the other, rows of
  * `pitch` bytes, each image `rows` of them, and the bytes between two rows or two images are pads
@@ -20,10 +20,6 @@
 /* Bytes of codes or packed inputs that are made at a time: they stay in the L1 cache. */
 #define NIMBUS_IMAGE_CHUNK_BYTES (24 << 10)
 #define NIMBUS_IMAGE_CHUNK_MOST  2048
-
-typedef struct nimbus_patch {
-    size_t height, width, stride_y, stride_x, dilation_y, dilation_x, top, bottom, left, right;
-} nimbus_patch;
 
 /* How values of one height and width lie. Position (y, x) of image i is byte lead +
  * (i * rows + y) * pitch + x of a plane. */
@@ -95,11 +91,6 @@ static inline bool nimbus_has_window(const nimbus_image_step *step)
     return step->patch.height > 0;
 }
 
-static inline bool nimbus_is_convolution(const nimbus_program_step *step)
-{
-    return step->info.kind <= NIMBUS_STEP_EXACT;
-}
-
 /* How the sums of outputs from m on become i8. */
 static inline nimbus_rounding nimbus_rounding_of(const nimbus_program_step *step, size_t m)
 {
@@ -121,15 +112,13 @@ static inline size_t nimbus_task_lanes(const nimbus_task *task, const nimbus_ste
     return ((n_images - 1) * task->rows + info->height - 1) * task->pitch + info->width;
 }
 
-/* ---- image_load.c ------------------------------------------------------------------------- */
+/* ---- image_prepare.c ---------------------------------------------------------------------- */
 
-NIMBUS_MUST_CHECK nimbus_status nimbus_image_load_header(nimbus_program *program,
-                                                         const nimbus_section *section,
-                                                         uint64_t start, nimbus_error *error);
-/* After the header, for i = 0, 1, ... Sets the value that the step makes. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_image_load_step(nimbus_program *program, size_t i,
-                                                       const nimbus_section *section,
-                                                       uint64_t start, nimbus_error *error);
+/* Sets program->image and prepares all steps, which are filled as far as load.c does. Error:
+ * MEMORY; what was allocated before is left to nimbus_image_free. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_image_prepare(nimbus_program *program,
+                                                     const nimbus_stored_program *stored,
+                                                     nimbus_error *error);
 void nimbus_image_free(nimbus_image *image, size_t n_steps);
 
 /* ---- image_plan.c ------------------------------------------------------------------------- */

@@ -139,7 +139,7 @@ static bool runs_in_rows(const nimbus_program *program, size_t i, size_t n_image
     const nimbus_program_step *step = &program->steps[i];
     const nimbus_image_step *of_image = &program->image->steps[i];
     const nimbus_value *source = &program->image->values[of_image->sources[0]];
-    if (!nimbus_is_convolution(step) || of_image->groups != 1)
+    if (!nimbus_is_convolution(&step->info) || of_image->groups != 1)
         return false;
     if (!nimbus_step_has_columns(step, program->kernels))
         return true;
@@ -193,7 +193,7 @@ static void lay_out_chunk(const nimbus_program *program, size_t i, size_t n_lane
 {
     const nimbus_program_step *step = &program->steps[i];
     const nimbus_shape *shape = &program->kernels->shape;
-    const bool whole = nimbus_is_convolution(step) && program->image->steps[i].groups == 1;
+    const bool whole = nimbus_is_convolution(&step->info) && program->image->steps[i].groups == 1;
     const bool lookup = step->info.kind == NIMBUS_STEP_LOOKUP;
     const size_t group = shape->group, n_groups = (step->n_inputs + group - 1) / group;
     const size_t bytes = lookup ? step->n_codebooks : whole ? 4 * n_groups : 1;

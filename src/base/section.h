@@ -2,10 +2,10 @@
  *
  * What both kinds of programs share. Every function that returns a status has filled the error
  * with what was found, what was expected, and where. */
-#ifndef NIMBUS_RUN_SECTION_H
-#define NIMBUS_RUN_SECTION_H
+#ifndef NIMBUS_SECTION_H
+#define NIMBUS_SECTION_H
 
-#include "run/program.h"
+#include "base/stored.h"
 
 /* Where reading stands in one section; errors are reported as offsets in the whole file. */
 typedef struct nimbus_section_reader {
@@ -51,13 +51,24 @@ typedef struct nimbus_step_header {
     uint32_t kind, D, M, C, H, flags, input, output, shift;
 } nimbus_step_header;
 
-size_t nimbus_table_row_bytes(const nimbus_step_header *h);
-
 nimbus_status nimbus_section_step_arrays(nimbus_section_reader *s, const nimbus_step_header *h,
                                          nimbus_step_arrays *a);
 
-/* Whether no sum of a step, filled as far as its sizes, can leave 32 bits. */
-nimbus_status nimbus_section_check_sums(nimbus_section_reader *s, const nimbus_program_step *step,
-                                        const nimbus_step_arrays *a);
+/* Fills what both kinds of programs have in a step, `positions` outputs of each channel. */
+void nimbus_section_fill_step(const nimbus_step_header *h, size_t bytes, size_t positions,
+                              nimbus_stored_step *step);
+
+/* Whether no sum of a filled step can leave 32 bits. */
+nimbus_status nimbus_section_check_sums(nimbus_section_reader *s, const nimbus_stored_step *step);
+
+/* ---- stored_image.c ----------------------------------------------------------------------- */
+
+NIMBUS_MUST_CHECK nimbus_status nimbus_stored_image_header(nimbus_stored_program *program,
+                                                           const nimbus_section *section,
+                                                           uint64_t start, nimbus_error *error);
+/* After the header, for i = 0, 1, ... Sets the value that the step makes. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_stored_image_step(nimbus_stored_program *program, size_t i,
+                                                         const nimbus_section *section,
+                                                         uint64_t start, nimbus_error *error);
 
 #endif

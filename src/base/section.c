@@ -2,7 +2,7 @@
  *
  * Every array is found in the bytes before anything of its size is allocated, so memory stays in
  * proportion to the file. */
-#include "run/section.h"
+#include "base/section.h"
 
 #include <string.h>
 
@@ -132,7 +132,7 @@ static nimbus_status take_columns(nimbus_section_reader *s, const nimbus_step_he
     return NIMBUS_OK;
 }
 
-size_t nimbus_table_row_bytes(const nimbus_step_header *h)
+static size_t table_row_bytes(const nimbus_step_header *h)
 {
     return h->flags & NIMBUS_FLAG_4BIT ? ((size_t)h->M + 1) / 2 : h->M;
 }
@@ -141,7 +141,7 @@ static nimbus_status take_tables(nimbus_section_reader *s, const nimbus_step_hea
                                  uint64_t n_rows, const uint8_t **out)
 {
     bool packed = h->flags & NIMBUS_FLAG_4BIT;
-    size_t row_bytes = nimbus_table_row_bytes(h);
+    size_t row_bytes = table_row_bytes(h);
     nimbus_status status = nimbus_section_take(s, "tables", n_rows, row_bytes, out);
     if (status != NIMBUS_OK || !packed || h->M % 2 == 0)
         return status;
@@ -193,21 +193,63 @@ nimbus_status nimbus_section_end(const nimbus_section_reader *s)
     return NIMBUS_OK;
 }
 
-/* The most that |sum| can be for output m, without its bias. */
-static int64_t largest_sum(const nimbus_program_step *step, const nimbus_step_arrays *a, size_t m)
+/* ---- filled steps ------------------------------------------------------------------------- */
+
+float nimbus_f32_at(const uint8_t *bytes, size_t i)
 {
+    uint32_t bits = nimbus_u32_at(bytes, i);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+int nimbus_table_entry(const nimbus_step_info *info, const uint8_t *tables, size_t row, size_t m)
+{
+    const size_t M = info->n_outputs;
+    if (info->table_bits == 8)
+        return (int8_t)tables[row * M + m];
+    unsigned nibble = tables[row * ((M + 1) / 2) + m / 2] >> (m % 2 * 4) & 15;
+    return (int)(nibble ^ 8) - 8;
+}
+
+void nimbus_section_fill_step(const nimbus_step_header *h, size_t bytes, size_t positions,
+                              nimbus_stored_step *step)
+{
+    const bool lookup = h->kind == NIMBUS_STEP_LOOKUP;
+    step->input = h->input;
+    step->output = h->output;
+    step->shift = h->shift;
+    nimbus_step_info *info = &step->info;
+    info->kind = (nimbus_step_kind)h->kind;
+    info->n_inputs = h->D;
+    info->n_outputs = h->M;
+    info->n_codebooks = h->C;
+    info->n_levels = h->H;
+    info->table_bits = !lookup ? 0 : h->flags & NIMBUS_FLAG_4BIT ? 4 : 8;
+    info->shared_columns = lookup && !(h->flags & NIMBUS_FLAG_PER_NODE);
+    info->bytes = bytes;
+    info->lookups = (size_t)h->C * h->M * positions;
+    info->comparisons = (size_t)h->C * h->H * positions;
+    info->multiply_adds = h->kind == NIMBUS_STEP_EXACT ? (size_t)h->D * h->M * positions : 0;
+}
+
+/* The most that |sum| can be for output m, without its bias. */
+static int64_t largest_sum(const nimbus_stored_step *step, size_t m)
+{
+    const nimbus_step_info *info = &step->info;
+    const size_t K = nimbus_step_leaves(info);
     int64_t total = 0;
-    if (step->info.kind == NIMBUS_STEP_EXACT) {
-        for (size_t d = 0; d < step->n_inputs; d++) {
-            int weight = (int8_t)a->weights[m * step->n_inputs + d];
+    if (info->kind == NIMBUS_STEP_EXACT) {
+        for (size_t d = 0; d < info->n_inputs; d++) {
+            int weight = (int8_t)step->arrays.weights[m * info->n_inputs + d];
             total += 128 * (weight < 0 ? -weight : weight);
         }
         return total;
     }
-    for (size_t c = 0; c < step->n_codebooks; c++) {
+    for (size_t c = 0; c < info->n_codebooks; c++) {
         int largest = 0;
-        for (size_t k = 0; k < step->n_leaves; k++) {
-            int entry = nimbus_table_entry(step, a->tables, c * step->n_leaves + k, m);
+        for (size_t k = 0; k < K; k++) {
+            int entry = nimbus_table_entry(info, step->arrays.tables, c * K + k, m);
             entry = entry < 0 ? -entry : entry;
             largest = entry > largest ? entry : largest;
         }
@@ -216,15 +258,14 @@ static int64_t largest_sum(const nimbus_program_step *step, const nimbus_step_ar
     return total;
 }
 
-nimbus_status nimbus_section_check_sums(nimbus_section_reader *s, const nimbus_program_step *step,
-                                        const nimbus_step_arrays *a)
+nimbus_status nimbus_section_check_sums(nimbus_section_reader *s, const nimbus_stored_step *step)
 {
-    for (size_t m = 0; m < step->n_outputs; m++) {
-        int64_t bias = (int32_t)nimbus_u32_at(a->bias, m);
-        int64_t largest = largest_sum(step, a, m) + (bias < 0 ? -bias : bias);
+    for (size_t m = 0; m < step->info.n_outputs; m++) {
+        int64_t bias = (int32_t)nimbus_u32_at(step->arrays.bias, m);
+        int64_t largest = largest_sum(step, m) + (bias < 0 ? -bias : bias);
         if (largest > INT32_MAX)
             return nimbus_fail_at(s->error, NIMBUS_ERR_VALUE,
-                                  s->start + (uint64_t)(a->bias - s->r.bytes) + 4 * m,
+                                  s->start + (uint64_t)(step->arrays.bias - s->r.bytes) + 4 * m,
                                   "%s: output %zu can reach %lld, expected at most %d", s->name, m,
                                   (long long)largest, INT32_MAX);
     }

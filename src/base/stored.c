@@ -1,0 +1,230 @@
+/* stored.c - read and check a .nimbus program (base/program_format.h) where it lies */
+#include "base/stored.h"
+
+#include <string.h>
+
+#include "base/section.h"
+
+enum {
+    TAG_IMAG = NIMBUS_TAG('I', 'M', 'A', 'G'),
+    TAG_PROG = NIMBUS_TAG('P', 'R', 'O', 'G'),
+    TAG_STEP = NIMBUS_TAG('S', 'T', 'E', 'P'),
+    TAG_META = NIMBUS_TAG('M', 'E', 'T', 'A')
+};
+
+static nimbus_status read_step_header(nimbus_section_reader *s, nimbus_step_header *h, char *name)
+{
+    nimbus_status status;
+    if (s->r.size < NIMBUS_STEP_HEADER_BYTES)
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_TRUNCATED, 0, "%s: %zu bytes, a header needs %d",
+                                s->name, s->r.size, NIMBUS_STEP_HEADER_BYTES);
+    if ((status = nimbus_section_u32(s, "kind", NIMBUS_STEP_LOOKUP, NIMBUS_STEP_EXACT, &h->kind)))
+        return status;
+    bool lookup = h->kind == NIMBUS_STEP_LOOKUP;
+    uint32_t allowed = NIMBUS_FLAG_MAP | (lookup ? NIMBUS_FLAG_PER_NODE | NIMBUS_FLAG_4BIT : 0u);
+    if ((status = nimbus_section_width(s, "number of inputs", 1, &h->D)) ||
+        (status = nimbus_section_width(s, "number of outputs", 1, &h->M)))
+        return status;
+    if (lookup) {
+        if ((status = nimbus_section_width(s, "number of codebooks", 1, &h->C)) ||
+            (status = nimbus_section_u32(s, "number of levels", 1, 8, &h->H)))
+            return status;
+    } else if ((status =
+                    nimbus_section_u32(s, "number of codebooks of an exact step", 0, 0, &h->C)) ||
+               (status = nimbus_section_u32(s, "number of levels of an exact step", 0, 0, &h->H))) {
+        return status;
+    }
+    h->flags = nimbus_read_u32le(&s->r);
+    if (h->flags & ~allowed)
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, 4,
+                                "%s: flags are 0x%x, expected only bits of 0x%x", s->name, h->flags,
+                                allowed);
+    if ((status = nimbus_section_u32(s, "input kind", NIMBUS_IN_U8, NIMBUS_IN_I8, &h->input)) ||
+        (status =
+             nimbus_section_u32(s, "output kind", NIMBUS_OUT_I32, NIMBUS_OUT_SCALED, &h->output)))
+        return status;
+    if (h->output == NIMBUS_OUT_I32 && h->flags & NIMBUS_FLAG_MAP)
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_FORMAT, 4,
+                                "%s: has a map, but its output is 32-bit scores", s->name);
+    if ((status = nimbus_section_u32(
+             s, "shift", 0, h->output == NIMBUS_OUT_SHIFT ? NIMBUS_MAX_SHIFT : 0, &h->shift)) ||
+        (status = nimbus_section_zero(s, 28, "reserved byte")))
+        return status;
+    return nimbus_section_name(s, name);
+}
+
+/* ---- steps and the program --------------------------------------------------------------- */
+
+/* How step i must fit the program and the step before it. */
+static nimbus_status check_chain(nimbus_section_reader *s, const nimbus_stored_program *program,
+                                 size_t i)
+{
+    const nimbus_stored_step *step = &program->steps[i];
+    const nimbus_program_info *info = &program->info;
+    bool last = i + 1 == info->n_steps;
+    size_t n_inputs = i ? program->steps[i - 1].info.n_outputs : info->n_inputs;
+    uint32_t input = i                                ? NIMBUS_IN_I8
+                     : info->input_dtype == NIMBUS_U8 ? NIMBUS_IN_U8
+                                                      : NIMBUS_IN_F32;
+    if (step->info.n_inputs != n_inputs)
+        return nimbus_fail_at(s->error, NIMBUS_ERR_FORMAT, s->start + 4,
+                              "%s: has %zu inputs, but %s has %zu", s->name, step->info.n_inputs,
+                              i ? "the step before it" : "a row", n_inputs);
+    if (step->input != input)
+        return nimbus_fail_at(s->error, NIMBUS_ERR_FORMAT, s->start + 24,
+                              "%s: input kind is %u, expected %u", s->name, step->input, input);
+    if ((step->output == NIMBUS_OUT_I32) != last)
+        return nimbus_fail_at(s->error, NIMBUS_ERR_FORMAT, s->start + 28,
+                              "%s: output kind is %u, expected %s", s->name, step->output,
+                              last ? "1 in the last step" : "2 or 3 before the last step");
+    if (last && step->info.n_outputs != info->n_outputs)
+        return nimbus_fail_at(s->error, NIMBUS_ERR_FORMAT, s->start + 8,
+                              "%s: has %zu outputs, but the program header says %zu", s->name,
+                              step->info.n_outputs, info->n_outputs);
+    return NIMBUS_OK;
+}
+
+static nimbus_status read_step(nimbus_stored_program *program, size_t i,
+                               const nimbus_section *section, uint64_t start, nimbus_error *error)
+{
+    nimbus_stored_step *step = &program->steps[i];
+    nimbus_step_header header;
+    char name[NIMBUS_SECTION_NAME_BYTES];
+    nimbus_status status;
+    nimbus_section_reader s = nimbus_section_of_step(section, start, i, name, error);
+    if ((status = read_step_header(&s, &header, step->info.name)))
+        return status;
+    nimbus_section_fill_step(&header, section->size, 1, step);
+    if ((status = check_chain(&s, program, i)) ||
+        (status = nimbus_section_step_arrays(&s, &header, &step->arrays)) ||
+        (status = nimbus_section_end(&s)))
+        return status;
+    return nimbus_section_check_sums(&s, step);
+}
+
+static nimbus_status read_header(nimbus_program_info *info, const nimbus_section *section,
+                                 uint64_t start, nimbus_error *error)
+{
+    nimbus_section_reader s = {nimbus_reader_of(section->bytes, section->size), start,
+                               "program header", error};
+    uint32_t n_inputs, dtype, n_outputs, n_steps, zero, scale_bits;
+    nimbus_status status;
+    if (section->size != NIMBUS_PROGRAM_HEADER_BYTES)
+        return NIMBUS_FAIL_BACK(&s, NIMBUS_ERR_FORMAT, 0, "%s: %zu bytes, expected %d", s.name,
+                                section->size, NIMBUS_PROGRAM_HEADER_BYTES);
+    if ((status = nimbus_section_width(&s, "number of inputs", 1, &n_inputs)) ||
+        (status = nimbus_section_u32(&s, "input type", NIMBUS_U8, NIMBUS_F32, &dtype)) ||
+        (status = nimbus_section_width(&s, "number of outputs", 1, &n_outputs)) ||
+        (status = nimbus_section_u32(&s, "number of steps", 1, NIMBUS_MAX_PROGRAM_STEPS, &n_steps)))
+        return status;
+    scale_bits = nimbus_read_u32le(&s.r);
+    if (!nimbus_is_finite(scale_bits))
+        return NIMBUS_FAIL_BACK(&s, NIMBUS_ERR_VALUE, 4, "%s: output scale is not finite", s.name);
+    if ((status = nimbus_section_u32(&s, "reserved field", 0, 0, &zero)))
+        return status;
+    info->n_inputs = n_inputs;
+    info->input_dtype = (nimbus_dtype)dtype;
+    info->n_outputs = n_outputs;
+    info->n_steps = n_steps;
+    memcpy(&info->output_scale, &scale_bits, sizeof scale_bits);
+    return NIMBUS_OK;
+}
+
+static nimbus_status read_metadata(nimbus_stored_program *program, const nimbus_section *section,
+                                   uint64_t start, nimbus_error *error)
+{
+    for (size_t i = 0; i < section->size; i++)
+        if (!section->bytes[i])
+            return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, start + i,
+                                  "metadata: NUL at byte %zu, expected text", i);
+    program->metadata = section->bytes;
+    program->n_metadata = section->size;
+    return NIMBUS_OK;
+}
+
+/* Whether the sections are PROG, n_steps x STEP and at most one META, in this order. */
+static nimbus_status check_sections(const nimbus_section *sections, size_t n, size_t n_steps,
+                                    nimbus_error *error)
+{
+    size_t n_found = 0;
+    while (n_found + 1 < n && sections[n_found + 1].tag == TAG_STEP)
+        n_found++;
+    bool has_meta = n_found + 1 < n && sections[n_found + 1].tag == TAG_META;
+    if (n_found != n_steps)
+        return nimbus_fail(error, NIMBUS_ERR_FORMAT,
+                           "found %zu step sections after the header, which promises %zu", n_found,
+                           n_steps);
+    if (1 + n_found + has_meta != n)
+        return nimbus_fail(error, NIMBUS_ERR_FORMAT,
+                           "section %zu has tag 0x%x, expected the end or one META section",
+                           1 + n_found + has_meta, sections[1 + n_found + has_meta].tag);
+    return NIMBUS_OK;
+}
+
+/* What a read step adds to what the program says of itself. */
+static void add_up(nimbus_program_info *info, const nimbus_stored_step *step)
+{
+    const nimbus_step_info *of = &step->info;
+    const size_t M = of->n_outputs;
+    if (step->arrays.tables)
+        info->table_bytes +=
+            (of->table_bits == 4 ? (M + 1) / 2 : M) * (of->n_codebooks << of->n_levels);
+    if (step->arrays.weights)
+        info->table_bytes += of->n_inputs * M;
+    info->lookups += of->lookups;
+    info->comparisons += of->comparisons;
+    info->multiply_adds += of->multiply_adds;
+}
+
+static nimbus_status read_sections(nimbus_stored_program *program, const uint8_t *bytes,
+                                   const nimbus_section *sections, size_t n, nimbus_error *error)
+{
+    nimbus_program_info *info = &program->info;
+    nimbus_status status;
+    if (n == 0 || (sections[0].tag != TAG_PROG && sections[0].tag != TAG_IMAG))
+        return nimbus_fail(error, NIMBUS_ERR_FORMAT, "the first section is not a program header");
+    const uint64_t start = (uint64_t)(sections[0].bytes - bytes);
+    program->of_images = sections[0].tag == TAG_IMAG;
+    if ((status = program->of_images
+                      ? nimbus_stored_image_header(program, &sections[0], start, error)
+                      : read_header(info, &sections[0], start, error)) ||
+        (status = check_sections(sections, n, info->n_steps, error)))
+        return status;
+    if (!(program->steps = nimbus_alloc(info->n_steps, sizeof *program->steps)))
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %zu steps", info->n_steps);
+    for (size_t i = 0; i < info->n_steps; i++) {
+        const nimbus_section *section = &sections[1 + i];
+        const uint64_t at = (uint64_t)(section->bytes - bytes);
+        status = program->of_images ? nimbus_stored_image_step(program, i, section, at, error)
+                                    : read_step(program, i, section, at, error);
+        if (status != NIMBUS_OK)
+            return status;
+        add_up(info, &program->steps[i]);
+    }
+    const nimbus_section *meta = &sections[n - 1];
+    return 1 + info->n_steps < n
+               ? read_metadata(program, meta, (uint64_t)(meta->bytes - bytes), error)
+               : NIMBUS_OK;
+}
+
+nimbus_status nimbus_stored_read(const void *bytes, size_t n_bytes, nimbus_stored_program *out,
+                                 nimbus_error *error)
+{
+    nimbus_section *sections = NULL;
+    size_t n = 0;
+    *out = (nimbus_stored_program){.info.file_bytes = n_bytes};
+    nimbus_status status =
+        nimbus_container_read(bytes, n_bytes, NIMBUS_PROGRAM_MAGIC, NIMBUS_PROGRAM_MAJOR,
+                              NIMBUS_PROGRAM_MINOR, &sections, &n, error);
+    if (status == NIMBUS_OK)
+        status = read_sections(out, bytes, sections, n, error);
+    nimbus_free(sections);
+    return status;
+}
+
+void nimbus_stored_free(nimbus_stored_program *program)
+{
+    nimbus_free(program->steps);
+    nimbus_free(program->values);
+    *program = (nimbus_stored_program){0};
+}

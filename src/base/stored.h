@@ -1,0 +1,80 @@
+/* stored.h - a .nimbus program as it lies in memory (program_format.h), checked
+ *
+ * What reading makes of a file's bytes before anybody prepares anything: the numbers of every
+ * header, and where the arrays are. Nothing of an array is copied. A file is distrusted that
+ * somebody built on purpose: every array is found in the bytes before anything of its size is
+ * allocated, so memory stays in proportion to the file, and afterwards no index, shape, sum or
+ * value can be out of bounds: who runs a program checks nothing. */
+#ifndef NIMBUS_STORED_H
+#define NIMBUS_STORED_H
+
+#include "base/base.h"
+#include "base/program_format.h"
+
+/* Arrays of a step, NULL where it has none. Integers and floats are little-endian and need not be
+ * aligned. */
+typedef struct nimbus_step_arrays {
+    const uint8_t *columns, *thresholds, *tables, *weights, *bias, *in_scale, *in_offset, *scale,
+        *offset, *map, *pad;
+} nimbus_step_arrays;
+
+/* The window of a step on images. */
+typedef struct nimbus_patch {
+    size_t height, width, stride_y, stride_x, dilation_y, dilation_x, top, bottom, left, right;
+} nimbus_patch;
+
+typedef struct nimbus_stored_step {
+    nimbus_step_info info;
+    uint32_t input, output; /* NIMBUS_IN_*, NIMBUS_OUT_* */
+    unsigned shift;
+    nimbus_step_arrays arrays;
+    /* Of programs on images. */
+    uint32_t sources[NIMBUS_MAX_SOURCES]; /* [info.n_sources] */
+    nimbus_patch patch;                   /* height 0: none */
+    int8_t low, high;
+} nimbus_stored_step;
+
+/* A value of a program on images: value 0 is the input, value i + 1 what step i makes. */
+typedef struct nimbus_stored_value {
+    size_t channels, height, width;
+} nimbus_stored_value;
+
+typedef struct nimbus_stored_program {
+    nimbus_program_info info;
+    bool of_images;
+    nimbus_stored_step *steps;
+    nimbus_stored_value *values;         /* [n_steps + 1], programs on images only */
+    const uint8_t *in_scale, *in_offset; /* [channels], images of f32 only */
+    const uint8_t *metadata;             /* NULL if there is none */
+    size_t n_metadata;
+} nimbus_stored_program;
+
+/* Reads and checks everything; *out points into bytes, which must outlive it, and is freed with
+ * nimbus_stored_free, also after a failure. Errors: FORMAT, TRUNCATED, CHECKSUM, VERSION, VALUE,
+ * LIMIT, MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_stored_read(const void *bytes, size_t n_bytes,
+                                                   nimbus_stored_program *out, nimbus_error *error);
+void nimbus_stored_free(nimbus_stored_program *program);
+
+static inline uint32_t nimbus_u32_at(const uint8_t *bytes, size_t i)
+{
+    const uint8_t *p = bytes + 4 * i;
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+float nimbus_f32_at(const uint8_t *bytes, size_t i);
+
+static inline size_t nimbus_step_leaves(const nimbus_step_info *info)
+{
+    return (size_t)1 << info->n_levels;
+}
+
+static inline bool nimbus_is_convolution(const nimbus_step_info *info)
+{
+    return info->kind <= NIMBUS_STEP_EXACT;
+}
+
+/* Entry m of table row c * K + k, whichever width it is stored in. */
+int nimbus_table_entry(const nimbus_step_info *info, const uint8_t *tables, size_t row, size_t m);
+
+#endif
