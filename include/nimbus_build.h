@@ -620,6 +620,78 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_compile_choose(
     const nimbus_net *net, const nimbus_compile_options *options,
     const nimbus_choose_options *choose, nimbus_choose_report *out, nimbus_error *error);
 
+/* ==================================================================================== export */
+
+/* Type of an element of the rows that exported C reads. */
+typedef enum nimbus_export_input {
+    NIMBUS_EXPORT_AS_STORED = 0, /* the program's: u8 or f32 */
+    NIMBUS_EXPORT_U8,
+    NIMBUS_EXPORT_I8,
+    NIMBUS_EXPORT_U16,
+    NIMBUS_EXPORT_I16,
+    NIMBUS_EXPORT_I32, /* without -2^31 */
+    NIMBUS_EXPORT_F32  /* read as bits and compared as integers */
+} nimbus_export_input;
+
+typedef struct nimbus_export_options {
+    size_t size;
+    const char *prefix; /* of every name, a C identifier of up to 32 characters; NULL: "model" */
+    /* Integers for a program that reads f32: raw units, the numbers that its rows had as floats. */
+    nimbus_export_input input;
+    /* Bits of a table entry, 4..8: rounded to so many. 0: 8, or what most_flash asks for. */
+    unsigned table_bits;
+    /* Bytes, 0: no limit. Tables are narrowed step by step, the least harm first, until arrays and
+     * code fit into most_flash. */
+    size_t most_flash, most_ram;
+    size_t code_bytes;       /* of most_flash that the code will need; 0: 4096 */
+    const nimbus_data *rows; /* for the self-test; NULL: made up */
+    size_t n_golden;         /* rows in the self-test, 0: 4; at most 64 */
+} nimbus_export_options;
+#define NIMBUS_EXPORT_OPTIONS_INIT                                                                 \
+    {                                                                                              \
+        .size = sizeof(nimbus_export_options)                                                      \
+    }
+
+/* What exported C needs and does: bytes, and operations for one row. */
+typedef struct nimbus_export_report {
+    size_t array_bytes; /* constant arrays, in flash; what the code needs comes on top */
+    size_t ram_bytes;   /* static buffers */
+    size_t lookups, additions, comparisons, multiply_adds; /* the last in exact steps alone */
+    size_t n_steps;
+    unsigned char table_bits[NIMBUS_REPORT_LAYERS]; /* by step, 0: no tables */
+} nimbus_export_report;
+
+typedef struct nimbus_export_file {
+    char name[48];
+    unsigned char *bytes; /* n_bytes of them, and a NUL */
+    size_t n_bytes;
+} nimbus_export_file;
+
+/* PREFIX.c and PREFIX.h, which need nothing but a C99 compiler; PREFIX_test.c, the self-test;
+ * PREFIX.mk, a part of a makefile; README.md; and PREFIX.nimbus, the program that the C computes to
+ * the last bit, with the tables that it has. */
+typedef struct nimbus_export {
+    nimbus_export_report report;
+    nimbus_export_file files[6];
+} nimbus_export;
+
+/* Turns a program, the n_bytes of a .nimbus file, into stand-alone C: no library, no allocation, no
+ * recursion, no floating point, static buffers; lookup layers without a product. *out is freed with
+ * nimbus_export_free. Errors: those of nimbus_load; ARGUMENT (options), UNSUPPORTED (a step that
+ * cannot be done in integers, by its name), LIMIT (it does not fit; the message says what would),
+ * MISMATCH and VALUE (rows that are not of the program, or not of the input type), MEMORY. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_export_c(const void *bytes, size_t n_bytes,
+                                                           const nimbus_export_options *options,
+                                                           nimbus_export **out,
+                                                           nimbus_error *error);
+NIMBUS_API void nimbus_export_free(nimbus_export *result); /* NULL is allowed */
+
+/* Writes the files into a folder, which is made if it is not there; each is replaced as a whole.
+ * Error: IO. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_export_write(const nimbus_export *result,
+                                                               const char *folder,
+                                                               nimbus_error *error);
+
 /* ===================================================================================== check */
 
 /* Normalised squared error of one layer between two forms, over the same rows:

@@ -8,7 +8,7 @@
 #include "tool.h"
 
 static const nimbus_verb *const verbs[] = {
-    &verb_demo, &verb_data,  &verb_train,   &verb_import, &verb_convert, &verb_compile, &verb_eval,
+    &verb_demo, &verb_data,  &verb_train,   &verb_import, &verb_convert, &verb_compile, &verb_export, &verb_eval,
     &verb_run,  &verb_bench, &verb_inspect, &verb_check,  &verb_compare, &verb_report};
 #define N_VERBS (sizeof verbs / sizeof *verbs)
 
@@ -98,7 +98,7 @@ static void print_overview(FILE *out)
           out);
     for (size_t i = 0; i < N_VERBS; i++)
         fprintf(out, "  %-8s  %s\n", verbs[i]->name, verbs[i]->purpose);
-    fputs("\nthe way of a net:  data -> train -> convert -> compile -> run\n"
+    fputs("\nthe way of a net:  data -> train -> convert -> compile -> run, export\n"
           "start here:        nimbus demo\n"
           "more:              nimbus VERB --help\n",
           out);

@@ -89,7 +89,8 @@ const char *nearest_name(const char *wrong, const char *const *names, size_t n);
 /* ---- main.c: verbs, signals -------------------------------------------------------------- */
 
 extern const nimbus_verb verb_train, verb_convert, verb_compare, verb_report, verb_compile,
-    verb_eval, verb_run, verb_bench, verb_inspect, verb_check, verb_data, verb_demo, verb_import;
+    verb_export, verb_eval, verb_run, verb_bench, verb_inspect, verb_check, verb_data, verb_demo,
+    verb_import;
 
 /* Between these a signal only sets a flag, which the progress callback passes on; outside them it
  * ends the tool at once. A second signal always does. */

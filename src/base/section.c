@@ -193,6 +193,29 @@ nimbus_status nimbus_section_end(const nimbus_section_reader *s)
     return NIMBUS_OK;
 }
 
+/* ---- what stored numbers mean ------------------------------------------------------------- */
+
+/* To the nearest integer, ties to even, without libm; NaN gives 0. The fraction is exact. */
+static int8_t round_to_i8(float x)
+{
+    if (x != x)
+        return 0;
+    x = x < -128.0f ? -128.0f : x > 127.0f ? 127.0f : x;
+    int32_t whole = (int32_t)x;
+    float fraction = x - (float)whole;
+    if (fraction > 0.5f || (fraction == 0.5f && whole % 2 != 0))
+        whole++;
+    if (fraction < -0.5f || (fraction == -0.5f && whole % 2 != 0))
+        whole--;
+    return (int8_t)whole;
+}
+
+int8_t nimbus_scale_to_i8(float x, float scale, float offset)
+{
+    volatile float product = x * scale; /* or compilers may fuse the two */
+    return round_to_i8(product + offset);
+}
+
 /* ---- filled steps ------------------------------------------------------------------------- */
 
 float nimbus_f32_at(const uint8_t *bytes, size_t i)

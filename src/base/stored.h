@@ -74,6 +74,9 @@ static inline bool nimbus_is_convolution(const nimbus_step_info *info)
     return info->kind <= NIMBUS_STEP_EXACT;
 }
 
+/* sat8(round(x * scale + offset)) of program_format.h, the product rounded to f32. */
+int8_t nimbus_scale_to_i8(float x, float scale, float offset);
+
 /* Entry m of table row c * K + k, whichever width it is stored in. */
 int nimbus_table_entry(const nimbus_step_info *info, const uint8_t *tables, size_t row, size_t m);
 

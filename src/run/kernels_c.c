@@ -2,33 +2,12 @@
  *
  * Written for reading; the compiler's own vectoriser makes them usable where no better set is.
  * See kernels.h for what each computes. */
+#include "base/stored.h"
 #include "run/kernels.h"
 
 static int8_t saturate(int32_t x)
 {
     return (int8_t)(x < -128 ? -128 : x > 127 ? 127 : x);
-}
-
-/* To the nearest integer, ties to even, without libm; NaN gives 0. The fraction is exact. */
-static int8_t round_to_i8(float x)
-{
-    if (x != x)
-        return 0;
-    x = x < -128.0f ? -128.0f : x > 127.0f ? 127.0f : x;
-    int32_t whole = (int32_t)x;
-    float fraction = x - (float)whole;
-    if (fraction > 0.5f || (fraction == 0.5f && whole % 2 != 0))
-        whole++;
-    if (fraction < -0.5f || (fraction == -0.5f && whole % 2 != 0))
-        whole--;
-    return (int8_t)whole;
-}
-
-/* round_to_i8(a * b + c), the product rounded to f32: volatile, or compilers may fuse the two. */
-static int8_t scale_to_i8(float a, float b, float c)
-{
-    volatile float product = a * b;
-    return round_to_i8(product + c);
 }
 
 /* Floor division by 2^shift, for negative numbers too. */
@@ -39,7 +18,7 @@ static int32_t shift_right(int32_t x, unsigned shift)
 
 int8_t nimbus_round_sum(int32_t sum, const nimbus_rounding *rounding, size_t m)
 {
-    return rounding->scale ? scale_to_i8((float)sum, rounding->scale[m], rounding->offset[m])
+    return rounding->scale ? nimbus_scale_to_i8((float)sum, rounding->scale[m], rounding->offset[m])
                            : saturate(shift_right(sum, rounding->shift));
 }
 
@@ -261,14 +240,14 @@ void nimbus_scale_i32i8__c(const int32_t *sums, size_t n, const float *scale, co
                            size_t step, int8_t *out)
 {
     for (size_t i = 0; i < n; i++)
-        out[i] = scale_to_i8((float)sums[i], scale[i * step], offset[i * step]);
+        out[i] = nimbus_scale_to_i8((float)sums[i], scale[i * step], offset[i * step]);
 }
 
 void nimbus_quantise_f32i8__c(const float *x, size_t n, const float *scale, const float *offset,
                               int8_t *out)
 {
     for (size_t i = 0; i < n; i++)
-        out[i] = scale_to_i8(x[i], scale[i], offset[i]);
+        out[i] = nimbus_scale_to_i8(x[i], scale[i], offset[i]);
 }
 
 void nimbus_map_i8i8__c(const int8_t *x, size_t n, const int8_t *map, int8_t *out)

@@ -1,0 +1,367 @@
+/* export.c - a program becomes stand-alone C: options, limits, and the files around it */
+#include "export/export.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { DEFAULT_GOLDEN = 4, MOST_GOLDEN = 64, MOST_PREFIX = 32, DEFAULT_CODE_BYTES = 4096 };
+
+static bool is_identifier(const char *name)
+{
+    size_t n = 0;
+    for (; name[n]; n++) {
+        const char c = name[n];
+        const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+        if (!letter && !(n && c >= '0' && c <= '9'))
+            return false;
+    }
+    return n > 0 && n <= MOST_PREFIX;
+}
+
+static nimbus_status check_options(const nimbus_export_options *options, nimbus_error *error)
+{
+    if (options->size != sizeof *options)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "options->size is %zu, expected %zu",
+                           options->size, sizeof *options);
+    if (options->prefix && !is_identifier(options->prefix))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "prefix is \"%s\", expected letters, digits and underscores that can "
+                           "begin a name of C, at most %d",
+                           options->prefix, MOST_PREFIX);
+    if (options->table_bits && (options->table_bits < 4 || options->table_bits > 8))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "table_bits is %u, expected 4 to 8",
+                           options->table_bits);
+    if ((int)options->input < 0 || options->input > NIMBUS_EXPORT_F32)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "input is %d, expected 0 to %d",
+                           (int)options->input, NIMBUS_EXPORT_F32);
+    if (options->n_golden > MOST_GOLDEN)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "n_golden is %zu, expected at most %d",
+                           options->n_golden, MOST_GOLDEN);
+    return NIMBUS_OK;
+}
+
+static nimbus_status choose_input(const nimbus_stored_program *program, nimbus_export_input asked,
+                                  nimbus_export_input *out, nimbus_error *error)
+{
+    const bool u8 = program->info.input_dtype == NIMBUS_U8;
+    *out = asked ? asked : u8 ? NIMBUS_EXPORT_U8 : NIMBUS_EXPORT_F32;
+    if (u8 && *out != NIMBUS_EXPORT_U8)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "the program reads u8, so its input cannot be %s",
+                           nimbus_input_type(*out));
+    return NIMBUS_OK;
+}
+
+/* ---- what fits ------------------------------------------------------------------------------ */
+
+typedef struct attempt {
+    const nimbus_stored_program *original;
+    const void *bytes;
+    nimbus_buffer program; /* the file of a narrowed program */
+    nimbus_buffer source;
+    nimbus_export_report report;
+} attempt;
+
+/* Writes the C of the program with so many bits in its steps. */
+static nimbus_status write_with(attempt *a, const nimbus_export_plan *plan, nimbus_error *error)
+{
+    nimbus_stored_program narrow = {0};
+    nimbus_buffer_free(&a->program);
+    nimbus_buffer_free(&a->source);
+    nimbus_status status = nimbus_narrow(a->original, a->bytes, plan->bits, &a->program, error);
+    if (!status)
+        status = nimbus_stored_read(a->program.bytes, a->program.size, &narrow, error);
+    if (!status)
+        status = nimbus_source_write(&narrow, plan, &a->source, &a->report, error);
+    nimbus_stored_free(&narrow);
+    return status;
+}
+
+static bool has_tables(const nimbus_stored_program *program, size_t i)
+{
+    return program->steps[i].arrays.tables && program->steps[i].info.table_bits == 8;
+}
+
+/* Takes a bit from the step where that does the least harm for each byte it saves; false: none is
+ * left to take. */
+static bool take_a_bit(const nimbus_stored_program *program, unsigned *bits)
+{
+    size_t best = SIZE_MAX;
+    double least = 0;
+    for (size_t i = 0; i < program->info.n_steps; i++) {
+        const nimbus_step_info *info = &program->steps[i].info;
+        if (!has_tables(program, i) || bits[i] == 4)
+            continue;
+        const double entries =
+            (double)(info->n_codebooks << info->n_levels) * (double)info->n_outputs;
+        const double harm = (nimbus_narrow_error(&program->steps[i], bits[i] - 1) -
+                             nimbus_narrow_error(&program->steps[i], bits[i])) /
+                            entries;
+        if (best == SIZE_MAX || harm < least) {
+            best = i;
+            least = harm;
+        }
+    }
+    if (best != SIZE_MAX)
+        bits[best]--;
+    return best != SIZE_MAX;
+}
+
+static nimbus_status fit(attempt *a, const nimbus_export_options *options, nimbus_export_plan *plan,
+                         unsigned *bits, nimbus_error *error)
+{
+    const size_t n = a->original->info.n_steps;
+    const size_t code = options->code_bytes ? options->code_bytes : DEFAULT_CODE_BYTES;
+    nimbus_status status;
+    for (size_t i = 0; i < n; i++)
+        bits[i] = options->table_bits ? options->table_bits : 8;
+    for (;;) {
+        if ((status = write_with(a, plan, error)))
+            return status;
+        if (!options->most_flash || a->report.array_bytes + code <= options->most_flash)
+            break;
+        if (options->table_bits || !take_a_bit(a->original, bits))
+            return nimbus_fail(error, NIMBUS_ERR_LIMIT,
+                               "needs %zu bytes of flash with tables of %u bits, %zu of them for "
+                               "code; %zu are allowed: %s",
+                               a->report.array_bytes + code,
+                               options->table_bits ? options->table_bits : 4, code,
+                               options->most_flash,
+                               options->table_bits > 4
+                                   ? "allow fewer bits"
+                                   : "a net with fewer codebooks or narrower layers is smaller");
+    }
+    if (options->most_ram && a->report.ram_bytes > options->most_ram)
+        return nimbus_fail(error, NIMBUS_ERR_LIMIT,
+                           "needs %zu bytes of RAM, %zu are allowed: they hold the values between "
+                           "layers, so a net with narrower layers or smaller images needs less",
+                           a->report.ram_bytes, options->most_ram);
+    return NIMBUS_OK;
+}
+
+/* ---- files ---------------------------------------------------------------------------------- */
+
+static void upper(const char *name, char out[MOST_PREFIX + 1])
+{
+    size_t i = 0;
+    for (; name[i]; i++)
+        out[i] = (char)(name[i] >= 'a' && name[i] <= 'z' ? name[i] - 'a' + 'A' : name[i]);
+    out[i] = '\0';
+}
+
+static void write_header(const nimbus_stored_program *program, const nimbus_export_plan *plan,
+                         const nimbus_export_report *report, nimbus_buffer *b)
+{
+    const nimbus_program_info *info = &program->info;
+    char big[MOST_PREFIX + 1];
+    int64_t low, high;
+    nimbus_input_range(plan->input, &low, &high);
+    upper(plan->prefix, big);
+    nimbus_text(b, "/* %s.h - a lookup program as plain C (C99, nothing else needed)\n *\n",
+                plan->prefix);
+    nimbus_text(b, " * %s_run reads a row of %zu ", plan->prefix, info->n_inputs);
+    if (plan->input == NIMBUS_EXPORT_F32)
+        nimbus_text(b, "floats, as they came to training: nothing is to be\n"
+                       " * normalised. They are compared as integers; what is no number counts as "
+                       "not greater.\n");
+    else
+        nimbus_text(
+            b,
+            "integers in %lld..%lld, as they came to training:\n * nothing is to be normalised.\n",
+            (long long)low, (long long)high);
+    if (info->height)
+        nimbus_text(b, " * It is an image, [channel][y][x] of %zu x %zu x %zu.\n", info->channels,
+                    info->height, info->width);
+    nimbus_text(
+        b,
+        " * Both arrays need the alignment of their elements. The largest score is the class; "
+        "scores times\n * %.9g are the net's outputs. %zu bytes of static buffers are "
+        "written: one call at a time. */\n",
+        (double)info->output_scale, report->ram_bytes);
+    nimbus_text(b, "#ifndef %s_H\n#define %s_H\n\n#include <stdint.h>\n\n", big, big);
+    nimbus_text(b, "#define %s_INPUTS  %zu\n#define %s_OUTPUTS %zu\n\n", big, info->n_inputs, big,
+                info->n_outputs);
+    nimbus_text(b, "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n");
+    nimbus_text(b, "void %s_run(const %s input[%zu], int32_t scores[%zu]);\n\n", plan->prefix,
+                nimbus_input_type(plan->input), info->n_inputs, info->n_outputs);
+    nimbus_text(
+        b,
+        "/* In %s_test.c: 0 if its rows get the scores they must, else the number of the first "
+        "that does\n   not, from 1. */\nint %s_selftest(void);\n\n",
+        plan->prefix, plan->prefix);
+    nimbus_text(b, "#ifdef __cplusplus\n}\n#endif\n#endif\n");
+}
+
+static void write_makefile(const nimbus_export_plan *plan, nimbus_buffer *b)
+{
+    const char *p = plan->prefix;
+    nimbus_text(b,
+                "# %s.mk - include it in a makefile, or use it alone: make -f %s.mk %s-selftest\n"
+                "%s_DIR := $(dir $(lastword $(MAKEFILE_LIST)))\n"
+                "%s_CFLAGS ?= -O2 -std=c99 -Wall -Wextra -Wconversion\n\n",
+                p, p, p, p, p);
+    nimbus_text(b,
+                "%s.o: $(%s_DIR)%s.c $(%s_DIR)%s.h\n"
+                "\t$(CC) $(CFLAGS) $(%s_CFLAGS) -c $< -o $@\n\n"
+                "%s-selftest: $(%s_DIR)%s.c $(%s_DIR)%s_test.c\n"
+                "\t$(CC) $(CFLAGS) $(%s_CFLAGS) -DSELFTEST_MAIN $^ -o $@\n"
+                "\t./$@ && echo \"%s: all rows have the scores they must\"\n",
+                p, p, p, p, p, p, p, p, p, p, p, p, p);
+}
+
+static void write_readme(const nimbus_stored_program *program, const nimbus_export_plan *plan,
+                         const nimbus_export_report *report, nimbus_buffer *b)
+{
+    const char *p = plan->prefix;
+    nimbus_text(b,
+                "# %s\n\nA lookup program as plain C99. `%s.c` and `%s.h` need nothing else.\n\n",
+                p, p, p);
+    nimbus_text(b,
+                "```c\n#include \"%s.h\"\n\n%s input[%zu];\nint32_t scores[%zu];\n%s_run(input, "
+                "scores);\n```\n\n",
+                p, nimbus_input_type(plan->input), program->info.n_inputs, program->info.n_outputs,
+                p);
+    nimbus_text(b, "| what | for one row |\n|---|---|\n");
+    nimbus_text(b, "| constant arrays, in flash | %zu bytes |\n", report->array_bytes);
+    nimbus_text(b, "| static buffers, in RAM | %zu bytes |\n", report->ram_bytes);
+    nimbus_text(b, "| table entries looked up | %zu |\n", report->lookups);
+    nimbus_text(b, "| additions of entries and products | %zu |\n", report->additions);
+    nimbus_text(b, "| comparisons | %zu |\n", report->comparisons);
+    nimbus_text(b, "| products, in exact layers alone | %zu |\n\n", report->multiply_adds);
+    nimbus_text(
+        b,
+        "The bytes of arrays and buffers are the same with every compiler; code and stack are "
+        "the compiler's.\n`%s.nimbus` is the program that the C computes, bit for bit: `nimbus "
+        "eval %s.nimbus --data ...`\ntells its accuracy.\n\n`make -f %s.mk %s-selftest` builds and "
+        "runs the self-test. On a device call `%s_selftest()`, which is\nin `%s_test.c`.\n\n",
+        p, p, p, p, p, p);
+    nimbus_text(b, "| layer | step | bits of an entry |\n|---|---|---|\n");
+    for (size_t i = 0; i < program->info.n_steps; i++) {
+        const nimbus_step_info *info = &program->steps[i].info;
+        const unsigned bits = i < NIMBUS_REPORT_LAYERS ? report->table_bits[i] : 0;
+        char text[12] = "";
+        if (bits)
+            (void)snprintf(text, sizeof text, "%u", bits);
+        nimbus_text(b, "| %s | %s | %s |\n", info->name, nimbus_step_kind_name(info->kind), text);
+    }
+}
+
+/* Hands a buffer's bytes over. */
+static bool put_file(nimbus_export *result, size_t i, const char *prefix, const char *suffix,
+                     nimbus_buffer *b)
+{
+    nimbus_export_file *file = &result->files[i];
+    (void)snprintf(file->name, sizeof file->name, "%s%s", prefix, suffix);
+    file->n_bytes = b->size;
+    nimbus_write_u8(b, 0);
+    file->bytes = b->bytes;
+    const bool ok = !b->failed;
+    if (ok)
+        *b = (nimbus_buffer){0};
+    else
+        file->bytes = NULL;
+    return ok;
+}
+
+static nimbus_status put_files(attempt *a, const nimbus_export_options *options,
+                               const nimbus_export_plan *plan, nimbus_export *result,
+                               nimbus_error *error)
+{
+    nimbus_buffer header = {0}, test = {0}, makefile = {0}, readme = {0};
+    nimbus_stored_program narrow = {0};
+    const char *p = plan->prefix;
+    nimbus_status status = nimbus_stored_read(a->program.bytes, a->program.size, &narrow, error);
+    if (!status)
+        status = nimbus_golden_write(
+            &narrow, a->program.bytes, a->program.size, plan, options->rows,
+            options->n_golden ? options->n_golden : DEFAULT_GOLDEN, &test, error);
+    if (!status) {
+        result->report = a->report;
+        write_header(&narrow, plan, &a->report, &header);
+        write_makefile(plan, &makefile);
+        write_readme(&narrow, plan, &a->report, &readme);
+        if (!put_file(result, 0, p, ".c", &a->source) || !put_file(result, 1, p, ".h", &header) ||
+            !put_file(result, 2, p, "_test.c", &test) ||
+            !put_file(result, 3, p, ".mk", &makefile) ||
+            !put_file(result, 4, "README", ".md", &readme) ||
+            !put_file(result, 5, p, ".nimbus", &a->program))
+            status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for the files");
+    }
+    nimbus_stored_free(&narrow);
+    nimbus_buffer_free(&header);
+    nimbus_buffer_free(&test);
+    nimbus_buffer_free(&makefile);
+    nimbus_buffer_free(&readme);
+    return status;
+}
+
+nimbus_status nimbus_export_c(const void *bytes, size_t n_bytes,
+                              const nimbus_export_options *options, nimbus_export **out,
+                              nimbus_error *error)
+{
+    const nimbus_export_options defaults = NIMBUS_EXPORT_OPTIONS_INIT;
+    nimbus_stored_program program = {0};
+    nimbus_export *result = NULL;
+    nimbus_export_plan plan = {0};
+    unsigned *bits = NULL;
+    attempt a = {.original = &program, .bytes = bytes};
+    nimbus_status status;
+    if (!out)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "out is NULL");
+    *out = NULL;
+    if (!bytes)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "bytes is NULL");
+    options = options ? options : &defaults;
+    if ((status = check_options(options, error)))
+        return status;
+    if ((status = nimbus_stored_read(bytes, n_bytes, &program, error)))
+        goto done;
+    bits = nimbus_alloc(program.info.n_steps, sizeof *bits);
+    result = nimbus_alloc(1, sizeof *result);
+    if (!bits || !result) {
+        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for an export");
+        goto done;
+    }
+    plan.prefix = options->prefix ? options->prefix : "model";
+    plan.bits = bits;
+    if ((status = choose_input(&program, options->input, &plan.input, error)) ||
+        (status = fit(&a, options, &plan, bits, error)) ||
+        (status = put_files(&a, options, &plan, result, error)))
+        goto done;
+    *out = result;
+    result = NULL;
+done:
+    nimbus_export_free(result);
+    nimbus_free(bits);
+    nimbus_buffer_free(&a.program);
+    nimbus_buffer_free(&a.source);
+    nimbus_stored_free(&program);
+    return status;
+}
+
+void nimbus_export_free(nimbus_export *result)
+{
+    for (size_t i = 0; result && i < sizeof result->files / sizeof *result->files; i++)
+        nimbus_free(result->files[i].bytes);
+    nimbus_free(result);
+}
+
+nimbus_status nimbus_export_write(const nimbus_export *result, const char *folder,
+                                  nimbus_error *error)
+{
+    const size_t size = strlen(folder) + sizeof result->files[0].name + 2;
+    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
+        return nimbus_fail_errno(error, "%s: cannot be made", folder);
+    char *path = nimbus_alloc(size, 1);
+    nimbus_status status =
+        path ? NIMBUS_OK : nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for a path");
+    for (size_t i = 0; i < sizeof result->files / sizeof *result->files && !status; i++) {
+        const nimbus_export_file *file = &result->files[i];
+        (void)snprintf(path, size, "%s/%s", folder, file->name);
+        status = nimbus_file_write(path, file->bytes, file->n_bytes, error);
+    }
+    nimbus_free(path);
+    return status;
+}

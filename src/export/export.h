@@ -1,0 +1,146 @@
+/* export.h - the parts of the export stage: from a program to stand-alone C
+ *
+ * A program is read (base/stored.h), its tables narrowed where that is asked for, its values are
+ * given places in RAM, and every step becomes one C function with its arrays. What the C computes
+ * is what the runtime computes of the same program, to the last bit:
+ *
+ *     narrow.c   fewer bits in table entries: a program again, of which the C is then written
+ *     stairs.c   what a sum becomes, without a product: the sums at which the output changes
+ *     place.c    which bytes of RAM hold which value
+ *     text.c     arrays and text
+ *     step.c     the function of a step, and of a whole program
+ *     golden.c   rows and their scores, the self-test, the pages about it */
+#ifndef NIMBUS_EXPORT_H
+#define NIMBUS_EXPORT_H
+
+#include "base/stored.h"
+#include "nimbus_build.h"
+
+/* ---- narrow.c ------------------------------------------------------------------------------ */
+
+/* What the entries of a step are stored as: they are multiples of 1 << drop, and divided by it
+ * fit `bits` of 4..8 bits with sign. */
+typedef struct nimbus_packing {
+    unsigned bits, drop;
+} nimbus_packing;
+
+/* How the tables of a step are packed: in at most `bits` bits, and in 8 where less does not make
+ * them smaller. Its entries fit. */
+nimbus_packing nimbus_packing_of(const nimbus_stored_step *step, unsigned bits);
+
+/* The program with tables of `bits[i]` bits in step i (0: as they are), rounded; the bytes of a
+ * file, as out. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_narrow(const nimbus_stored_program *program,
+                                              const void *bytes, const unsigned *bits,
+                                              nimbus_buffer *out, nimbus_error *error);
+
+/* Sum over all entries of the squared error of rounding to so many bits. */
+double nimbus_narrow_error(const nimbus_stored_step *step, unsigned bits);
+
+/* ---- stairs.c ------------------------------------------------------------------------------ */
+
+/* The steps of a staircase from -128 to 127: it is at least k - 128 from stairs[k] on, for k of
+ * 1..255. If `falls`, of the negative sum. Sums lie in low..high; a step that none reaches is at
+ * high + 1, one that all have passed at low. */
+typedef struct nimbus_stairs {
+    int64_t low, high;
+    int64_t at[256];
+    bool falls;
+} nimbus_stairs;
+
+/* Of output m of a step with sums low..high, output kind NIMBUS_OUT_SCALED. */
+void nimbus_stairs_of_sum(const nimbus_stored_step *step, size_t m, int64_t low, int64_t high,
+                          nimbus_stairs *out);
+/* Of raw values x in low..high, which become sat8(round(x * scale + offset)). */
+void nimbus_stairs_of_integer(float scale, float offset, int64_t low, int64_t high,
+                              nimbus_stairs *out);
+/* The same of floats, counted by nimbus_float_key. */
+void nimbus_stairs_of_float(float scale, float offset, nimbus_stairs *out);
+
+/* Floats in their order as integers: a < b if key(a) < key(b), -0 and 0 apart. */
+int32_t nimbus_float_key(float x);
+
+/* A line that meets every step: floor(sum << shift) >= start + k * slope just where sum >= at[k].
+ */
+typedef struct nimbus_line {
+    int32_t start, slope;
+} nimbus_line;
+
+/* The most bits that sums low..high can be shifted by. */
+unsigned nimbus_line_most_shift(int64_t low, int64_t high);
+/* False: there is none in 32 bits. */
+bool nimbus_line_fit(const nimbus_stairs *stairs, unsigned shift, nimbus_line *out);
+
+/* The range of sums of output m of a convolution, linear layer or average pool, bias included. */
+void nimbus_sum_range(const nimbus_stored_step *step, size_t m, int64_t *low, int64_t *high);
+
+/* ---- place.c ------------------------------------------------------------------------------- */
+
+/* Bytes of RAM that hold the values of a program: place[v] of value v, all in *n_bytes. Value 0 is
+ * the input, which has a place only if asked for, as SIZE_MAX says. A sum of values may take the
+ * place of one that nobody reads afterwards. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_place_values(const nimbus_stored_program *program,
+                                                    bool place_input, size_t *place,
+                                                    size_t *n_bytes, nimbus_error *error);
+
+/* ---- text.c -------------------------------------------------------------------------------- */
+
+/* The parts of a C file while it is written. */
+typedef struct nimbus_source {
+    nimbus_buffer arrays, helpers, steps;
+    size_t flash;       /* bytes of all arrays */
+    char names[64][48]; /* of helpers that are there already */
+    size_t n_names;
+    const char *prefix;
+} nimbus_source;
+
+void nimbus_text(nimbus_buffer *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Whether a helper of this name is still to be written; then it counts as written. */
+bool nimbus_needs_helper(nimbus_source *source, const char *name);
+
+/* The narrowest of the unsigned, or signed, types that hold low..high: "uint8_t", ... */
+const char *nimbus_type_for(int64_t low, int64_t high);
+size_t nimbus_type_bytes(const char *type);
+
+/* "static const TYPE name[n] = {...};", filled with zeros up to a multiple of 4 bytes, so that its
+ * size is the same with every compiler. */
+void nimbus_text_array(nimbus_source *source, const char *type, const char *name,
+                       const int64_t *values, size_t n);
+
+void nimbus_source_free(nimbus_source *source);
+
+/* ---- step.c -------------------------------------------------------------------------------- */
+
+/* What is asked of a C file. */
+typedef struct nimbus_export_plan {
+    const char *prefix;
+    nimbus_export_input input; /* resolved: never NIMBUS_EXPORT_AS_STORED */
+    const unsigned *bits;      /* [n_steps], of tables */
+} nimbus_export_plan;
+
+/* Writes the C of a program. Only the sizes and counts of *report are set. Errors: UNSUPPORTED (a
+ * step that no integers can do), LIMIT, MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_source_write(const nimbus_stored_program *program,
+                                                    const nimbus_export_plan *plan,
+                                                    nimbus_buffer *out,
+                                                    nimbus_export_report *report,
+                                                    nimbus_error *error);
+
+/* "const uint8_t", the type of an element of a raw row. */
+const char *nimbus_input_type(nimbus_export_input input);
+/* The range of its values; of floats, that of keys. */
+void nimbus_input_range(nimbus_export_input input, int64_t *low, int64_t *high);
+
+/* ---- golden.c ------------------------------------------------------------------------------ */
+
+/* Rows for the self-test: of data, or made up, spread around the thresholds; and the scores that
+ * the program gives them. Adds the files of the test. Errors: MISMATCH (data and program), VALUE (a
+ * row is not of the input type), MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_golden_write(const nimbus_stored_program *program,
+                                                    const void *bytes, size_t n_bytes,
+                                                    const nimbus_export_plan *plan,
+                                                    const nimbus_data *rows, size_t n_rows,
+                                                    nimbus_buffer *out, nimbus_error *error);
+
+#endif

@@ -1,0 +1,82 @@
+/* text.c - arrays and text of the exported C */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "export/export.h"
+
+void nimbus_text(nimbus_buffer *b, const char *format, ...)
+{
+    char line[2000];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (n < 0 || (size_t)n >= sizeof line)
+        b->failed = true;
+    else
+        nimbus_write_bytes(b, line, (size_t)n);
+}
+
+bool nimbus_needs_helper(nimbus_source *source, const char *name)
+{
+    for (size_t i = 0; i < source->n_names; i++)
+        if (strcmp(source->names[i], name) == 0)
+            return false;
+    if (source->n_names == sizeof source->names / sizeof *source->names)
+        source->helpers.failed = true;
+    else
+        (void)snprintf(source->names[source->n_names++], sizeof *source->names, "%s", name);
+    return true;
+}
+
+const char *nimbus_type_for(int64_t low, int64_t high)
+{
+    if (low >= 0)
+        return high <= UINT8_MAX ? "uint8_t" : high <= UINT16_MAX ? "uint16_t" : "uint32_t";
+    return low >= INT8_MIN && high <= INT8_MAX     ? "int8_t"
+           : low >= INT16_MIN && high <= INT16_MAX ? "int16_t"
+                                                   : "int32_t";
+}
+
+size_t nimbus_type_bytes(const char *type)
+{
+    return strstr(type, "32") ? 4 : strstr(type, "16") ? 2 : 1;
+}
+
+void nimbus_text_array(nimbus_source *source, const char *type, const char *name,
+                       const int64_t *values, size_t n)
+{
+    const size_t bytes = nimbus_type_bytes(type), each = 4 / bytes;
+    const size_t n_padded = (n + each - 1) / each * each;
+    const bool hex = strcmp(type, "uint32_t") == 0;
+    nimbus_buffer *b = &source->arrays;
+    size_t width = 0;
+    nimbus_text(b, "static const %s %s[%zu] = {", type, name, n_padded);
+    for (size_t i = 0; i < n_padded; i++) {
+        char text[24];
+        int length;
+        const long long value = i < n ? (long long)values[i] : 0;
+        if (hex)
+            length = snprintf(text, sizeof text, "0x%llx,", (unsigned long long)value);
+        else if (value == INT32_MIN)
+            length = snprintf(text, sizeof text, "-2147483647 - 1,");
+        else
+            length = snprintf(text, sizeof text, "%lld,", value);
+        if (i == 0 || width + (size_t)length > 96) {
+            nimbus_text(b, "\n    ");
+            width = 4;
+        }
+        nimbus_write_bytes(b, text, (size_t)length);
+        width += (size_t)length;
+    }
+    nimbus_text(b, "\n};\n");
+    source->flash += n_padded * bytes;
+}
+
+void nimbus_source_free(nimbus_source *source)
+{
+    nimbus_buffer_free(&source->arrays);
+    nimbus_buffer_free(&source->helpers);
+    nimbus_buffer_free(&source->steps);
+}

@@ -1,0 +1,154 @@
+/* cmd_export.c - nimbus export: a program becomes stand-alone C, a folder of sources */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+typedef struct export_arguments {
+    common_arguments common;
+    const char *output, *prefix;
+    int target, input;
+    size_t table_bits, flash, ram, code, golden;
+} export_arguments;
+
+#define AT(field) offsetof(export_arguments, field)
+
+static const char *const targets[] = {"c", NULL};
+static const char *const inputs[] = {"stored", "u8", "i8", "u16", "i16", "i32", "f32", NULL};
+
+static const option_entry entries[] = {
+    {"to", 0, OPTION_CHOICE, "TARGET", AT(target), 0, 0, targets, "what to write (c)"},
+    {"output", 'o', OPTION_TEXT, "DIR", AT(output), 0, 0, NULL,
+     "the folder to write into (FILE, without its suffix)"},
+    {"prefix", 0, OPTION_TEXT, "NAME", AT(prefix), 0, 0, NULL,
+     "what every file and name begins with (model)"},
+    {"input", 0, OPTION_CHOICE, "TYPE", AT(input), 0, 0, inputs,
+     "type of a row's elements. A program trained on floats takes integers too, if its rows were "
+     "whole numbers: raw sensor units (stored)"},
+    {"table-bits", 0, OPTION_COUNT, "N", AT(table_bits), 4, 8, NULL,
+     "bits of a table entry, 4 to 8: fewer are smaller and less accurate (8)"},
+    {"fit-flash", 0, OPTION_COUNT, "BYTES", AT(flash), 1, 1e9, NULL,
+     "narrow tables until arrays and code fit, where it harms least first (no limit)"},
+    {"fit-ram", 0, OPTION_COUNT, "BYTES", AT(ram), 1, 1e9, NULL,
+     "refuse a program that needs more for static buffers (no limit)"},
+    {"code", 0, OPTION_COUNT, "BYTES", AT(code), 1, 1e6, NULL,
+     "what --fit-flash leaves for the code (4096)"},
+    {"golden", 0, OPTION_COUNT, "N", AT(golden), 1, 64, NULL,
+     "rows in the self-test, of --data's test rows if given, else made up (4)"},
+};
+
+static int export_run(int argc, char **argv);
+
+const nimbus_verb verb_export = {
+    .name = "export",
+    .purpose = "write a program as stand-alone C for devices",
+    .usage = "FILE.nimbus [-o DIR] [options]",
+    .about = "Writes C99 that needs no library, no allocation and no floating point, and in lookup "
+             "layers no multiplication: PREFIX.c and PREFIX.h, a self-test with rows and their "
+             "scores, a part of a makefile, a README that says how many bytes and operations it "
+             "takes, and PREFIX.nimbus, the program that the C computes to the last bit.",
+    .examples = {"nimbus export mnist.nimbus -o firmware/mnist --prefix mnist",
+                 "nimbus export mnist.nimbus --fit-flash 65536 --fit-ram 4096"},
+    .groups = GROUP_DATA,
+    .options = entries,
+    .n_options = sizeof entries / sizeof *entries,
+    .min_files = 1,
+    .max_files = 1,
+    .run = export_run,
+};
+
+/* The bytes of a file that is a program; malloc'd. */
+static nimbus_status read_program(const char *path, unsigned char **bytes, size_t *n,
+                                  nimbus_error *error)
+{
+    nimbus_program *program;
+    nimbus_status status = nimbus_open(path, &program, error); /* says what is wrong with it */
+    if (status)
+        return status;
+    *n = nimbus_info(program)->file_bytes;
+    nimbus_close(program);
+    FILE *file = fopen(path, "rb");
+    *bytes = file ? malloc(*n) : NULL;
+    const int ok = *bytes && fread(*bytes, 1, *n, file) == *n;
+    if (file)
+        fclose(file);
+    return ok ? NIMBUS_OK : tool_error(error, NIMBUS_ERR_IO, "%s: cannot be read", path);
+}
+
+static nimbus_status open_rows(const export_arguments *args, nimbus_data **out, nimbus_error *error)
+{
+    model m;
+    nimbus_status status = model_open(args->common.files[0], &m, error);
+    if (status)
+        return status;
+    nimbus_data_options options = data_options_of(&args->common, m.schema);
+    if (!options.n_rows)
+        options.n_rows = args->golden ? args->golden : 4;
+    status = nimbus_data_open(args->common.data, NIMBUS_SPLIT_TEST, &options, out, error);
+    model_close(&m);
+    return status;
+}
+
+static int report_result(const export_arguments *args, const nimbus_export_report *r)
+{
+    const struct {
+        const char *name, *what;
+        size_t value;
+    } lines[] = {{"array_bytes", "bytes of constant arrays", r->array_bytes},
+                 {"ram_bytes", "bytes of static buffers", r->ram_bytes},
+                 {"lookups", "lookups a row", r->lookups},
+                 {"additions", "additions a row", r->additions},
+                 {"comparisons", "comparisons a row", r->comparisons},
+                 {"multiply_adds", "multiply-adds a row", r->multiply_adds}};
+    json_t *json = json_pack("{s:s}", "output", args->output), *bits = json_array();
+    table t;
+    table_init(&t, "lr");
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        table_cell(&t, "%s", lines[i].what);
+        table_size(&t, lines[i].value);
+        json_object_set_new(json, lines[i].name, json_integer((json_int_t)lines[i].value));
+    }
+    for (size_t i = 0; i < r->n_steps && i < NIMBUS_REPORT_LAYERS; i++)
+        json_array_append_new(bits, json_integer(r->table_bits[i]));
+    json_object_set_new(json, "table_bits", bits);
+    note(&args->common, "%s: written", args->output);
+    return result_finish(&args->common, &t, json);
+}
+
+static int export_run(int argc, char **argv)
+{
+    export_arguments args = {0};
+    nimbus_error error = {0};
+    unsigned char *bytes = NULL;
+    size_t n_bytes = 0;
+    nimbus_data *rows = NULL;
+    nimbus_export *result = NULL;
+    char *output = NULL;
+    int code = options_parse(&verb_export, argc, argv, &args);
+    if (code >= 0)
+        return code;
+    if (!args.output)
+        args.output = output = path_with_suffix(args.common.files[0], "");
+    nimbus_export_options options = NIMBUS_EXPORT_OPTIONS_INIT;
+    options.prefix = args.prefix;
+    options.input = (nimbus_export_input)args.input;
+    options.table_bits = (unsigned)args.table_bits;
+    options.most_flash = args.flash;
+    options.most_ram = args.ram;
+    options.code_bytes = args.code;
+    options.n_golden = args.golden;
+    nimbus_status status =
+        args.output ? NIMBUS_OK : tool_error(&error, NIMBUS_ERR_MEMORY, "out of memory");
+    if (!status && !(status = read_program(args.common.files[0], &bytes, &n_bytes, &error)) &&
+        (!args.common.data || !(status = open_rows(&args, &rows, &error)))) {
+        options.rows = rows;
+        if (!(status = nimbus_export_c(bytes, n_bytes, &options, &result, &error)))
+            status = nimbus_export_write(result, args.output, &error);
+    }
+    code = status ? fail(&error) : report_result(&args, &result->report);
+    nimbus_export_free(result);
+    nimbus_data_free(rows);
+    free(bytes);
+    free(output);
+    return code;
+}
