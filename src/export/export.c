@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { DEFAULT_GOLDEN = 4, MOST_GOLDEN = 64, MOST_PREFIX = 32, DEFAULT_CODE_BYTES = 4096 };
+enum { DEFAULT_GOLDEN = 4, MOST_GOLDEN = 64, DEFAULT_CODE_BYTES = 4096 };
 
 static bool is_identifier(const char *name)
 {
@@ -17,7 +17,7 @@ static bool is_identifier(const char *name)
         if (!letter && !(n && c >= '0' && c <= '9'))
             return false;
     }
-    return n > 0 && n <= MOST_PREFIX;
+    return n > 0 && n <= NIMBUS_MOST_PREFIX;
 }
 
 static nimbus_status check_options(const nimbus_export_options *options, nimbus_error *error)
@@ -29,7 +29,7 @@ static nimbus_status check_options(const nimbus_export_options *options, nimbus_
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "prefix is \"%s\", expected letters, digits and underscores that can "
                            "begin a name of C, at most %d",
-                           options->prefix, MOST_PREFIX);
+                           options->prefix, NIMBUS_MOST_PREFIX);
     if (options->table_bits && (options->table_bits < 4 || options->table_bits > 8))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "table_bits is %u, expected 4 to 8",
                            options->table_bits);
@@ -143,22 +143,14 @@ static nimbus_status fit(attempt *a, const nimbus_export_options *options, nimbu
 
 /* ---- files ---------------------------------------------------------------------------------- */
 
-static void upper(const char *name, char out[MOST_PREFIX + 1])
-{
-    size_t i = 0;
-    for (; name[i]; i++)
-        out[i] = (char)(name[i] >= 'a' && name[i] <= 'z' ? name[i] - 'a' + 'A' : name[i]);
-    out[i] = '\0';
-}
-
 static void write_header(const nimbus_stored_program *program, const nimbus_export_plan *plan,
                          const nimbus_export_report *report, nimbus_buffer *b)
 {
     const nimbus_program_info *info = &program->info;
-    char big[MOST_PREFIX + 1];
+    char big[NIMBUS_MOST_PREFIX + 1];
     int64_t low, high;
     nimbus_input_range(plan->input, &low, &high);
-    upper(plan->prefix, big);
+    nimbus_upper(plan->prefix, big);
     nimbus_text(b, "/* %s.h - a lookup program as plain C (C99, nothing else needed)\n *\n",
                 plan->prefix);
     nimbus_text(b, " * %s_run reads a row of %zu ", plan->prefix, info->n_inputs);

@@ -83,6 +83,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_place_values(const nimbus_stored_program 
                                                     bool place_input, size_t *place,
                                                     size_t *n_bytes, nimbus_error *error);
 
+#define NIMBUS_MOST_PREFIX 32 /* characters of the prefix of all names */
+
 /* ---- text.c -------------------------------------------------------------------------------- */
 
 /* The parts of a C file while it is written. */
@@ -93,6 +95,9 @@ typedef struct nimbus_source {
     size_t n_names;
     const char *prefix;
 } nimbus_source;
+
+/* The prefix as macros have it. */
+void nimbus_upper(const char *name, char out[NIMBUS_MOST_PREFIX + 1]);
 
 void nimbus_text(nimbus_buffer *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

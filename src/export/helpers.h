@@ -183,6 +183,67 @@
     "    }\n"                                                                                      \
     "}\n\n"
 
+/* Where registers hold 16 bytes: a row's four words at once. STRIPS says that it is there. */
+#define HELPER_STRIP                                                                               \
+    "/* Adds 16 entries of each of n table rows to 16 sums; -D%s_PORTABLE leaves this to plain "   \
+    "C. "                                                                                          \
+    "*/\n"                                                                                         \
+    "#if !defined(%s_PORTABLE) && (defined(__SSE2__) || (defined(__ARM_NEON) && "                  \
+    "!defined(__ARM_BIG_ENDIAN)) || \\\n"                                                          \
+    "    (defined(__ARM_FEATURE_MVE) && !defined(__ARM_BIG_ENDIAN)))\n"                            \
+    "#define STRIPS\n"                                                                             \
+    "#if defined(__AVX2__)\n#include <immintrin.h>\n"                                              \
+    "#elif defined(__SSE2__)\n#include <emmintrin.h>\n"                                            \
+    "#elif defined(__ARM_NEON)\n#include <arm_neon.h>\n"                                           \
+    "#else\n#include <arm_mve.h>\n#endif\n\n"                                                      \
+    "static void add_strip(const uint32_t *table, const %s_t *row, uint32_t n, uint32_t shift,\n"  \
+    "    int32_t *sum)\n"                                                                          \
+    "{\n"                                                                                          \
+    "    while (n) {\n"                                                                            \
+    "        uint16_t lanes[16];\n"                                                                \
+    "        uint32_t i, left = n < 256 ? n : 256;\n"                                              \
+    "#if defined(__AVX2__)\n"                                                                      \
+    "        __m256i all = _mm256_setzero_si256();\n"                                              \
+    "#elif defined(__SSE2__)\n"                                                                    \
+    "        const __m128i zero = _mm_setzero_si128();\n"                                          \
+    "        __m128i low = zero, high = zero;\n"                                                   \
+    "#else\n"                                                                                      \
+    "        uint16x8_t low = vdupq_n_u16(0), high = low;\n"                                       \
+    "#endif\n"                                                                                     \
+    "        n -= left;\n"                                                                         \
+    "        while (left--) {\n"                                                                   \
+    "            const void *at = table + ((uint32_t)*row++ << 2);\n"                              \
+    "#if defined(__AVX2__)\n"                                                                      \
+    "            const __m128i w = _mm_loadu_si128((const __m128i *)at);\n"                        \
+    "            all = _mm256_add_epi16(all, _mm256_cvtepu8_epi16(w));\n"                          \
+    "#elif defined(__SSE2__)\n"                                                                    \
+    "            const __m128i w = _mm_loadu_si128((const __m128i *)at);\n"                        \
+    "            low = _mm_add_epi16(low, _mm_unpacklo_epi8(w, zero));\n"                          \
+    "            high = _mm_add_epi16(high, _mm_unpackhi_epi8(w, zero));\n"                        \
+    "#elif defined(__ARM_NEON)\n"                                                                  \
+    "            const uint8x16_t w = vld1q_u8((const uint8_t *)at);\n"                            \
+    "            low = vaddw_u8(low, vget_low_u8(w));\n"                                           \
+    "            high = vaddw_u8(high, vget_high_u8(w));\n"                                        \
+    "#else\n"                                                                                      \
+    "            low = vaddq_u16(low, vldrbq_u16((const uint8_t *)at));\n"                         \
+    "            high = vaddq_u16(high, vldrbq_u16((const uint8_t *)at + 8));\n"                   \
+    "#endif\n"                                                                                     \
+    "        }\n"                                                                                  \
+    "#if defined(__AVX2__)\n"                                                                      \
+    "        _mm256_storeu_si256((__m256i *)(void *)lanes, all);\n"                                \
+    "#elif defined(__SSE2__)\n"                                                                    \
+    "        _mm_storeu_si128((__m128i *)(void *)lanes, low);\n"                                   \
+    "        _mm_storeu_si128((__m128i *)(void *)(lanes + 8), high);\n"                            \
+    "#else\n"                                                                                      \
+    "        vst1q_u16(lanes, low);\n"                                                             \
+    "        vst1q_u16(lanes + 8, high);\n"                                                        \
+    "#endif\n"                                                                                     \
+    "        for (i = 0; i < 16; i++)\n"                                                           \
+    "            sum[i] += (int32_t)((uint32_t)lanes[i] << shift);\n"                              \
+    "    }\n"                                                                                      \
+    "}\n"                                                                                          \
+    "#endif\n\n"
+
 #define HELPER_ADD                                                                                 \
     "/* The same of tables of n_words words a row, four of a row side by side as long as there "   \
     "are\n"                                                                                        \
@@ -192,9 +253,11 @@
     "    uint32_t n, uint32_t shift, int32_t *sum)\n"                                              \
     "{\n"                                                                                          \
     "    for (; n_words >= 4; n_words -= 4, table += n_rows << 2) {\n"                             \
+    "%s"                                                                                           \
     "        const uint32_t *end = table + 4, *word = table;\n"                                    \
     "        for (; word < end; word++, sum += %u)\n"                                              \
     "            add_word_%u(word, row, n, 2, shift, sum);\n"                                      \
+    "%s"                                                                                           \
     "    }\n"                                                                                      \
     "    for (; n_words; n_words--, table += n_rows, sum += %u)\n"                                 \
     "        add_word_%u(table, row, n, 0, shift, sum);\n"                                         \

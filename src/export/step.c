@@ -359,12 +359,20 @@ static void write_add(writer *w, unsigned width)
     (void)snprintf(name, sizeof name, "add_%u", width);
     if (!nimbus_needs_helper(&w->source, name))
         return;
-    if (width == 8)
+    if (width == 8) {
+        char big[NIMBUS_MOST_PREFIX + 1];
+        nimbus_upper(w->plan->prefix, big);
+        nimbus_text(&w->source.helpers, HELPER_STRIP, big, big, w->row_type);
         nimbus_text(&w->source.helpers, HELPER_ADD8, w->row_type);
-    else
+    } else {
         write_add_word(w, width);
-    nimbus_text(&w->source.helpers, HELPER_ADD, width, w->row_type, 32 / width, width, 32 / width,
-                width);
+    }
+    nimbus_text(&w->source.helpers, HELPER_ADD, width, w->row_type,
+                width == 8
+                    ? "#ifdef STRIPS\n        add_strip(table, row, n, shift, sum);\n        "
+                      "sum += 16;\n#else\n"
+                    : "",
+                32 / width, width, width == 8 ? "#endif\n" : "", 32 / width, width);
 }
 
 /* Tables and biases of a step, and the statements that add them up. */

@@ -7,7 +7,7 @@
 
 void nimbus_text(nimbus_buffer *b, const char *format, ...)
 {
-    char line[2000];
+    char line[4000];
     va_list args;
     va_start(args, format);
     int n = vsnprintf(line, sizeof line, format, args);
@@ -16,6 +16,14 @@ void nimbus_text(nimbus_buffer *b, const char *format, ...)
         b->failed = true;
     else
         nimbus_write_bytes(b, line, (size_t)n);
+}
+
+void nimbus_upper(const char *name, char out[NIMBUS_MOST_PREFIX + 1])
+{
+    size_t i = 0;
+    for (; name[i]; i++)
+        out[i] = (char)(name[i] >= 'a' && name[i] <= 'z' ? name[i] - 'a' + 'A' : name[i]);
+    out[i] = '\0';
 }
 
 bool nimbus_needs_helper(nimbus_source *source, const char *name)
