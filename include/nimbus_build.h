@@ -643,7 +643,10 @@ typedef struct nimbus_export_options {
     /* Bytes, 0: no limit. Tables are narrowed step by step, the least harm first, until arrays and
      * code fit into most_flash. */
     size_t most_flash, most_ram;
-    size_t code_bytes;       /* of most_flash that the code will need; 0: 4096 */
+    size_t code_bytes; /* of most_flash that the code will need; 0: 4096 */
+    /* For the README, where a compiler was tried: its command, and what it made of the C. */
+    const char *compiler;    /* NULL: none was */
+    size_t stack_bytes;      /* below the call; code_bytes is then exact */
     const nimbus_data *rows; /* for the self-test; NULL: made up */
     size_t n_golden;         /* rows in the self-test, 0: 4; at most 64 */
 } nimbus_export_options;

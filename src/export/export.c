@@ -203,10 +203,37 @@ static void write_makefile(const nimbus_export_plan *plan, nimbus_buffer *b)
                 p, p, p, p, p, p, p, p, p, p, p, p, p);
 }
 
+static void write_costs(const nimbus_export_report *report, const nimbus_export_options *options,
+                        nimbus_buffer *b)
+{
+    nimbus_text(b, "| what | bytes |\n|---|---|\n");
+    nimbus_text(b, "| constant arrays, in flash | %zu |\n", report->array_bytes);
+    if (options->compiler)
+        nimbus_text(b, "| code, in flash | %zu |\n| flash in all | %zu |\n", options->code_bytes,
+                    report->array_bytes + options->code_bytes);
+    nimbus_text(b, "| static buffers, in RAM | %zu |\n", report->ram_bytes);
+    if (options->compiler)
+        nimbus_text(b, "| stack, below the call | %zu |\n", options->stack_bytes);
+    nimbus_text(b, "\n| what | for one row |\n|---|---|\n");
+    nimbus_text(b, "| table entries looked up | %zu |\n", report->lookups);
+    nimbus_text(b, "| additions of entries and products | %zu |\n", report->additions);
+    nimbus_text(b, "| comparisons | %zu |\n", report->comparisons);
+    nimbus_text(b, "| products, in exact layers alone | %zu |\n\n", report->multiply_adds);
+    nimbus_text(b, "Arrays and buffers are the same with every compiler; code and stack are ");
+    if (options->compiler)
+        nimbus_text(b, "those of\n`%s`.\n\n", options->compiler);
+    else
+        nimbus_text(b,
+                    "the compiler's:\n`nimbus export --cc` with its command states them here.\n\n");
+}
+
 static void write_readme(const nimbus_stored_program *program, const nimbus_export_plan *plan,
-                         const nimbus_export_report *report, nimbus_buffer *b)
+                         const nimbus_export_report *report, const nimbus_export_options *options,
+                         nimbus_buffer *b)
 {
     const char *p = plan->prefix;
+    char big[NIMBUS_MOST_PREFIX + 1];
+    nimbus_upper(p, big);
     nimbus_text(b,
                 "# %s\n\nA lookup program as plain C99. `%s.c` and `%s.h` need nothing else.\n\n",
                 p, p, p);
@@ -215,19 +242,17 @@ static void write_readme(const nimbus_stored_program *program, const nimbus_expo
                 "scores);\n```\n\n",
                 p, nimbus_input_type(plan->input), program->info.n_inputs, program->info.n_outputs,
                 p);
-    nimbus_text(b, "| what | for one row |\n|---|---|\n");
-    nimbus_text(b, "| constant arrays, in flash | %zu bytes |\n", report->array_bytes);
-    nimbus_text(b, "| static buffers, in RAM | %zu bytes |\n", report->ram_bytes);
-    nimbus_text(b, "| table entries looked up | %zu |\n", report->lookups);
-    nimbus_text(b, "| additions of entries and products | %zu |\n", report->additions);
-    nimbus_text(b, "| comparisons | %zu |\n", report->comparisons);
-    nimbus_text(b, "| products, in exact layers alone | %zu |\n\n", report->multiply_adds);
+    write_costs(report, options, b);
     nimbus_text(
         b,
-        "The bytes of arrays and buffers are the same with every compiler; code and stack are "
-        "the compiler's.\n`%s.nimbus` is the program that the C computes, bit for bit: `nimbus "
-        "eval %s.nimbus --data ...`\ntells its accuracy.\n\n`make -f %s.mk %s-selftest` builds and "
-        "runs the self-test. On a device call `%s_selftest()`, which is\nin `%s_test.c`.\n\n",
+        "Vector registers of SSE2, AVX2, NEON and Helium are used where the compiler has them; "
+        "with\n`-D%s_PORTABLE` it is plain C everywhere. The bits are the same.\n\n",
+        big);
+    nimbus_text(
+        b,
+        "`%s.nimbus` is the program that the C computes, bit for bit: `nimbus eval %s.nimbus "
+        "--data ...` tells its\naccuracy.\n\n`make -f %s.mk %s-selftest` builds and runs the "
+        "self-test. On a device call `%s_selftest()`, which is\nin `%s_test.c`.\n\n",
         p, p, p, p, p, p);
     nimbus_text(b, "| layer | step | bits of an entry |\n|---|---|---|\n");
     for (size_t i = 0; i < program->info.n_steps; i++) {
@@ -273,7 +298,7 @@ static nimbus_status put_files(attempt *a, const nimbus_export_options *options,
         result->report = a->report;
         write_header(&narrow, plan, &a->report, &header);
         write_makefile(plan, &makefile);
-        write_readme(&narrow, plan, &a->report, &readme);
+        write_readme(&narrow, plan, &a->report, options, &readme);
         if (!put_file(result, 0, p, ".c", &a->source) || !put_file(result, 1, p, ".h", &header) ||
             !put_file(result, 2, p, "_test.c", &test) ||
             !put_file(result, 3, p, ".mk", &makefile) ||

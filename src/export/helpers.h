@@ -3,6 +3,14 @@
 #ifndef NIMBUS_EXPORT_HELPERS_H
 #define NIMBUS_EXPORT_HELPERS_H
 
+#define HELPER_APART                                                                               \
+    "/* A loop that is to have all registers for itself. */\n"                                     \
+    "#if defined(__GNUC__)\n"                                                                      \
+    "#define APART __attribute__((noinline))\n"                                                    \
+    "#else\n"                                                                                      \
+    "#define APART\n"                                                                              \
+    "#endif\n\n"
+
 #define HELPER_KEY                                                                                 \
     "/* Floats in their order as integers; what is no number comes first. */\n"                    \
     "static int32_t key(float x)\n"                                                                \
@@ -160,33 +168,9 @@
     "    return sum;\n"                                                                            \
     "}\n\n"
 
-/* Entries of 8 bits: sums of two at a time in 16 bits each, for up to 256 rows. */
-#define HELPER_ADD8                                                                                \
-    "/* Adds a word of each of n table rows to 4 sums, an entry in each byte. */\n"                \
-    "static void add_word_8(const uint32_t *word, const %s_t *row, uint32_t n, uint32_t "          \
-    "log_words,\n"                                                                                 \
-    "    uint32_t shift, int32_t *sum)\n"                                                          \
-    "{\n"                                                                                          \
-    "    while (n) {\n"                                                                            \
-    "        uint32_t all = 0, odd = 0, left = n < 256 ? n : 256;\n"                               \
-    "        n -= left;\n"                                                                         \
-    "        while (left--) {\n"                                                                   \
-    "            uint32_t w = word[(uint32_t)*row++ << log_words];\n"                              \
-    "            all += w;\n"                                                                      \
-    "            odd += w >> 8 & 0x00ff00ffu;\n"                                                   \
-    "        }\n"                                                                                  \
-    "        all -= odd << 8;\n"                                                                   \
-    "        sum[0] += (int32_t)((all & 0xffffu) << shift);\n"                                     \
-    "        sum[1] += (int32_t)((odd & 0xffffu) << shift);\n"                                     \
-    "        sum[2] += (int32_t)(all >> 16 << shift);\n"                                           \
-    "        sum[3] += (int32_t)(odd >> 16 << shift);\n"                                           \
-    "    }\n"                                                                                      \
-    "}\n\n"
-
 /* Where registers hold 16 bytes: a row's four words at once. STRIPS says that it is there. */
 #define HELPER_STRIP                                                                               \
-    "/* Adds 16 entries of each of n table rows to 16 sums; -D%s_PORTABLE leaves this to plain "   \
-    "C. "                                                                                          \
+    "/* Adds 16 entries of each of n table rows to 16 sums; -D%s_PORTABLE leaves it to plain C. "  \
     "*/\n"                                                                                         \
     "#if !defined(%s_PORTABLE) && (defined(__SSE2__) || (defined(__ARM_NEON) && "                  \
     "!defined(__ARM_BIG_ENDIAN)) || \\\n"                                                          \
@@ -199,68 +183,46 @@
     "static void add_strip(const uint32_t *table, const %s_t *row, uint32_t n, uint32_t shift,\n"  \
     "    int32_t *sum)\n"                                                                          \
     "{\n"                                                                                          \
-    "    while (n) {\n"                                                                            \
-    "        uint16_t lanes[16];\n"                                                                \
-    "        uint32_t i, left = n < 256 ? n : 256;\n"                                              \
+    "    uint16_t lanes[16];\n"                                                                    \
+    "    uint32_t i;\n"                                                                            \
     "#if defined(__AVX2__)\n"                                                                      \
-    "        __m256i all = _mm256_setzero_si256();\n"                                              \
+    "    __m256i all = _mm256_setzero_si256();\n"                                                  \
     "#elif defined(__SSE2__)\n"                                                                    \
-    "        const __m128i zero = _mm_setzero_si128();\n"                                          \
-    "        __m128i low = zero, high = zero;\n"                                                   \
+    "    const __m128i zero = _mm_setzero_si128();\n"                                              \
+    "    __m128i low = zero, high = zero;\n"                                                       \
     "#else\n"                                                                                      \
-    "        uint16x8_t low = vdupq_n_u16(0), high = low;\n"                                       \
+    "    uint16x8_t low = vdupq_n_u16(0), high = low;\n"                                           \
     "#endif\n"                                                                                     \
-    "        n -= left;\n"                                                                         \
-    "        while (left--) {\n"                                                                   \
-    "            const void *at = table + ((uint32_t)*row++ << 2);\n"                              \
+    "    while (n--) {\n"                                                                          \
+    "        const void *at = table + ((uint32_t)*row++ << 2);\n"                                  \
     "#if defined(__AVX2__)\n"                                                                      \
-    "            const __m128i w = _mm_loadu_si128((const __m128i *)at);\n"                        \
-    "            all = _mm256_add_epi16(all, _mm256_cvtepu8_epi16(w));\n"                          \
+    "        const __m128i w = _mm_loadu_si128((const __m128i *)at);\n"                            \
+    "        all = _mm256_add_epi16(all, _mm256_cvtepu8_epi16(w));\n"                              \
     "#elif defined(__SSE2__)\n"                                                                    \
-    "            const __m128i w = _mm_loadu_si128((const __m128i *)at);\n"                        \
-    "            low = _mm_add_epi16(low, _mm_unpacklo_epi8(w, zero));\n"                          \
-    "            high = _mm_add_epi16(high, _mm_unpackhi_epi8(w, zero));\n"                        \
+    "        const __m128i w = _mm_loadu_si128((const __m128i *)at);\n"                            \
+    "        low = _mm_add_epi16(low, _mm_unpacklo_epi8(w, zero));\n"                              \
+    "        high = _mm_add_epi16(high, _mm_unpackhi_epi8(w, zero));\n"                            \
     "#elif defined(__ARM_NEON)\n"                                                                  \
-    "            const uint8x16_t w = vld1q_u8((const uint8_t *)at);\n"                            \
-    "            low = vaddw_u8(low, vget_low_u8(w));\n"                                           \
-    "            high = vaddw_u8(high, vget_high_u8(w));\n"                                        \
+    "        const uint8x16_t w = vld1q_u8((const uint8_t *)at);\n"                                \
+    "        low = vaddw_u8(low, vget_low_u8(w));\n"                                               \
+    "        high = vaddw_u8(high, vget_high_u8(w));\n"                                            \
     "#else\n"                                                                                      \
-    "            low = vaddq_u16(low, vldrbq_u16((const uint8_t *)at));\n"                         \
-    "            high = vaddq_u16(high, vldrbq_u16((const uint8_t *)at + 8));\n"                   \
+    "        low = vaddq_u16(low, vldrbq_u16((const uint8_t *)at));\n"                             \
+    "        high = vaddq_u16(high, vldrbq_u16((const uint8_t *)at + 8));\n"                       \
     "#endif\n"                                                                                     \
-    "        }\n"                                                                                  \
+    "    }\n"                                                                                      \
     "#if defined(__AVX2__)\n"                                                                      \
-    "        _mm256_storeu_si256((__m256i *)(void *)lanes, all);\n"                                \
+    "    _mm256_storeu_si256((__m256i *)(void *)lanes, all);\n"                                    \
     "#elif defined(__SSE2__)\n"                                                                    \
-    "        _mm_storeu_si128((__m128i *)(void *)lanes, low);\n"                                   \
-    "        _mm_storeu_si128((__m128i *)(void *)(lanes + 8), high);\n"                            \
+    "    _mm_storeu_si128((__m128i *)(void *)lanes, low);\n"                                       \
+    "    _mm_storeu_si128((__m128i *)(void *)(lanes + 8), high);\n"                                \
     "#else\n"                                                                                      \
-    "        vst1q_u16(lanes, low);\n"                                                             \
-    "        vst1q_u16(lanes + 8, high);\n"                                                        \
+    "    vst1q_u16(lanes, low);\n"                                                                 \
+    "    vst1q_u16(lanes + 8, high);\n"                                                            \
     "#endif\n"                                                                                     \
-    "        for (i = 0; i < 16; i++)\n"                                                           \
-    "            sum[i] += (int32_t)((uint32_t)lanes[i] << shift);\n"                              \
-    "    }\n"                                                                                      \
+    "    for (i = 0; i < 16; i++)\n"                                                               \
+    "        sum[i] += (int32_t)((uint32_t)lanes[i] << shift);\n"                                  \
     "}\n"                                                                                          \
-    "#endif\n\n"
-
-#define HELPER_ADD                                                                                 \
-    "/* The same of tables of n_words words a row, four of a row side by side as long as there "   \
-    "are\n"                                                                                        \
-    "   four, then one; n_rows rows. */\n"                                                         \
-    "static void add_%u(const uint32_t *table, uint32_t n_rows, uint32_t n_words, const %s_t "     \
-    "*row,\n"                                                                                      \
-    "    uint32_t n, uint32_t shift, int32_t *sum)\n"                                              \
-    "{\n"                                                                                          \
-    "    for (; n_words >= 4; n_words -= 4, table += n_rows << 2) {\n"                             \
-    "%s"                                                                                           \
-    "        const uint32_t *end = table + 4, *word = table;\n"                                    \
-    "        for (; word < end; word++, sum += %u)\n"                                              \
-    "            add_word_%u(word, row, n, 2, shift, sum);\n"                                      \
-    "%s"                                                                                           \
-    "    }\n"                                                                                      \
-    "    for (; n_words; n_words--, table += n_rows, sum += %u)\n"                                 \
-    "        add_word_%u(table, row, n, 0, shift, sum);\n"                                         \
-    "}\n\n"
+    "#else\n\n"
 
 #endif

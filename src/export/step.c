@@ -319,42 +319,69 @@ static void write_plane(writer *w, const tables *t, const char *name, unsigned l
     array(w, "uint32_t", t->i, name, t->n_rows * n_words);
 }
 
-/* add_word_4, _2 or _1: sums of 2, 4 or 8 lots of entries, in a byte each, for so many rows that
- * they cannot run over. */
-static void write_add_word(writer *w, unsigned width)
+/* How entries of a width are added many at a time: a word is cut into lots, each with every
+ * lots-th entry in a lane of its own, for so many rows that no lane can run over. */
+typedef struct lanes {
+    unsigned width, lots, bits; /* bits of a lane */
+    unsigned most_rows;
+    uint32_t mask;    /* of lot 0 in a word */
+    unsigned n_words; /* of a row that are added together: where registers suffice, two */
+} lanes;
+
+static lanes lanes_of(unsigned width)
 {
-    nimbus_buffer *b = &w->source.helpers;
-    const unsigned lots = 8 / width, most = (1u << width) - 1, chunk = 255 / most;
-    nimbus_text(b, "/* Adds a word of each of n table rows to %u sums, entries of %u bit%s. */\n",
-                32 / width, width, width > 1 ? "s" : "");
-    nimbus_text(b,
-                "static void add_word_%u(const uint32_t *word, const %s_t *row, uint32_t n, "
-                "uint32_t log_words,\n    uint32_t shift, int32_t *sum)\n{\n    uint32_t i;\n    "
-                "while (n) {\n",
-                width, w->row_type);
-    nimbus_text(b, "        uint32_t left = n < %u ? n : %u, all = 0", chunk, chunk);
-    for (unsigned a = 1; a < lots; a++)
-        nimbus_text(b, ", lot_%u = 0", a);
-    nimbus_text(b, ";\n        n -= left;\n        while (left--) {\n            uint32_t w = "
-                   "word[(uint32_t)*row++ << log_words];\n            all += w;\n");
-    for (unsigned a = 1; a < lots; a++)
-        nimbus_text(b, "            lot_%u += w >> %u & 0x%xu;\n", a, a * width,
-                    most * 0x01010101u);
-    nimbus_text(b, "        }\n");
-    for (unsigned a = 1; a < lots; a++)
-        nimbus_text(b, "        all -= lot_%u << %u;\n", a, a * width);
-    nimbus_text(b, "        for (i = 0; i < %u; i += %u, all >>= 8) {\n", 32 / width, lots);
-    nimbus_text(b, "            sum[i] += (int32_t)((all & 255u) << shift);\n");
-    for (unsigned a = 1; a < lots; a++)
-        nimbus_text(b,
-                    "            sum[i + %u] += (int32_t)((lot_%u & 255u) << shift);\n            "
-                    "lot_%u >>= 8;\n",
-                    a, a, a);
-    nimbus_text(b, "        }\n    }\n}\n\n");
+    lanes l = {.width = width, .bits = width == 8 ? 16 : 8};
+    const unsigned most = (1u << width) - 1;
+    l.lots = l.bits / width;
+    l.most_rows = width == 8 ? 256 : 255 / most;
+    l.mask = width == 8 ? 0x00ff00ffu : most * 0x01010101u;
+    l.n_words = l.lots == 2 ? 2 : 1;
+    return l;
 }
 
+/* The function that adds n_words words of up to most_rows table rows, rows 1 << log_words words
+ * apart, to 32 / width sums each. */
+static void write_add_words(writer *w, const lanes *l, unsigned n_words, unsigned log_words)
+{
+    static const char *const counts[] = {"", "a word", "two words"};
+    nimbus_buffer *b = &w->source.helpers;
+    const unsigned per_word = 32 / l->width, lane_most = l->bits == 16 ? 0xffff : 0xff;
+    nimbus_text(b, "/* Adds %s of each of n table rows, which lie %u apart, to %u sums. */\n",
+                counts[n_words], 1u << log_words, n_words * per_word);
+    nimbus_text(b,
+                "APART static void add_%u_%u_%u(const uint32_t *table, const %s_t *row, uint32_t "
+                "n, uint32_t "
+                "shift,\n    int32_t *sum)\n{\n    uint32_t ",
+                l->width, n_words, 1u << log_words, w->row_type);
+    for (unsigned k = 0; k < n_words; k++)
+        for (unsigned a = 0; a < l->lots; a++)
+            nimbus_text(b, "%slot_%u_%u = 0", k + a ? ", " : "", k, a);
+    nimbus_text(
+        b, ";\n    while (n--) {\n        const uint32_t *at = table + ((uint32_t)*row++ << %u);\n",
+        log_words);
+    for (unsigned k = 0; k < n_words; k++) {
+        nimbus_text(b, "        uint32_t w_%u = at[%u];\n        lot_%u_0 += w_%u;\n", k, k, k, k);
+        for (unsigned a = 1; a < l->lots; a++)
+            nimbus_text(b, "        lot_%u_%u += w_%u >> %u & 0x%xu;\n", k, a, k, a * l->width,
+                        l->mask);
+    }
+    nimbus_text(b, "    }\n");
+    for (unsigned k = 0; k < n_words; k++) {
+        for (unsigned a = 1; a < l->lots; a++) /* lot 0 was added up with all others */
+            nimbus_text(b, "    lot_%u_0 -= lot_%u_%u << %u;\n", k, k, a, a * l->width);
+        for (unsigned e = 0; e < per_word; e++)
+            nimbus_text(b, "    sum[%u] += (int32_t)((lot_%u_%u >> %u & 0x%xu) << shift);\n",
+                        k * per_word + e, k, e % l->lots, e / l->lots * l->bits, lane_most);
+    }
+    nimbus_text(b, "}\n\n");
+}
+
+/* The function that adds whole table rows. */
 static void write_add(writer *w, unsigned width)
 {
+    const lanes l = lanes_of(width);
+    const unsigned per_word = 32 / width;
+    nimbus_buffer *b = &w->source.helpers;
     char name[16];
     (void)snprintf(name, sizeof name, "add_%u", width);
     if (!nimbus_needs_helper(&w->source, name))
@@ -362,17 +389,50 @@ static void write_add(writer *w, unsigned width)
     if (width == 8) {
         char big[NIMBUS_MOST_PREFIX + 1];
         nimbus_upper(w->plan->prefix, big);
-        nimbus_text(&w->source.helpers, HELPER_STRIP, big, big, w->row_type);
-        nimbus_text(&w->source.helpers, HELPER_ADD8, w->row_type);
-    } else {
-        write_add_word(w, width);
+        nimbus_text(b, HELPER_STRIP, big, big, w->row_type);
     }
-    nimbus_text(&w->source.helpers, HELPER_ADD, width, w->row_type,
-                width == 8
-                    ? "#ifdef STRIPS\n        add_strip(table, row, n, shift, sum);\n        "
-                      "sum += 16;\n#else\n"
-                    : "",
-                32 / width, width, width == 8 ? "#endif\n" : "", 32 / width, width);
+    write_add_words(w, &l, l.n_words, 2);
+    if (width == 8)
+        nimbus_text(b, "#endif\n\n");
+    write_add_words(w, &l, 1, 0);
+    nimbus_text(
+        b,
+        "/* Adds n table rows to the sums. A row has n_words words: four side by side as long as "
+        "there are\n   four, then one by one; n_rows rows in all. */\n"
+        "static void add_%u(const uint32_t *table, uint32_t n_rows, uint32_t n_words, const %s_t "
+        "*row,\n    uint32_t n, uint32_t shift, int32_t *sums)\n{\n    while (n) {\n",
+        width, w->row_type);
+    /* One loop, and nothing is used after it: compilers would compute that by a product. */
+    nimbus_text(b,
+                "        const uint32_t *at = table;\n"
+                "        uint32_t left = n_words, some = n < %u ? n : %u;\n"
+                "        int32_t *sum = sums;\n"
+                "        while (left) {\n"
+                "            if (left >= 4) {\n",
+                l.most_rows, l.most_rows);
+    if (width == 8)
+        nimbus_text(
+            b, "#ifdef STRIPS\n                add_strip(at, row, some, shift, sum);\n#else\n");
+    for (unsigned k = 0; k < 4; k += l.n_words)
+        nimbus_text(b, "                add_%u_%u_4(at + %u, row, some, shift, sum + %u);\n", width,
+                    l.n_words, k, k * per_word);
+    if (width == 8)
+        nimbus_text(b, "#endif\n");
+    nimbus_text(b,
+                "                at += n_rows << 2;\n"
+                "                sum += %u;\n"
+                "                left -= 4;\n"
+                "            } else {\n"
+                "                add_%u_1_1(at, row, some, shift, sum);\n"
+                "                at += n_rows;\n"
+                "                sum += %u;\n"
+                "                left--;\n"
+                "            }\n"
+                "        }\n"
+                "        row += some;\n"
+                "        n -= some;\n"
+                "    }\n}\n\n",
+                4 * per_word, width, per_word);
 }
 
 /* Tables and biases of a step, and the statements that add them up. */
@@ -1122,6 +1182,7 @@ nimbus_status nimbus_source_write(const nimbus_stored_program *program,
                     "/* %s.c - a lookup program as plain C, written by nimbus %s; see %s.h */\n",
                     plan->prefix, nimbus_version(), plan->prefix);
         nimbus_text(out, "#include \"%s.h\"\n\n", plan->prefix);
+        nimbus_text(out, HELPER_APART);
         buffer(out, &report->ram_bytes, "int8_t", "values", w.n_values);
         buffer(out, &report->ram_bytes, row_type, "rows", w.n_rows);
         buffer(out, &report->ram_bytes, "int32_t", "sums", w.n_sums);
