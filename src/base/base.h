@@ -119,6 +119,14 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_container_write(nimbus_buffer *out, const
                                                        const nimbus_section *sections,
                                                        size_t n_sections, nimbus_error *error);
 
+/* Checks everything, and allocates nothing. Errors: FORMAT, TRUNCATED, CHECKSUM, VERSION, LIMIT. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_container_check(const void *bytes, size_t size,
+                                                       const char magic[8], uint16_t major,
+                                                       uint16_t minor, size_t *n_sections,
+                                                       nimbus_error *error);
+/* Section i of a checked container, pointing into bytes. */
+nimbus_section nimbus_container_section(const void *bytes, size_t i);
+
 /* Checks everything and returns an array of sections pointing into bytes; the array is freed with
  * nimbus_free. Errors: FORMAT, TRUNCATED, CHECKSUM, VERSION, LIMIT, MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_container_read(const void *bytes, size_t size,

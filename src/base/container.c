@@ -110,13 +110,12 @@ static nimbus_status read_header(nimbus_reader *r, const char magic[8], uint16_t
     return NIMBUS_OK;
 }
 
-/* Reads the table entry at r, whose section must start where the one before it ended (*end) and
+/* Checks the table entry at r, whose section must start where the one before it ended (*end) and
  * its gap of zeros. */
-static nimbus_status read_section(nimbus_reader *r, size_t i, uint64_t *end, nimbus_section *out,
-                                  nimbus_error *error)
+static nimbus_status check_section(nimbus_reader *r, size_t i, uint64_t *end, nimbus_error *error)
 {
     uint64_t entry_at = r->at;
-    uint32_t tag = nimbus_read_u32le(r);
+    (void)nimbus_read_u32le(r); /* the tag */
     uint32_t stored = nimbus_read_u32le(r);
     uint64_t offset = nimbus_read_u64le(r);
     uint64_t length = nimbus_read_u64le(r);
@@ -141,19 +140,16 @@ static nimbus_status read_section(nimbus_reader *r, size_t i, uint64_t *end, nim
         return nimbus_fail_at(
             error, NIMBUS_ERR_CHECKSUM, offset,
             "section %zu is damaged: checksum %08" PRIx32 ", stored is %08" PRIx32, i, crc, stored);
-    *out = (nimbus_section){.tag = tag, .bytes = r->bytes + offset, .size = (size_t)length};
     *end = offset + length;
     return NIMBUS_OK;
 }
 
-nimbus_status nimbus_container_read(const void *bytes, size_t size, const char magic[8],
-                                    uint16_t major, uint16_t minor, nimbus_section **sections,
-                                    size_t *n_sections, nimbus_error *error)
+nimbus_status nimbus_container_check(const void *bytes, size_t size, const char magic[8],
+                                     uint16_t major, uint16_t minor, size_t *n_sections,
+                                     nimbus_error *error)
 {
-    nimbus_section *array = NULL;
     nimbus_reader r = nimbus_reader_of(bytes, size);
     header h = {0};
-    *sections = NULL;
     *n_sections = 0;
     nimbus_status status = read_header(&r, magic, major, minor, &h, error);
     if (status != NIMBUS_OK)
@@ -169,25 +165,42 @@ nimbus_status nimbus_container_read(const void *bytes, size_t size, const char m
                               "the section table is damaged: checksum %08" PRIx32
                               ", stored is %08" PRIx32,
                               crc, h.table_crc);
-    array = nimbus_alloc(h.n_sections, sizeof *array);
-    if (!array)
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %" PRIu32 " sections",
-                           h.n_sections);
     uint64_t end = HEADER_BYTES + table_bytes;
-    for (size_t i = 0; i < h.n_sections; i++) {
-        status = read_section(&r, i, &end, &array[i], error);
-        if (status != NIMBUS_OK)
-            goto done;
-    }
-    if (end != size) {
-        status = nimbus_fail_at(error, NIMBUS_ERR_FORMAT, end,
-                                "the last section ends at byte %" PRIu64 " of %zu", end, size);
-        goto done;
-    }
-    *sections = array;
+    for (size_t i = 0; i < h.n_sections; i++)
+        if ((status = check_section(&r, i, &end, error)))
+            return status;
+    if (end != size)
+        return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, end,
+                              "the last section ends at byte %" PRIu64 " of %zu", end, size);
     *n_sections = h.n_sections;
-    array = NULL;
-done:
-    nimbus_free(array);
-    return status;
+    return NIMBUS_OK;
+}
+
+nimbus_section nimbus_container_section(const void *bytes, size_t i)
+{
+    const size_t at = HEADER_BYTES + i * ENTRY_BYTES;
+    nimbus_reader r = nimbus_reader_of((const uint8_t *)bytes + at, ENTRY_BYTES);
+    nimbus_section section = {.tag = nimbus_read_u32le(&r)};
+    (void)nimbus_read_u32le(&r); /* the checksum */
+    section.bytes = (const uint8_t *)bytes + nimbus_read_u64le(&r);
+    section.size = (size_t)nimbus_read_u64le(&r);
+    return section;
+}
+
+nimbus_status nimbus_container_read(const void *bytes, size_t size, const char magic[8],
+                                    uint16_t major, uint16_t minor, nimbus_section **sections,
+                                    size_t *n_sections, nimbus_error *error)
+{
+    size_t n;
+    *sections = NULL;
+    *n_sections = 0;
+    nimbus_status status = nimbus_container_check(bytes, size, magic, major, minor, &n, error);
+    if (status != NIMBUS_OK)
+        return status;
+    if (!(*sections = nimbus_alloc(n, sizeof **sections)))
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %zu sections", n);
+    for (size_t i = 0; i < n; i++)
+        (*sections)[i] = nimbus_container_section(bytes, i);
+    *n_sections = n;
+    return NIMBUS_OK;
 }

@@ -143,13 +143,14 @@ static nimbus_status read_metadata(nimbus_stored_program *program, const nimbus_
 }
 
 /* Whether the sections are PROG, n_steps x STEP and at most one META, in this order. */
-static nimbus_status check_sections(const nimbus_section *sections, size_t n, size_t n_steps,
+static nimbus_status check_sections(const void *bytes, size_t n, size_t n_steps,
                                     nimbus_error *error)
 {
     size_t n_found = 0;
-    while (n_found + 1 < n && sections[n_found + 1].tag == TAG_STEP)
+    while (n_found + 1 < n && nimbus_container_section(bytes, n_found + 1).tag == TAG_STEP)
         n_found++;
-    bool has_meta = n_found + 1 < n && sections[n_found + 1].tag == TAG_META;
+    const uint32_t next = n_found + 1 < n ? nimbus_container_section(bytes, n_found + 1).tag : 0;
+    const bool has_meta = next == TAG_META;
     if (n_found != n_steps)
         return nimbus_fail(error, NIMBUS_ERR_FORMAT,
                            "found %zu step sections after the header, which promises %zu", n_found,
@@ -157,7 +158,8 @@ static nimbus_status check_sections(const nimbus_section *sections, size_t n, si
     if (1 + n_found + has_meta != n)
         return nimbus_fail(error, NIMBUS_ERR_FORMAT,
                            "section %zu has tag 0x%x, expected the end or one META section",
-                           1 + n_found + has_meta, sections[1 + n_found + has_meta].tag);
+                           1 + n_found + has_meta,
+                           nimbus_container_section(bytes, 1 + n_found + has_meta).tag);
     return NIMBUS_OK;
 }
 
@@ -176,50 +178,68 @@ static void add_up(nimbus_program_info *info, const nimbus_stored_step *step)
     info->multiply_adds += of->multiply_adds;
 }
 
-static nimbus_status read_sections(nimbus_stored_program *program, const uint8_t *bytes,
-                                   const nimbus_section *sections, size_t n, nimbus_error *error)
+/* A program on rows reads and makes values as one on images does: step i value i. */
+static void fill_values(nimbus_stored_program *program)
 {
-    nimbus_program_info *info = &program->info;
+    program->values[0] = nimbus_value_of(program->info.n_inputs, 1, 1);
+    for (size_t i = 0; i < program->info.n_steps; i++) {
+        program->values[i + 1] = nimbus_value_of(program->steps[i].info.n_outputs, 1, 1);
+        program->steps[i].sources[0] = (uint32_t)i;
+    }
+}
+
+nimbus_status nimbus_stored_count(const void *bytes, size_t n_bytes, size_t *n, nimbus_error *error)
+{
+    return nimbus_container_check(bytes, n_bytes, NIMBUS_PROGRAM_MAGIC, NIMBUS_PROGRAM_MAJOR,
+                                  NIMBUS_PROGRAM_MINOR, n, error);
+}
+
+nimbus_status nimbus_stored_fill(const void *bytes, size_t n_bytes, size_t n,
+                                 nimbus_stored_program *out, nimbus_error *error)
+{
+    nimbus_program_info *info = &out->info;
     nimbus_status status;
-    if (n == 0 || (sections[0].tag != TAG_PROG && sections[0].tag != TAG_IMAG))
+    const nimbus_section first = n ? nimbus_container_section(bytes, 0) : (nimbus_section){0};
+    info->file_bytes = n_bytes;
+    if (n == 0 || (first.tag != TAG_PROG && first.tag != TAG_IMAG))
         return nimbus_fail(error, NIMBUS_ERR_FORMAT, "the first section is not a program header");
-    const uint64_t start = (uint64_t)(sections[0].bytes - bytes);
-    program->of_images = sections[0].tag == TAG_IMAG;
-    if ((status = program->of_images
-                      ? nimbus_stored_image_header(program, &sections[0], start, error)
-                      : read_header(info, &sections[0], start, error)) ||
-        (status = check_sections(sections, n, info->n_steps, error)))
+    const uint64_t start = (uint64_t)(first.bytes - (const uint8_t *)bytes);
+    out->of_images = first.tag == TAG_IMAG;
+    if ((status = out->of_images ? nimbus_stored_image_header(out, &first, start, error)
+                                 : read_header(info, &first, start, error)) ||
+        (status = check_sections(bytes, n, info->n_steps, error)))
         return status;
-    if (!(program->steps = nimbus_alloc(info->n_steps, sizeof *program->steps)))
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %zu steps", info->n_steps);
     for (size_t i = 0; i < info->n_steps; i++) {
-        const nimbus_section *section = &sections[1 + i];
-        const uint64_t at = (uint64_t)(section->bytes - bytes);
-        status = program->of_images ? nimbus_stored_image_step(program, i, section, at, error)
-                                    : read_step(program, i, section, at, error);
+        const nimbus_section section = nimbus_container_section(bytes, 1 + i);
+        const uint64_t at = (uint64_t)(section.bytes - (const uint8_t *)bytes);
+        out->steps[i] = (nimbus_stored_step){0};
+        status = out->of_images ? nimbus_stored_image_step(out, i, &section, at, error)
+                                : read_step(out, i, &section, at, error);
         if (status != NIMBUS_OK)
             return status;
-        add_up(info, &program->steps[i]);
+        add_up(info, &out->steps[i]);
     }
-    const nimbus_section *meta = &sections[n - 1];
+    if (!out->of_images)
+        fill_values(out);
+    const nimbus_section last = nimbus_container_section(bytes, n - 1);
     return 1 + info->n_steps < n
-               ? read_metadata(program, meta, (uint64_t)(meta->bytes - bytes), error)
+               ? read_metadata(out, &last, (uint64_t)(last.bytes - (const uint8_t *)bytes), error)
                : NIMBUS_OK;
 }
 
 nimbus_status nimbus_stored_read(const void *bytes, size_t n_bytes, nimbus_stored_program *out,
                                  nimbus_error *error)
 {
-    nimbus_section *sections = NULL;
-    size_t n = 0;
-    *out = (nimbus_stored_program){.info.file_bytes = n_bytes};
-    nimbus_status status =
-        nimbus_container_read(bytes, n_bytes, NIMBUS_PROGRAM_MAGIC, NIMBUS_PROGRAM_MAJOR,
-                              NIMBUS_PROGRAM_MINOR, &sections, &n, error);
-    if (status == NIMBUS_OK)
-        status = read_sections(out, bytes, sections, n, error);
-    nimbus_free(sections);
-    return status;
+    size_t n;
+    *out = (nimbus_stored_program){0};
+    nimbus_status status = nimbus_stored_count(bytes, n_bytes, &n, error);
+    if (status)
+        return status;
+    out->steps = nimbus_alloc(n, sizeof *out->steps);
+    out->values = nimbus_alloc(n, sizeof *out->values);
+    if (!out->steps || !out->values)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %zu steps", n);
+    return nimbus_stored_fill(bytes, n_bytes, n, out, error);
 }
 
 void nimbus_stored_free(nimbus_stored_program *program)

@@ -28,22 +28,23 @@ typedef struct nimbus_stored_step {
     uint32_t input, output; /* NIMBUS_IN_*, NIMBUS_OUT_* */
     unsigned shift;
     nimbus_step_arrays arrays;
+    uint32_t sources[NIMBUS_MAX_SOURCES]; /* values it reads: [info.n_sources], on rows one */
     /* Of programs on images. */
-    uint32_t sources[NIMBUS_MAX_SOURCES]; /* [info.n_sources] */
-    nimbus_patch patch;                   /* height 0: none */
+    nimbus_patch patch; /* height 0: none */
     int8_t low, high;
 } nimbus_stored_step;
 
-/* A value of a program on images: value 0 is the input, value i + 1 what step i makes. */
+/* Value 0 is the input, value i + 1 what step i makes; of rows, as many channels of 1 x 1. */
 typedef struct nimbus_stored_value {
     size_t channels, height, width;
+    size_t first, last, owner, place; /* set by nimbus_place_values */
 } nimbus_stored_value;
 
 typedef struct nimbus_stored_program {
     nimbus_program_info info;
     bool of_images;
     nimbus_stored_step *steps;
-    nimbus_stored_value *values;         /* [n_steps + 1], programs on images only */
+    nimbus_stored_value *values;         /* [n_steps + 1] */
     const uint8_t *in_scale, *in_offset; /* [channels], images of f32 only */
     const uint8_t *metadata;             /* NULL if there is none */
     size_t n_metadata;
@@ -55,6 +56,35 @@ typedef struct nimbus_stored_program {
 NIMBUS_MUST_CHECK nimbus_status nimbus_stored_read(const void *bytes, size_t n_bytes,
                                                    nimbus_stored_program *out, nimbus_error *error);
 void nimbus_stored_free(nimbus_stored_program *program);
+
+/* The same in two parts, without an allocation: how many steps and values *out needs room for at
+ * most, then into out->steps and out->values, which the caller has set, all else zeros. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_stored_count(const void *bytes, size_t n_bytes, size_t *n,
+                                                    nimbus_error *error);
+NIMBUS_MUST_CHECK nimbus_status nimbus_stored_fill(const void *bytes, size_t n_bytes, size_t n,
+                                                   nimbus_stored_program *out, nimbus_error *error);
+
+static inline nimbus_stored_value nimbus_value_of(size_t channels, size_t height, size_t width)
+{
+    return (nimbus_stored_value){.channels = channels, .height = height, .width = width};
+}
+
+static inline size_t nimbus_value_size(const nimbus_stored_value *value)
+{
+    return value->channels * value->height * value->width;
+}
+
+/* What a step reads. */
+static inline size_t nimbus_step_sources(const nimbus_stored_step *step)
+{
+    return step->info.n_sources ? step->info.n_sources : 1;
+}
+
+/* Gives the values that go from step to step, and the input if asked, places in working memory, of
+ * which n bytes are needed: a value is nimbus_value_size bytes at values[v].place, from step
+ * values[v].first to values[v].last. A sum may lie where its first source did, as values[v].owner
+ * says. */
+size_t nimbus_place_values(const nimbus_stored_program *program, bool place_input);
 
 static inline uint32_t nimbus_u32_at(const uint8_t *bytes, size_t i)
 {

@@ -53,9 +53,7 @@ nimbus_status nimbus_stored_image_header(nimbus_stored_program *program,
     info->n_outputs = n_outputs;
     info->n_steps = n_steps;
     memcpy(&info->output_scale, &scale_bits, sizeof scale_bits);
-    if (!(program->values = nimbus_alloc(n_steps + (size_t)1, sizeof *program->values)))
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %u steps", n_steps);
-    program->values[0] = (nimbus_stored_value){channels, height, width};
+    program->values[0] = nimbus_value_of(channels, height, width);
     if (dtype == NIMBUS_F32 &&
         ((status = nimbus_section_floats(&s, "input scale", channels, false, &program->in_scale)) ||
          (status =
@@ -334,7 +332,7 @@ nimbus_status nimbus_stored_image_step(nimbus_stored_program *program, size_t i,
         (status = take_sources(&s, program, i, &header, step)))
         return status;
     const nimbus_stored_value *source = &program->values[step->sources[0]];
-    nimbus_stored_value out = {header.step.M, source->height, source->width};
+    nimbus_stored_value out = nimbus_value_of(header.step.M, source->height, source->width);
     if ((has_window(header.step.kind) && (status = check_window(&s, source, &header, &out))) ||
         (status = check_output(&s, program, i, &header, &out)) ||
         (status = take_arrays(&s, &header, source->channels, &step->arrays)))

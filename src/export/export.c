@@ -84,55 +84,91 @@ static bool has_tables(const nimbus_stored_program *program, size_t i)
     return program->steps[i].arrays.tables && program->steps[i].info.table_bits == 8;
 }
 
-/* Takes a bit from the step where that does the least harm for each byte it saves; false: none is
- * left to take. */
-static bool take_a_bit(const nimbus_stored_program *program, unsigned *bits)
+/* How much worse the tables of a step become with a bit less, of what is in them, for each entry.
+ */
+static double harm_of(const nimbus_stored_program *program, size_t i, unsigned bits)
 {
-    size_t best = SIZE_MAX;
-    double least = 0;
-    for (size_t i = 0; i < program->info.n_steps; i++) {
-        const nimbus_step_info *info = &program->steps[i].info;
-        if (!has_tables(program, i) || bits[i] == 4)
-            continue;
-        const double entries =
-            (double)(info->n_codebooks << info->n_levels) * (double)info->n_outputs;
-        const double harm = (nimbus_narrow_error(&program->steps[i], bits[i] - 1) -
-                             nimbus_narrow_error(&program->steps[i], bits[i])) /
-                            entries;
-        if (best == SIZE_MAX || harm < least) {
-            best = i;
-            least = harm;
-        }
-    }
-    if (best != SIZE_MAX)
-        bits[best]--;
-    return best != SIZE_MAX;
+    const nimbus_step_info *info = &program->steps[i].info;
+    const double entries = (double)(info->n_codebooks << info->n_levels) * (double)info->n_outputs;
+    const double more = nimbus_narrow_error(&program->steps[i], bits - 1) -
+                        nimbus_narrow_error(&program->steps[i], bits);
+    return more / (nimbus_table_energy(&program->steps[i]) + 1) / entries;
 }
 
-static nimbus_status fit(attempt *a, const nimbus_export_options *options, nimbus_export_plan *plan,
-                         unsigned *bits, nimbus_error *error)
+static bool fits(const attempt *a, const nimbus_export_options *options)
 {
-    const size_t n = a->original->info.n_steps;
     const size_t code = options->code_bytes ? options->code_bytes : DEFAULT_CODE_BYTES;
-    nimbus_status status;
-    for (size_t i = 0; i < n; i++)
-        bits[i] = options->table_bits ? options->table_bits : 8;
+    return !options->most_flash || a->report.array_bytes + code <= options->most_flash;
+}
+
+/* Takes bits, one at a time where that does the least harm, until all fits; *fitting is false if it
+ * never does. */
+static nimbus_status take_bits(attempt *a, const nimbus_export_options *options,
+                               const nimbus_export_plan *plan, unsigned *bits, bool *fitting,
+                               nimbus_error *error)
+{
+    const nimbus_stored_program *program = a->original;
     for (;;) {
-        if ((status = write_with(a, plan, error)))
+        nimbus_status status = write_with(a, plan, error);
+        size_t best = SIZE_MAX;
+        double least = 0;
+        if (status || (*fitting = fits(a, options)) || options->table_bits)
             return status;
-        if (!options->most_flash || a->report.array_bytes + code <= options->most_flash)
-            break;
-        if (options->table_bits || !take_a_bit(a->original, bits))
-            return nimbus_fail(error, NIMBUS_ERR_LIMIT,
-                               "needs %zu bytes of flash with tables of %u bits, %zu of them for "
-                               "code; %zu are allowed: %s",
-                               a->report.array_bytes + code,
-                               options->table_bits ? options->table_bits : 4, code,
-                               options->most_flash,
-                               options->table_bits > 4
-                                   ? "allow fewer bits"
-                                   : "a net with fewer codebooks or narrower layers is smaller");
+        for (size_t i = 0; i < program->info.n_steps; i++) {
+            if (!has_tables(program, i) || bits[i] == 4)
+                continue;
+            const double harm = harm_of(program, i, bits[i]);
+            if (best == SIZE_MAX || harm < least) {
+                best = i;
+                least = harm;
+            }
+        }
+        if (best == SIZE_MAX)
+            return NIMBUS_OK;
+        bits[best]--;
     }
+}
+
+/* Gives bits back to the steps that have lost some, wherever all still fits. */
+static nimbus_status give_bits(attempt *a, const nimbus_export_options *options,
+                               const nimbus_export_plan *plan, unsigned *bits, nimbus_error *error)
+{
+    const nimbus_stored_program *program = a->original;
+    nimbus_status status = NIMBUS_OK;
+    for (size_t i = 0; i < program->info.n_steps && !status; i++)
+        while (has_tables(program, i) && bits[i] < 8 && !status) {
+            bits[i]++;
+            status = write_with(a, plan, error);
+            if (status || fits(a, options))
+                continue;
+            bits[i]--;
+            status = write_with(a, plan, error);
+            break;
+        }
+    return status;
+}
+
+static nimbus_status fit(attempt *a, const nimbus_export_options *options,
+                         const nimbus_export_plan *plan, unsigned *bits, nimbus_error *error)
+{
+    const size_t code = options->code_bytes ? options->code_bytes : DEFAULT_CODE_BYTES;
+    bool fitting = false;
+    for (size_t i = 0; i < a->original->info.n_steps; i++)
+        bits[i] = options->table_bits ? options->table_bits : 8;
+    nimbus_status status = take_bits(a, options, plan, bits, &fitting, error);
+    if (!status && fitting && !options->table_bits)
+        status = give_bits(a, options, plan, bits, error);
+    if (status)
+        return status;
+    if (!fitting)
+        return nimbus_fail(error, NIMBUS_ERR_LIMIT,
+                           "needs %zu bytes of flash with tables of %u bits, %zu of them for code; "
+                           "%zu are allowed: %s",
+                           a->report.array_bytes + code,
+                           options->table_bits ? options->table_bits : 4, code, options->most_flash,
+                           options->table_bits > 4
+                               ? "allow fewer bits"
+                               : "a net with fewer codebooks or narrower layers is smaller");
     if (options->most_ram && a->report.ram_bytes > options->most_ram)
         return nimbus_fail(error, NIMBUS_ERR_LIMIT,
                            "needs %zu bytes of RAM, %zu are allowed: they hold the values between "

@@ -6,7 +6,6 @@
  *
  *     narrow.c   fewer bits in table entries: a program again, of which the C is then written
  *     stairs.c   what a sum becomes, without a product: the sums at which the output changes
- *     place.c    which bytes of RAM hold which value
  *     text.c     arrays and text
  *     step.c     the function of a step, and of a whole program
  *     golden.c   rows and their scores, the self-test, the pages about it */
@@ -36,6 +35,7 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_narrow(const nimbus_stored_program *progr
 
 /* Sum over all entries of the squared error of rounding to so many bits. */
 double nimbus_narrow_error(const nimbus_stored_step *step, unsigned bits);
+double nimbus_table_energy(const nimbus_stored_step *step); /* sum of their squares */
 
 /* ---- stairs.c ------------------------------------------------------------------------------ */
 
@@ -73,15 +73,6 @@ bool nimbus_line_fit(const nimbus_stairs *stairs, unsigned shift, nimbus_line *o
 
 /* The range of sums of output m of a convolution, linear layer or average pool, bias included. */
 void nimbus_sum_range(const nimbus_stored_step *step, size_t m, int64_t *low, int64_t *high);
-
-/* ---- place.c ------------------------------------------------------------------------------- */
-
-/* Bytes of RAM that hold the values of a program: place[v] of value v, all in *n_bytes. Value 0 is
- * the input, which has a place only if asked for, as SIZE_MAX says. A sum of values may take the
- * place of one that nobody reads afterwards. Error: MEMORY. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_place_values(const nimbus_stored_program *program,
-                                                    bool place_input, size_t *place,
-                                                    size_t *n_bytes, nimbus_error *error);
 
 #define NIMBUS_MOST_PREFIX 32 /* characters of the prefix of all names */
 

@@ -58,6 +58,14 @@ double nimbus_narrow_error(const nimbus_stored_step *step, unsigned bits)
     return total;
 }
 
+double nimbus_table_energy(const nimbus_stored_step *step)
+{
+    double total = 0;
+    for (size_t i = 0; i < n_entries(&step->info); i++)
+        total += entry_at(step, i) * entry_at(step, i);
+    return total;
+}
+
 nimbus_status nimbus_narrow(const nimbus_stored_program *program, const void *bytes,
                             const unsigned *bits, nimbus_buffer *out, nimbus_error *error)
 {

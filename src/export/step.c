@@ -17,7 +17,6 @@ typedef struct writer {
     nimbus_source source;
     nimbus_export_report *report;
     nimbus_error *error;
-    size_t *place;
     size_t n_values;
     size_t n_rows, n_sums, n_patch; /* of the buffers */
     const char *row_type;           /* "uint16", or "uint32" */
@@ -677,9 +676,9 @@ static nimbus_status write_row_step(writer *w, size_t i, nimbus_buffer *b)
     const bool last = i + 1 == w->program->info.n_steps;
     char y[32] = "";
     if (!last)
-        (void)snprintf(y, sizeof y, "values + %zu", w->place[i + 1]);
+        (void)snprintf(y, sizeof y, "values + %zu", w->program->values[i + 1].place);
     if (i)
-        nimbus_text(b, "    const int8_t *x = values + %zu;\n", w->place[i]);
+        nimbus_text(b, "    const int8_t *x = values + %zu;\n", w->program->values[i].place);
     nimbus_status status = step->info.kind == NIMBUS_STEP_LOOKUP ? write_row_lookup(w, i, b)
                                                                  : write_row_exact(w, i, b);
     if (!status)
@@ -997,7 +996,8 @@ static nimbus_status write_image_join(writer *w, size_t i, nimbus_buffer *b)
     if (step->info.kind == NIMBUS_STEP_ADD) {
         nimbus_text(b, "    for (i = 0; i < %zu; i++) {\n        int32_t sum = in[i];\n", n);
         for (size_t s = 1; s < step->info.n_sources; s++)
-            nimbus_text(b, "        sum += values[%zu + i];\n", w->place[step->sources[s]]);
+            nimbus_text(b, "        sum += values[%zu + i];\n",
+                        w->program->values[step->sources[s]].place);
         nimbus_text(
             b, "        out[i] = (int8_t)(sum < -128 ? -128 : sum > 127 ? 127 : sum);\n    }\n");
         w->report->additions += n * (step->info.n_sources - 1);
@@ -1007,7 +1007,8 @@ static nimbus_status write_image_join(writer *w, size_t i, nimbus_buffer *b)
             const nimbus_stored_value *v = &w->program->values[step->sources[s]];
             const size_t bytes = v->channels * v->height * v->width;
             nimbus_text(b, "    for (i = 0; i < %zu; i++)\n        out[%zu + i] = %s[%zu + i];\n",
-                        bytes, at, s ? "values" : "in", s ? w->place[step->sources[s]] : 0);
+                        bytes, at, s ? "values" : "in",
+                        s ? w->program->values[step->sources[s]].place : 0);
             at += bytes;
         }
     }
@@ -1018,9 +1019,10 @@ static nimbus_status write_image_join(writer *w, size_t i, nimbus_buffer *b)
 static nimbus_status write_image_step(writer *w, size_t i, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
-    nimbus_text(b, "    const int8_t *in = values + %zu;\n", w->place[step->sources[0]]);
+    nimbus_text(b, "    const int8_t *in = values + %zu;\n",
+                w->program->values[step->sources[0]].place);
     if (i + 1 < w->program->info.n_steps)
-        nimbus_text(b, "    int8_t *out = values + %zu;\n", w->place[i + 1]);
+        nimbus_text(b, "    int8_t *out = values + %zu;\n", w->program->values[i + 1].place);
     switch (step->info.kind) {
     case NIMBUS_STEP_LOOKUP:
         return write_image_lookup(w, i, b);
@@ -1044,7 +1046,7 @@ static void write_image_input(writer *w, nimbus_buffer *b)
     const bool is_float = input == NIMBUS_EXPORT_F32;
     nimbus_text(
         b, "static void load(const %s *x)\n{\n    int8_t *to = values + %zu;\n    uint32_t i%s;\n",
-        nimbus_input_type(input), w->place[0], program->in_scale ? ", c" : "");
+        nimbus_input_type(input), w->program->values[0].place, program->in_scale ? ", c" : "");
     if (!program->in_scale) {
         nimbus_text(b,
                     "    for (i = 0; i < %zu; i++)\n        *to++ = (int8_t)(*x++ - 128);\n}\n\n",
@@ -1159,7 +1161,7 @@ nimbus_status nimbus_source_write(const nimbus_stored_program *program,
                 .report = report,
                 .error = error,
                 .row_type = row_type_of(program),
-                .place = nimbus_alloc(n, sizeof *w.place)};
+                .n_values = nimbus_place_values(program, program->of_images)};
     char row_type[16];
     nimbus_status status;
     (void)snprintf(row_type, sizeof row_type, "%s_t", w.row_type);
@@ -1169,13 +1171,10 @@ nimbus_status nimbus_source_write(const nimbus_stored_program *program,
                                .comparisons = program->info.comparisons,
                                .multiply_adds = program->info.multiply_adds,
                                .n_steps = n};
-    if (!w.place)
-        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for %zu steps", n);
-    else if (!names_fit_comments(program))
+    if (!names_fit_comments(program))
         status = nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
                              "the name of a layer would end a comment of C");
-    else if (!(status =
-                   nimbus_place_values(program, program->of_images, w.place, &w.n_values, error)))
+    else
         status = write_steps(&w);
     if (!status) {
         nimbus_text(out,
@@ -1200,6 +1199,5 @@ nimbus_status nimbus_source_write(const nimbus_stored_program *program,
     }
     nimbus_source_free(&w.source);
     nimbus_free(w.numbers);
-    nimbus_free(w.place);
     return status;
 }
