@@ -166,6 +166,33 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_run_watched(const nimbus_progr
 /* Name of the instruction set the kernels were chosen for: "c", "avx2", ... */
 NIMBUS_API const char *nimbus_isa(const nimbus_program *program);
 
+/* ---- a program where it lies --------------------------------------------------------------------
+ *
+ * For devices that have a program in flash and little RAM: nothing of it is copied, nothing is
+ * allocated, and rows are run one at a time in plain C, slowly; the scores are those of nimbus_run.
+ * docs/embedded.md says how to build just this, and what runs faster: C made by `nimbus export`. */
+typedef struct nimbus_in_place nimbus_in_place;
+
+/* Checks a program of n_bytes at any address, as nimbus_load does, and describes it in the caller's
+ * memory, some 300 to 500 bytes a step; bytes and memory must outlive *out, which needs no closing.
+ * NULL on failure. Errors: those of nimbus_load; MEMORY says how much is expected. */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_in_place_open(const void *bytes, size_t n_bytes,
+                                                                void *memory, size_t n_memory,
+                                                                nimbus_in_place **out,
+                                                                nimbus_error *error);
+
+/* As nimbus_info does; valid as long as the program is. */
+NIMBUS_API const nimbus_program_info *nimbus_in_place_info(const nimbus_in_place *program);
+
+/* Bytes of scratch for a run: the values between the steps, and the codes of one of them. */
+NIMBUS_API size_t nimbus_in_place_scratch_size(const nimbus_in_place *program);
+
+/* Scores of one row; row at any address. Any number of threads, each with scratch of its own.
+ * Error: ARGUMENT (NULL). */
+NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_in_place_run(const nimbus_in_place *program,
+                                                               const void *row, int32_t *scores,
+                                                               void *scratch);
+
 /* ---- one product on its own ---------------------------------------------------------------------
  *
  * y = bias + x W^T of a single layer as trees and tables, for callers who bring the rest of the

@@ -83,8 +83,9 @@ static void test_random_programs(void **state)
         (void)snprintf(what, sizeof what, "program %d", (int)seed);
         if (has_exact_float_step(&p)) {
             nimbus_export *result;
-            assert_int_equal(nimbus_export_c(program.bytes, program.size, &options, &result, &error),
-                             NIMBUS_ERR_UNSUPPORTED);
+            assert_int_equal(
+                nimbus_export_c(program.bytes, program.size, &options, &result, &error),
+                NIMBUS_ERR_UNSUPPORTED);
             assert_null(result);
             assert_non_null(strstr(error.message, "is exact and reads floats"));
             n_refused++;

@@ -2,12 +2,38 @@
  *
  * Built with -DPROGRAM=name -DPROGRAM_HEADER="name.h" -DELEMENT=type. Reads rows.bin, writes
  * scores.bin, both as embedded_rows does. On a device (semihosting.h) it also says in report.txt
- * what the first row took: ticks of the SysTick timer, and bytes of stack, from a painted one. */
+ * what the first row took: ticks of the SysTick timer, and bytes of stack, from a painted one. With
+ * -DIN_PLACE="name.nimbus" in the place of PROGRAM the runtime runs that file, which lies in flash.
+ */
+#ifdef IN_PLACE
+#include "nimbus.h"
+
+__asm__(".section .rodata\n.balign 4\n.global program_bytes\nprogram_bytes: .incbin \"" IN_PLACE
+        "\"\n.global program_end\nprogram_end: .byte 0\n.text\n");
+extern const unsigned char program_bytes[], program_end[];
+
+static union {
+    uint64_t alignment;
+    unsigned char bytes[24000];
+} memory;
+static unsigned char scratch[100000];
+static nimbus_in_place *program;
+
+static void RUN(const void *row, int32_t *scores)
+{
+    if (!program && (nimbus_in_place_open(program_bytes, (size_t)(program_end - program_bytes),
+                                          memory.bytes, sizeof memory, &program, NULL) ||
+                     nimbus_in_place_scratch_size(program) > sizeof scratch))
+        return; /* the scores then are not what they must be */
+    (void)nimbus_in_place_run(program, row, scores, scratch);
+}
+#else
 #include PROGRAM_HEADER
 
 #define JOIN_(a, b) a##b
 #define JOIN(a, b)  JOIN_(a, b)
 #define RUN         JOIN(PROGRAM, _run)
+#endif
 
 #ifdef DEVICE
 #include "semihosting.h"

@@ -11,6 +11,20 @@
 
 #include "nimbus.h"
 
+#ifdef NIMBUS_FREESTANDING
+/* What compilers ask of their surroundings anyway (strlen apart), and no header promises there. */
+void *memcpy(void *to, const void *from, size_t n);
+void *memmove(void *to, const void *from, size_t n);
+void *memset(void *to, int value, size_t n);
+int memcmp(const void *a, const void *b, size_t n);
+size_t strlen(const char *s);
+/* uint32_t may be a long there: formats are checked elsewhere. */
+#define NIMBUS_PRINTF(text, first)
+#else
+#include <string.h>
+#define NIMBUS_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#endif
+
 /* Bytes of one element. */
 static inline size_t nimbus_dtype_size(nimbus_dtype dtype)
 {
@@ -22,21 +36,19 @@ static inline size_t nimbus_dtype_size(nimbus_dtype dtype)
 /* Fills error (may be NULL) and returns status, so that `return nimbus_fail(...)` reads well.
  * Lines longer than the message field are cut. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_fail(nimbus_error *error, nimbus_status status,
-                                            const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+                                            const char *format, ...) NIMBUS_PRINTF(3, 4);
 
 /* The same with a byte offset, and with the current errno (status NIMBUS_ERR_IO); the message of
  * the latter ends with ": " and the system's text. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_fail_at(nimbus_error *error, nimbus_status status,
                                                uint64_t offset, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+    NIMBUS_PRINTF(4, 5);
 NIMBUS_MUST_CHECK nimbus_status nimbus_fail_errno(nimbus_error *error, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+    NIMBUS_PRINTF(2, 3);
 
 /* Puts "prefix: " in front of a message already there (a file's name, say); returns status. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_fail_prefix(nimbus_error *error, nimbus_status status,
-                                                   const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+                                                   const char *format, ...) NIMBUS_PRINTF(3, 4);
 
 /* ---- memory.c: the only place that allocates -------------------------------------------- */
 

@@ -2,8 +2,6 @@
  *
  * All integers are assembled from bytes, so nothing here depends on the machine's byte order or
  * on alignment. */
-#include <string.h>
-
 #include "base/base.h"
 
 /* ---- reading ----------------------------------------------------------------------------- */

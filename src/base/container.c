@@ -1,8 +1,9 @@
 /* container.c - checksummed sections in one file; the layout stands in base.h */
-#include <inttypes.h>
-#include <string.h>
-
 #include "base/base.h"
+
+/* For printing: not everywhere is there an <inttypes.h>. */
+#define LU(x)  ((unsigned long)(x))
+#define LLU(x) ((unsigned long long)(x))
 
 enum { HEADER_BYTES = 32, ENTRY_BYTES = 24, SECTION_ALIGNMENT = 64 };
 
@@ -55,8 +56,8 @@ nimbus_status nimbus_container_write(nimbus_buffer *out, const char magic[8], ui
         nimbus_write_bytes(out, sections[i].bytes, sections[i].size);
     }
     if (out->failed)
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY,
-                           "out of memory for a file of %" PRIu64 " bytes", end);
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for a file of %llu bytes",
+                           LLU(end));
     uint8_t *header = out->bytes + start;
     put_u32le(header + 24, nimbus_crc32c(0, header + HEADER_BYTES, (size_t)table_bytes));
     put_u32le(header + 28, nimbus_crc32c(0, header, 28));
@@ -91,22 +92,22 @@ static nimbus_status read_header(nimbus_reader *r, const char magic[8], uint16_t
     uint32_t stored = nimbus_read_u32le(r);
     if (crc != stored)
         return nimbus_fail_at(error, NIMBUS_ERR_CHECKSUM, 28,
-                              "the header is damaged: checksum %08" PRIx32 ", stored is %08" PRIx32,
-                              crc, stored);
+                              "the header is damaged: checksum %08lx, stored is %08lx", LU(crc),
+                              LU(stored));
     if (file_major != major || file_minor > minor)
         return nimbus_fail_at(error, NIMBUS_ERR_VERSION, 8,
                               "format version %u.%u; this build reads %u.0 to %u.%u", file_major,
                               file_minor, major, major, minor);
     if (file_size > r->size)
         return nimbus_fail_at(error, NIMBUS_ERR_TRUNCATED, r->size,
-                              "the file ends after %zu bytes of %" PRIu64, r->size, file_size);
+                              "the file ends after %zu bytes of %llu", r->size, LLU(file_size));
     if (file_size < r->size)
         return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, file_size,
-                              "the file has %zu bytes, its header says %" PRIu64, r->size,
-                              file_size);
+                              "the file has %zu bytes, its header says %llu", r->size,
+                              LLU(file_size));
     if (out->n_sections > NIMBUS_MAX_SECTIONS)
-        return nimbus_fail_at(error, NIMBUS_ERR_LIMIT, 12, "%" PRIu32 " sections; the limit is %d",
-                              out->n_sections, NIMBUS_MAX_SECTIONS);
+        return nimbus_fail_at(error, NIMBUS_ERR_LIMIT, 12, "%lu sections; the limit is %d",
+                              LU(out->n_sections), NIMBUS_MAX_SECTIONS);
     return NIMBUS_OK;
 }
 
@@ -122,24 +123,23 @@ static nimbus_status check_section(nimbus_reader *r, size_t i, uint64_t *end, ni
     uint64_t expected = aligned(*end);
     if (offset != expected)
         return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, entry_at,
-                              "section %zu starts at byte %" PRIu64 ", expected %" PRIu64, i,
-                              offset, expected);
+                              "section %zu starts at byte %llu, expected %llu", i, LLU(offset),
+                              LLU(expected));
     if (offset > r->size || length > r->size - offset)
         return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, entry_at,
-                              "section %zu of %" PRIu64 " bytes at %" PRIu64
-                              " does not fit a file of %zu",
-                              i, length, offset, r->size);
+                              "section %zu of %llu bytes at %llu does not fit a file of %zu", i,
+                              LLU(length), LLU(offset), r->size);
     for (uint64_t at = *end; at < offset; at++) {
         if (r->bytes[at] != 0)
             return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, at,
-                                  "byte %" PRIu64 " between two sections is 0x%02x, expected zero",
-                                  at, r->bytes[at]);
+                                  "byte %llu between two sections is 0x%02x, expected zero",
+                                  LLU(at), r->bytes[at]);
     }
     uint32_t crc = nimbus_crc32c(0, r->bytes + offset, (size_t)length);
     if (crc != stored)
-        return nimbus_fail_at(
-            error, NIMBUS_ERR_CHECKSUM, offset,
-            "section %zu is damaged: checksum %08" PRIx32 ", stored is %08" PRIx32, i, crc, stored);
+        return nimbus_fail_at(error, NIMBUS_ERR_CHECKSUM, offset,
+                              "section %zu is damaged: checksum %08lx, stored is %08lx", i, LU(crc),
+                              LU(stored));
     *end = offset + length;
     return NIMBUS_OK;
 }
@@ -157,21 +157,20 @@ nimbus_status nimbus_container_check(const void *bytes, size_t size, const char 
     size_t table_bytes = (size_t)h.n_sections * ENTRY_BYTES;
     if (table_bytes > nimbus_reader_left(&r))
         return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, 12,
-                              "a table of %" PRIu32 " sections does not fit a file of %zu bytes",
-                              h.n_sections, size);
+                              "a table of %lu sections does not fit a file of %zu bytes",
+                              LU(h.n_sections), size);
     uint32_t crc = nimbus_crc32c(0, r.bytes + HEADER_BYTES, table_bytes);
     if (crc != h.table_crc)
         return nimbus_fail_at(error, NIMBUS_ERR_CHECKSUM, HEADER_BYTES,
-                              "the section table is damaged: checksum %08" PRIx32
-                              ", stored is %08" PRIx32,
-                              crc, h.table_crc);
+                              "the section table is damaged: checksum %08lx, stored is %08lx",
+                              LU(crc), LU(h.table_crc));
     uint64_t end = HEADER_BYTES + table_bytes;
     for (size_t i = 0; i < h.n_sections; i++)
         if ((status = check_section(&r, i, &end, error)))
             return status;
     if (end != size)
         return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, end,
-                              "the last section ends at byte %" PRIu64 " of %zu", end, size);
+                              "the last section ends at byte %llu of %zu", LLU(end), size);
     *n_sections = h.n_sections;
     return NIMBUS_OK;
 }

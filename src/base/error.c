@@ -1,10 +1,92 @@
 /* error.c - failing with a message: what was found, what was expected, where */
-#include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-
 #include "base/base.h"
+#include <stdarg.h>
+
+#ifdef NIMBUS_FREESTANDING
+/* What of printf the runtime's messages use: %% %c %s %d %u %x with z, l, ll, a width that zeros
+ * fill, and a precision for %s. */
+static void print_number(char **to, const char *end, unsigned long long value, unsigned base,
+                         int width)
+{
+    char digits[24];
+    int n = 0;
+    do
+        digits[n++] = "0123456789abcdef"[value % base];
+    while ((value /= base) || n < width);
+    while (n > 0 && *to < end)
+        *(*to)++ = digits[--n];
+}
+
+static unsigned long long unsigned_of(int n_long, va_list *args)
+{
+    return n_long > 1   ? va_arg(*args, unsigned long long)
+           : n_long < 0 ? va_arg(*args, size_t)
+           : n_long     ? va_arg(*args, unsigned long)
+                        : va_arg(*args, unsigned);
+}
+
+static long long signed_of(int n_long, va_list *args)
+{
+    return n_long > 1   ? va_arg(*args, long long)
+           : n_long < 0 ? va_arg(*args, ptrdiff_t)
+           : n_long     ? va_arg(*args, long)
+                        : va_arg(*args, int);
+}
+
+static int vsnprintf(char *out, size_t size, const char *format, va_list all)
+{
+    const char *end = out + size - 1;
+    char *to = out;
+    va_list args;
+    va_copy(args, all);
+    for (; *format && to < end; format++) {
+        int width = 0, most = -1, n_long = 0;
+        if (*format != '%') {
+            *to++ = *format;
+            continue;
+        }
+        for (format++; *format >= '0' && *format <= '9'; format++)
+            width = 10 * width + (*format - '0');
+        if (*format == '.') {
+            most = 0;
+            if (*++format == '*') {
+                most = va_arg(args, int);
+                format++;
+            }
+            for (; *format >= '0' && *format <= '9'; format++)
+                most = 10 * most + (*format - '0');
+        }
+        for (; *format == 'l' || *format == 'z'; format++)
+            n_long = *format == 'z' ? -1 : n_long + 1;
+        if (*format == 's') {
+            const char *text = va_arg(args, const char *);
+            while (*text && most-- != 0 && to < end)
+                *to++ = *text++;
+        } else if (*format == 'd') {
+            const long long value = signed_of(n_long, &args);
+            if (value < 0)
+                *to++ = '-';
+            print_number(&to, end,
+                         value < 0 ? 0 - (unsigned long long)value : (unsigned long long)value, 10,
+                         width);
+        } else if (*format == 'u' || *format == 'x') {
+            print_number(&to, end, unsigned_of(n_long, &args), *format == 'u' ? 10 : 16, width);
+        } else if (*format == 'c') {
+            *to++ = (char)va_arg(args, int);
+        } else {
+            *to++ = *format ? *format : '%';
+        }
+        if (!*format)
+            break;
+    }
+    *to = '\0';
+    va_end(args);
+    return (int)(to - out);
+}
+#else
+#include <errno.h>
+#include <stdio.h>
+#endif
 
 /* A message is one line whatever names and file contents were printed into it. */
 static void keep_one_line(char *s)
@@ -48,6 +130,7 @@ nimbus_status nimbus_fail_at(nimbus_error *error, nimbus_status status, uint64_t
     return status;
 }
 
+#ifndef NIMBUS_FREESTANDING
 nimbus_status nimbus_fail_errno(nimbus_error *error, const char *format, ...)
 {
     int os_errno = errno;
@@ -79,6 +162,7 @@ nimbus_status nimbus_fail_prefix(nimbus_error *error, nimbus_status status, cons
     }
     return status;
 }
+#endif
 
 const char *nimbus_status_name(nimbus_status status)
 {

@@ -1,9 +1,29 @@
 /* memory.c - the only place that allocates */
+#ifndef NIMBUS_FREESTANDING
 #include <stdlib.h>
-#include <string.h>
+#endif
 
 #include "base/base.h"
 
+bool nimbus_mul_overflows(size_t a, size_t b, size_t *product)
+{
+    return __builtin_mul_overflow(a, b, product);
+}
+
+#ifdef NIMBUS_FREESTANDING
+/* Nothing that a device runs allocates. */
+void *nimbus_alloc(size_t n, size_t size)
+{
+    (void)n;
+    (void)size;
+    return NULL;
+}
+
+void nimbus_free(void *p)
+{
+    (void)p;
+}
+#else
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector register */
 
 #ifdef NIMBUS_TEST_HOOKS
@@ -21,11 +41,6 @@ static bool injected_failure(void)
 }
 #endif
 
-bool nimbus_mul_overflows(size_t a, size_t b, size_t *product)
-{
-    return __builtin_mul_overflow(a, b, product);
-}
-
 void *nimbus_alloc(size_t n, size_t size)
 {
     size_t bytes;
@@ -38,6 +53,12 @@ void *nimbus_alloc(size_t n, size_t size)
     return p;
 }
 
+void nimbus_free(void *p)
+{
+    free(p);
+}
+#endif
+
 void *nimbus_realloc(void *old, size_t n_old, size_t n, size_t size)
 {
     void *p = nimbus_alloc(n, size);
@@ -48,11 +69,6 @@ void *nimbus_realloc(void *old, size_t n_old, size_t n, size_t size)
         nimbus_free(old);
     }
     return p;
-}
-
-void nimbus_free(void *p)
-{
-    free(p);
 }
 
 char *nimbus_strdup(const char *s)

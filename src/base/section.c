@@ -4,8 +4,6 @@
  * proportion to the file. */
 #include "base/section.h"
 
-#include <string.h>
-
 nimbus_section_reader nimbus_section_of_step(const nimbus_section *section, uint64_t start,
                                              size_t i, char name[NIMBUS_SECTION_NAME_BYTES],
                                              nimbus_error *error)

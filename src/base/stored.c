@@ -1,8 +1,6 @@
 /* stored.c - read and check a .nimbus program (base/program_format.h) where it lies */
 #include "base/stored.h"
 
-#include <string.h>
-
 #include "base/section.h"
 
 enum {

@@ -2,8 +2,6 @@
  *
  * Shapes follow from the header and the steps before, so that checking a step needs nothing else.
  */
-#include <string.h>
-
 #include "base/section.h"
 
 /* ---- the program header ------------------------------------------------------------------- */
