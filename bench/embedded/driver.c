@@ -12,11 +12,16 @@ __asm__(".section .rodata\n.balign 4\n.global program_bytes\nprogram_bytes: .inc
         "\"\n.global program_end\nprogram_end: .byte 0\n.text\n");
 extern const unsigned char program_bytes[], program_end[];
 
+#ifdef SMALL
+enum { MEMORY_BYTES = 2400, SCRATCH_BYTES = 1024 };
+#else
+enum { MEMORY_BYTES = 24000, SCRATCH_BYTES = 100000 };
+#endif
 static union {
     uint64_t alignment;
-    unsigned char bytes[24000];
+    unsigned char bytes[MEMORY_BYTES];
 } memory;
-static unsigned char scratch[100000];
+static unsigned char scratch[SCRATCH_BYTES];
 static nimbus_in_place *program;
 
 static void RUN(const void *row, int32_t *scores)
