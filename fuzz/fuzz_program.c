@@ -2,15 +2,23 @@
  *
  * Bytes are tried as they are and with their checksums made right, since those keep every mutation
  * from the reader behind them. A program that loads must give the same scores for a row whether it
- * runs alone or among others. Seeds are programs on rows (random_*) and on images (image_*). */
+ * runs alone, among others or in place, and has to become C or be refused. Seeds are programs on
+ * rows (random_*) and on images (image_*). */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/base.h"
+#include "nimbus_build.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-enum { N_ROWS = 40, MAX_INPUTS = 1 << 14, MAX_SCRATCH = 1 << 20, MAX_WORK = 1 << 24 };
+enum {
+    N_ROWS = 40,
+    MAX_INPUTS = 1 << 14,
+    MAX_SCRATCH = 1 << 20,
+    MAX_WORK = 1 << 24,
+    MAX_EXPORTED = 1 << 14
+};
 
 static void put_u32le(uint8_t *p, uint32_t v)
 {
@@ -38,6 +46,43 @@ static void repair(uint8_t *bytes, size_t size)
     put_u32le(bytes + 28, nimbus_crc32c(0, bytes, 28));
 }
 
+/* The row's scores from the bytes themselves. */
+static void run_in_place(const uint8_t *bytes, size_t size, const uint8_t *row,
+                         const int32_t *scores, size_t M)
+{
+    nimbus_in_place *program;
+    const size_t n_memory = 1 << 18;
+    uint8_t *memory = nimbus_alloc(n_memory, 1);
+    int32_t *same = nimbus_alloc(M, sizeof *same);
+    if (!memory || !same)
+        abort();
+    nimbus_status status = nimbus_in_place_open(bytes, size, memory, n_memory, &program, NULL);
+    if (status != NIMBUS_OK && status != NIMBUS_ERR_MEMORY) /* thousands of steps */
+        abort();
+    if (status == NIMBUS_OK) {
+        void *scratch = nimbus_alloc(nimbus_in_place_scratch_size(program), 1);
+        if (!scratch || nimbus_in_place_run(program, row, same, scratch) != NIMBUS_OK ||
+            memcmp(same, scores, M * sizeof *same) != 0)
+            abort();
+        nimbus_free(scratch);
+    }
+    nimbus_free(memory);
+    nimbus_free(same);
+}
+
+static void export_it(const uint8_t *bytes, size_t size)
+{
+    nimbus_export_options options = NIMBUS_EXPORT_OPTIONS_INIT;
+    nimbus_export *result;
+    nimbus_error error = {.status = NIMBUS_OK};
+    options.n_golden = 1;
+    options.table_bits = size % 6 < 4 ? 0 : 4 + (unsigned)(size % 5);
+    nimbus_status status = nimbus_export_c(bytes, size, &options, &result, &error);
+    if ((status == NIMBUS_OK) != (result != NULL) || (status && !error.message[0]))
+        abort();
+    nimbus_export_free(result);
+}
+
 static void run(const nimbus_program *program, const uint8_t *bytes, size_t size)
 {
     const nimbus_program_info *info = nimbus_info(program);
@@ -62,6 +107,12 @@ static void run(const nimbus_program *program, const uint8_t *bytes, size_t size
         if (nimbus_run(program, rows + r * row_bytes, row_bytes, 1, alone, scratch) != NIMBUS_OK ||
             memcmp(alone, scores + r * M, M * sizeof *alone) != 0)
             abort();
+    const size_t work = info->lookups + info->comparisons + info->multiply_adds;
+    if (work <= MAX_WORK >> 4) {
+        run_in_place(bytes, size, rows, scores, M);
+        if (size <= MAX_EXPORTED)
+            export_it(bytes, size);
+    }
     nimbus_free(rows);
     nimbus_free(scores);
     nimbus_free(alone);

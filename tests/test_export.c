@@ -122,11 +122,181 @@ static void test_random_images(void **state)
     }
 }
 
+static nimbus_status try_export(const nimbus_buffer *program, nimbus_export_options options)
+{
+    nimbus_export *result;
+    error.message[0] = '\0';
+    nimbus_status status =
+        nimbus_export_c(program->bytes, program->size, &options, &result, &error);
+    if (status)
+        assert_null(result);
+    nimbus_export_free(result);
+    return status;
+}
+
+#define WITH(...) ((nimbus_export_options){.size = sizeof(nimbus_export_options), __VA_ARGS__})
+
+static void test_bad_options(void **state)
+{
+    (void)state;
+    made_program p = made_small_program(NIMBUS_STEP_LOOKUP, NIMBUS_U8, 0);
+    nimbus_buffer program = made_write(&p);
+    const struct {
+        nimbus_export_options options;
+        const char *said;
+    } cases[] = {{WITH(.prefix = "two words"), "prefix is \"two words\""},
+                 {WITH(.prefix = "3rd"), "prefix is \"3rd\""},
+                 {WITH(.prefix = ""), "prefix is \"\""},
+                 {WITH(.prefix = "a123456789012345678901234567890123"), "at most 32"},
+                 {WITH(.table_bits = 3), "table_bits is 3, expected 4 to 8"},
+                 {WITH(.table_bits = 9), "table_bits is 9, expected 4 to 8"},
+                 {WITH(.input = NIMBUS_EXPORT_I16), "reads u8, so its input cannot be int16_t"},
+                 {WITH(.input = (nimbus_export_input)9), "input is 9"},
+                 {WITH(.n_golden = 65), "n_golden is 65, expected at most 64"},
+                 {{.size = 1}, "options->size is 1"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(try_export(&program, cases[i].options), NIMBUS_ERR_ARGUMENT);
+        if (!strstr(error.message, cases[i].said))
+            fail_msg("expected \"%s\" in: %s", cases[i].said, error.message);
+    }
+    nimbus_export *result;
+    assert_int_equal(nimbus_export_c(NULL, 0, NULL, &result, &error), NIMBUS_ERR_ARGUMENT);
+    assert_int_equal(nimbus_export_c(program.bytes, program.size, NULL, NULL, &error),
+                     NIMBUS_ERR_ARGUMENT);
+    program.bytes[40] ^= 1;
+    assert_int_equal(try_export(&program, WITH(.prefix = "p")), NIMBUS_ERR_CHECKSUM);
+    nimbus_buffer_free(&program);
+    made_free(&p);
+}
+
+/* Tables are narrowed until they fit, as little as that takes; what never fits says what would. */
+static void test_limits(void **state)
+{
+    (void)state;
+    made_program p = made_random_program(8, 200);
+    nimbus_buffer program = made_write(&p);
+    nimbus_export_options options = WITH(.prefix = "p", .code_bytes = 1);
+    nimbus_export *whole = export_program(&program, &options);
+    options.table_bits = 4;
+    nimbus_export *least = export_program(&program, &options);
+    const size_t most = whole->report.array_bytes, fewest = least->report.array_bytes;
+    assert_true(fewest < most);
+    options.table_bits = 0;
+    for (size_t i = 0; i <= 4; i++) {
+        options.most_flash = fewest + 1 + (most - fewest) * i / 4;
+        nimbus_export *fitted = export_program(&program, &options);
+        assert_true(fitted->report.array_bytes + 1 <= options.most_flash);
+        if (i == 4)
+            assert_int_equal(fitted->report.array_bytes, most);
+        assert_selftest(fitted, "fitted");
+        nimbus_export_free(fitted);
+    }
+    options.most_flash = fewest / 2;
+    assert_int_equal(try_export(&program, options), NIMBUS_ERR_LIMIT);
+    assert_non_null(strstr(error.message, "bytes of flash with tables of 4 bits"));
+    assert_int_equal(try_export(&program, WITH(.most_ram = whole->report.ram_bytes)), NIMBUS_OK);
+    assert_int_equal(try_export(&program, WITH(.most_ram = whole->report.ram_bytes - 1)),
+                     NIMBUS_ERR_LIMIT);
+    nimbus_export_free(whole);
+    nimbus_export_free(least);
+    nimbus_buffer_free(&program);
+    made_free(&p);
+}
+
+/* The .nimbus file beside the C is the program with the tables that the C has. */
+static void test_narrow_program(void **state)
+{
+    (void)state;
+    made_program p = made_random_program(8, 60);
+    nimbus_buffer program = made_write(&p);
+    const nimbus_export_options options = WITH(.prefix = "p", .table_bits = 5);
+    nimbus_export *result = export_program(&program, &options);
+    const nimbus_export_file *file = &result->files[5];
+    assert_string_equal(file->name, "p.nimbus");
+    nimbus_stored_program stored = {0};
+    assert_int_equal(nimbus_stored_read(file->bytes, file->n_bytes, &stored, &error), NIMBUS_OK);
+    size_t n = 0;
+    for (size_t i = 0; i < stored.info.n_steps; i++) {
+        const nimbus_step_info *info = &stored.steps[i].info;
+        for (size_t e = 0; e < (info->n_codebooks << info->n_levels) * info->n_outputs; e++, n++)
+            assert_int_equal(nimbus_table_entry(info, stored.steps[i].arrays.tables,
+                                                e / info->n_outputs, e % info->n_outputs) %
+                                 (info->table_bits == 8 ? 8 : 1),
+                             0);
+    }
+    assert_true(n > 0);
+    nimbus_stored_free(&stored);
+    nimbus_export_free(result);
+    nimbus_buffer_free(&program);
+    made_free(&p);
+}
+
+/* Lines meet stairs exactly wherever one is found, and where sums are far apart one is found. */
+static void test_lines(void **state)
+{
+    (void)state;
+    size_t n_lines = 0, n_stairs = 0;
+    for (uint64_t i = 0; i < 400; i++) {
+        const int64_t low = -(int64_t)nimbus_random_below(1, 1, i, 30000) - 1;
+        const int64_t high = (int64_t)nimbus_random_below(1, 2, i, 30000) + 1;
+        const float scale =
+            (float)((nimbus_random_uniform(1, 3, i) - 0.3) * 400 / (double)(high - low));
+        const float offset = (float)(nimbus_random_uniform(1, 4, i) * 100 - 50);
+        nimbus_stairs stairs;
+        nimbus_line line;
+        nimbus_stairs_of_integer(scale, offset, low, high, &stairs);
+        unsigned shift = nimbus_line_most_shift(stairs.low, stairs.high);
+        while (shift && !nimbus_line_fit(&stairs, shift, &line))
+            shift--;
+        const bool fits = nimbus_line_fit(&stairs, shift, &line);
+        n_lines += fits;
+        n_stairs += !fits;
+        for (int64_t x = low; x <= high; x++) {
+            const int64_t v = stairs.falls ? -x : x;
+            int by_stairs = -128, by_line = -128;
+            for (int k = 1; k < 256; k++) {
+                by_stairs += v >= stairs.at[k];
+                by_line += fits && v * (1 << shift) >= line.start + (int64_t)k * line.slope;
+            }
+            const int want = nimbus_scale_to_i8((float)x, scale, offset);
+            assert_int_equal(by_stairs, want);
+            if (fits)
+                assert_int_equal(by_line, want);
+            x += x + 50 < high ? (int64_t)nimbus_random_below(1, 5, (uint64_t)(x + low), 50) : 0;
+        }
+    }
+    print_message("%d lines, %d without one\n", (int)n_lines, (int)n_stairs);
+    assert_true(n_lines > 350);
+}
+
+/* Out of memory anywhere is a clean error. */
+static void test_failing_allocations(void **state)
+{
+    (void)state;
+    made_program p = made_random_program(8, 30);
+    nimbus_buffer program = made_write(&p);
+    const nimbus_export_options options = WITH(.prefix = "p", .most_flash = 1 << 20);
+    long n = 0;
+    for (nimbus_status status = NIMBUS_ERR_MEMORY; status; n++) {
+        nimbus_fail_alloc_after = n + 1;
+        status = try_export(&program, options);
+        nimbus_fail_alloc_after = 0;
+        if (status)
+            assert_int_equal(status, NIMBUS_ERR_MEMORY);
+    }
+    print_message("%ld allocations\n", n);
+    assert_true(n > 10);
+    nimbus_buffer_free(&program);
+    made_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_programs),
-        cmocka_unit_test(test_random_images),
+        cmocka_unit_test(test_random_programs),     cmocka_unit_test(test_random_images),
+        cmocka_unit_test(test_bad_options),         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_narrow_program),      cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
