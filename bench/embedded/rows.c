@@ -1,8 +1,8 @@
 /* rows.c - rows of a data set and the scores that the runtime gives them, as bytes
  *
- * usage: embedded_rows PROGRAM.nimbus DATA N ROWS SCORES
- * Writes N test rows, elements little-endian as the program reads them, and their scores, i32
- * little-endian: what an exported program must give for them on any machine. */
+ * usage: embedded_rows PROGRAM.nimbus DATA test|all N ROWS SCORES
+ * Writes N rows of that split, elements little-endian as the program reads them, and their scores,
+ * i32 little-endian: what an exported program must give for them on any machine. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,14 +42,15 @@ int main(int argc, char **argv)
     nimbus_program *program = NULL;
     nimbus_data *data = NULL;
     nimbus_error error = {0};
-    if (argc != 6) {
-        fprintf(stderr, "usage: embedded_rows PROGRAM.nimbus DATA N ROWS SCORES\n");
+    if (argc != 7) {
+        fprintf(stderr, "usage: embedded_rows PROGRAM.nimbus DATA test|all N ROWS SCORES\n");
         return 2;
     }
     nimbus_data_options options = NIMBUS_DATA_OPTIONS_INIT;
-    options.n_rows = (size_t)strtoul(argv[3], NULL, 10);
+    options.n_rows = (size_t)strtoul(argv[4], NULL, 10);
+    const nimbus_split split = strcmp(argv[3], "all") ? NIMBUS_SPLIT_TEST : NIMBUS_SPLIT_ALL;
     if (nimbus_open(argv[1], &program, &error) ||
-        nimbus_data_open(argv[2], NIMBUS_SPLIT_TEST, &options, &data, &error)) {
+        nimbus_data_open(argv[2], split, &options, &data, &error)) {
         fprintf(stderr, "embedded_rows: %s\n", error.message);
         return 1;
     }
@@ -59,7 +60,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "embedded_rows: the data is not of the program's kind\n");
         return 1;
     }
-    FILE *rows = fopen(argv[4], "wb"), *scores = fopen(argv[5], "wb");
+    if (info->n_rows != options.n_rows) {
+        fprintf(stderr, "embedded_rows: there are only %zu rows\n", info->n_rows);
+        return 1;
+    }
+    FILE *rows = fopen(argv[5], "wb"), *scores = fopen(argv[6], "wb");
     int ok = rows && scores && write_all(program, data, info->n_rows, rows, scores);
     ok &= rows && fclose(rows) == 0;
     ok &= scores && fclose(scores) == 0;

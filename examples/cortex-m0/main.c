@@ -22,7 +22,8 @@ int main(void)
     int best = 0;
     for (int m = 1; m < DIGITS_OUTPUTS; m++)
         best = scores[m] > scores[best] ? m : best;
-    const char text[] = {'t', 'h', 'e', ' ', 'i', 'm', 'a', 'g', 'e', ':', ' ', (char)('0' + best), '\n', 0};
+    const char text[] = {'t',  'h', 'e', ' ', 'i', 'm', 'a', 'g', 'e', ':', ' ', (char)('0' + best),
+                         '\n', 0};
     print(text);
     device_exit(wrong != 0);
     return 0;

@@ -60,16 +60,19 @@ void nimbus_stairs_of_float(float scale, float offset, nimbus_stairs *out);
 /* Floats in their order as integers: a < b if key(a) < key(b), -0 and 0 apart. */
 int32_t nimbus_float_key(float x);
 
-/* A line that meets every step: floor(sum << shift) >= start + k * slope just where sum >= at[k].
- */
+/* A line that meets the steps: floor(sum << shift) >= start + k * slope where sum >= at[k]. */
 typedef struct nimbus_line {
     int32_t start, slope;
 } nimbus_line;
 
 /* The most bits that sums low..high can be shifted by. */
 unsigned nimbus_line_most_shift(int64_t low, int64_t high);
-/* False: there is none in 32 bits. */
+/* The line that comes closest. False: it does not fit 32 bits. */
 bool nimbus_line_fit(const nimbus_stairs *stairs, unsigned shift, nimbus_line *out);
+/* How many sums a line gets wrong, none if it meets every step. Each of them, and what it becomes,
+ * is told to `tell`, if that is given. Some huge number: too many to count. */
+size_t nimbus_line_faults(const nimbus_stairs *stairs, unsigned shift, const nimbus_line *line,
+                          void (*tell)(void *arg, int64_t sum, int value), void *arg);
 
 /* The range of sums of output m of a convolution, linear layer or average pool, bias included. */
 void nimbus_sum_range(const nimbus_stored_step *step, size_t m, int64_t *low, int64_t *high);

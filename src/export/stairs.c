@@ -1,10 +1,11 @@
 /* stairs.c - what a sum becomes, without a product
  *
  * sat8(round(sum * scale + offset)) in single precision climbs from -128 to 127, or falls, and the
- * sums at which it changes can be found by trying it. Where the changes lie as far apart as they
- * should, up to roundings, a straight line in fixed point meets all of them: the k-th change is at
- * the first sum with (sum << shift) >= start + k * slope, and k is found bit by bit with additions
- * and comparisons. Where no line does, the changes themselves are stored. */
+ * sums at which it changes can be found by trying it. They lie along a straight line in fixed
+ * point: the k-th change is at the first sum with (sum << shift) >= start + k * slope, and k is
+ * found bit by bit with additions and comparisons. A sum that lies halfway between two outputs, up
+ * to the roundings of single precision, can be on the wrong side of every line: those few are
+ * listed. Where they are many, or 32 bits too few, the changes themselves are stored. */
 #include "export/export.h"
 
 int32_t nimbus_float_key(float x)
@@ -136,17 +137,56 @@ bool nimbus_line_fit(const nimbus_stairs *stairs, unsigned shift, nimbus_line *o
             low = middle + 1;
     }
     const range r = starts_for(stairs, shift, low);
-    if (r.low > r.high)
-        return false;
     /* Steps on one side alone leave one bound open. */
     const int64_t start = r.low == INT64_MIN    ? r.high
                           : r.high == INT64_MAX ? r.low
-                                                : r.low + (r.high - r.low) / 2;
+                                                : (r.low + r.high) / 2;
     const int64_t last = start + 255 * low;
     if (start < -limit || start > limit || last > limit)
         return false;
     *out = (nimbus_line){(int32_t)start, (int32_t)low};
     return true;
+}
+
+/* The first sum with (sum << shift) >= bound. */
+static int64_t first_above(int64_t bound, unsigned shift)
+{
+    const int64_t unit = (int64_t)1 << shift;
+    return bound > 0 ? (bound + unit - 1) / unit : -(-bound / unit);
+}
+
+static int value_at(const nimbus_stairs *stairs, int64_t sum)
+{
+    int k = 0;
+    for (int bit = 128; bit; bit >>= 1)
+        if (sum >= stairs->at[k + bit])
+            k += bit;
+    return k - 128;
+}
+
+size_t nimbus_line_faults(const nimbus_stairs *stairs, unsigned shift, const nimbus_line *line,
+                          void (*tell)(void *arg, int64_t sum, int value), void *arg)
+{
+    enum { MOST = 64 };
+    size_t n = 0;
+    for (int k = 1; k < 256; k++) {
+        int64_t from = first_above(line->start + (int64_t)k * line->slope, shift),
+                to = stairs->at[k];
+        if (from > to) {
+            const int64_t swap = from;
+            from = to;
+            to = swap;
+        }
+        from = from < stairs->low ? stairs->low : from;
+        to = to > stairs->high + 1 ? stairs->high + 1 : to;
+        for (int64_t sum = from; sum < to; sum++) { /* on different sides of the two */
+            if (tell)
+                tell(arg, sum, value_at(stairs, sum));
+            if (++n > MOST)
+                return SIZE_MAX / 1024;
+        }
+    }
+    return n;
 }
 
 /* ---- ranges of sums ----------------------------------------------------------------------- */

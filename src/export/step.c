@@ -350,7 +350,7 @@ static void write_add_words(writer *w, const lanes *l, unsigned n_words, unsigne
     nimbus_text(b,
                 "APART static void add_%u_%u_%u(const uint32_t *table, const %s_t *row, uint32_t "
                 "n, uint32_t "
-                "shift,\n    int32_t *sum)\n{\n    uint32_t ",
+                "shift,\n    const int32_t *from, int32_t *sum)\n{\n    uint32_t ",
                 l->width, n_words, 1u << log_words, w->row_type);
     for (unsigned k = 0; k < n_words; k++)
         for (unsigned a = 0; a < l->lots; a++)
@@ -369,8 +369,10 @@ static void write_add_words(writer *w, const lanes *l, unsigned n_words, unsigne
         for (unsigned a = 1; a < l->lots; a++) /* lot 0 was added up with all others */
             nimbus_text(b, "    lot_%u_0 -= lot_%u_%u << %u;\n", k, k, a, a * l->width);
         for (unsigned e = 0; e < per_word; e++)
-            nimbus_text(b, "    sum[%u] += (int32_t)((lot_%u_%u >> %u & 0x%xu) << shift);\n",
-                        k * per_word + e, k, e % l->lots, e / l->lots * l->bits, lane_most);
+            nimbus_text(b,
+                        "    sum[%u] = from[%u] + (int32_t)((lot_%u_%u >> %u & 0x%xu) << shift);\n",
+                        k * per_word + e, k * per_word + e, k, e % l->lots, e / l->lots * l->bits,
+                        lane_most);
     }
     nimbus_text(b, "}\n\n");
 }
@@ -396,42 +398,50 @@ static void write_add(writer *w, unsigned width)
     write_add_words(w, &l, 1, 0);
     nimbus_text(
         b,
-        "/* Adds n table rows to the sums. A row has n_words words: four side by side as long as "
-        "there are\n   four, then one by one; n_rows rows in all. */\n"
+        "/* sums = from + n table rows. A row has n_words words: four side by side as long as "
+        "there "
+        "are\n   four, then one by one; n_rows rows in all. */\n"
         "static void add_%u(const uint32_t *table, uint32_t n_rows, uint32_t n_words, const %s_t "
-        "*row,\n    uint32_t n, uint32_t shift, int32_t *sums)\n{\n    while (n) {\n",
+        "*row,\n    uint32_t n, uint32_t shift, const int32_t *from, int32_t *sums)\n{\n    while "
+        "(n) {\n",
         width, w->row_type);
     /* One loop, and nothing is used after it: compilers would compute that by a product. */
     nimbus_text(b,
                 "        const uint32_t *at = table;\n"
                 "        uint32_t left = n_words, some = n < %u ? n : %u;\n"
+                "        const int32_t *base = from;\n"
                 "        int32_t *sum = sums;\n"
                 "        while (left) {\n"
                 "            if (left >= 4) {\n",
                 l.most_rows, l.most_rows);
     if (width == 8)
         nimbus_text(
-            b, "#ifdef STRIPS\n                add_strip(at, row, some, shift, sum);\n#else\n");
+            b,
+            "#ifdef STRIPS\n                add_strip(at, row, some, shift, base, sum);\n#else\n");
     for (unsigned k = 0; k < 4; k += l.n_words)
-        nimbus_text(b, "                add_%u_%u_4(at + %u, row, some, shift, sum + %u);\n", width,
-                    l.n_words, k, k * per_word);
+        nimbus_text(
+            b, "                add_%u_%u_4(at + %u, row, some, shift, base + %u, sum + %u);\n",
+            width, l.n_words, k, k * per_word, k * per_word);
     if (width == 8)
         nimbus_text(b, "#endif\n");
     nimbus_text(b,
                 "                at += n_rows << 2;\n"
+                "                base += %u;\n"
                 "                sum += %u;\n"
                 "                left -= 4;\n"
                 "            } else {\n"
-                "                add_%u_1_1(at, row, some, shift, sum);\n"
+                "                add_%u_1_1(at, row, some, shift, base, sum);\n"
                 "                at += n_rows;\n"
+                "                base += %u;\n"
                 "                sum += %u;\n"
                 "                left--;\n"
                 "            }\n"
                 "        }\n"
+                "        from = sums;\n"
                 "        row += some;\n"
                 "        n -= some;\n"
                 "    }\n}\n\n",
-                4 * per_word, width, per_word);
+                4 * per_word, 4 * per_word, width, per_word, per_word);
 }
 
 /* Tables and biases of a step, and the statements that add them up. */
@@ -451,19 +461,23 @@ static void write_tables(writer *w, const tables *t, const char *indent, nimbus_
     }
     /* minus what entries are stored too large by */
     const int64_t over = (int64_t)C * (1 << (t->packing.bits - 1)) * (1 << t->packing.drop);
-    for (size_t m = 0; m < M; m++)
-        to[m] = (int32_t)nimbus_u32_at(t->step->arrays.bias, m) - over;
-    array(w, "int32_t", t->i, "bias", M);
-    helper(w, "copy", HELPER_COPY);
-    nimbus_text(b, "%scopy(step_%zu_bias, %zu, sums);\n", indent, t->i, M);
+    const size_t n_first = words_of_row(info, widths[0]) * (32 / widths[0]);
+    if (!(to = numbers(w, n_first)))
+        return;
+    for (size_t m = 0; m < n_first; m++)
+        to[m] = m < M ? (int32_t)nimbus_u32_at(t->step->arrays.bias, m) - over : 0;
+    array(w, "int32_t", t->i, "bias", n_first);
+    char from[32];
+    (void)snprintf(from, sizeof from, "step_%zu_bias", t->i);
     for (size_t p = 0; p < n_planes; p++) {
         char name[16];
         const size_t n_words = words_of_row(info, widths[p]);
         (void)snprintf(name, sizeof name, "table_%u", widths[p]);
         write_plane(w, t, name, low, widths[p]);
         write_add(w, widths[p]);
-        nimbus_text(b, "%sadd_%u(step_%zu_%s, %zu, %zu, rows, %zu, %u, sums);\n", indent, widths[p],
-                    t->i, name, t->n_rows, n_words, C, low + t->packing.drop);
+        nimbus_text(b, "%sadd_%u(step_%zu_%s, %zu, %zu, rows, %zu, %u, %s, sums);\n", indent,
+                    widths[p], t->i, name, t->n_rows, n_words, C, low + t->packing.drop,
+                    p ? "sums" : from);
         need(&w->n_sums, n_words * (32 / widths[p]));
         low += widths[p];
     }
@@ -472,24 +486,72 @@ static void write_tables(writer *w, const tables *t, const char *indent, nimbus_
         w->report->table_bits[t->i] = (unsigned char)t->packing.bits;
 }
 
+static size_t positions_of(const nimbus_step_info *info)
+{
+    return info->height ? info->height * info->width : 1;
+}
+
 /* ---- what sums become ---------------------------------------------------------------------- */
 
-/* The largest shift at which lines meet all stairs, or -1. */
-static int fit_lines(const nimbus_stairs *stairs, size_t M, nimbus_line *lines)
+/* Lines for all stairs at the shift where they get the fewest sums wrong. False: there are none in
+ * 32 bits, or they get so many wrong that stairs are smaller. */
+static bool fit_lines(const nimbus_stairs *stairs, size_t M, unsigned *shift, nimbus_line *lines)
 {
     unsigned most = 20;
+    size_t fewest = SIZE_MAX;
     for (size_t m = 0; m < M; m++) {
         const unsigned own = nimbus_line_most_shift(stairs[m].low, stairs[m].high);
         most = own < most ? own : most;
     }
-    for (int shift = (int)most; shift >= 0; shift--) {
-        size_t m = 0;
-        while (m < M && nimbus_line_fit(&stairs[m], (unsigned)shift, &lines[m]))
-            m++;
-        if (m == M)
-            return shift;
+    for (unsigned s = most + 1; s-- > 0 && fewest > 0;) {
+        size_t m = 0, n = 0;
+        for (; m < M && nimbus_line_fit(&stairs[m], s, &lines[m]); m++)
+            n += nimbus_line_faults(&stairs[m], s, &lines[m], NULL, NULL);
+        if (m == M && n < fewest) {
+            fewest = n;
+            *shift = s;
+        }
     }
-    return -1;
+    for (size_t m = 0; m < M; m++)
+        (void)nimbus_line_fit(&stairs[m], *shift, &lines[m]);
+    return fewest < 16 * M;
+}
+
+typedef struct fault_list {
+    int64_t *to; /* four numbers each; NULL: only counted */
+    size_t n, m, apart;
+    bool falls;
+} fault_list;
+
+static void add_fault(void *list, int64_t sum, int value)
+{
+    fault_list *f = list;
+    f->to[4 * f->n] = (int64_t)f->m;
+    f->to[4 * f->n + 1] = (int64_t)(f->m * f->apart);
+    f->to[4 * f->n + 2] = f->falls ? -sum : sum;
+    f->to[4 * f->n++ + 3] = value;
+}
+
+/* The sums that lines get wrong, and the statement that corrects them. */
+static void write_faults(writer *w, size_t i, const char *indent, const char *y, size_t apart,
+                         const nimbus_stairs *stairs, unsigned shift, const nimbus_line *lines,
+                         nimbus_buffer *b)
+{
+    const size_t M = w->program->steps[i].info.n_outputs;
+    fault_list f = {.apart = apart};
+    size_t n = 0;
+    for (size_t m = 0; m < M; m++)
+        n += nimbus_line_faults(&stairs[m], shift, &lines[m], NULL, NULL);
+    if (n == 0 || !(f.to = numbers(w, 4 * n)))
+        return;
+    for (f.m = 0; f.m < M; f.m++) {
+        f.falls = stairs[f.m].falls;
+        (void)nimbus_line_faults(&stairs[f.m], shift, &lines[f.m], add_fault, &f);
+    }
+    array(w, "int32_t", i, "faults", 4 * n);
+    helper(w, "correct", HELPER_CORRECT);
+    nimbus_text(b, "%scorrect(sums, step_%zu_faults, %zu, %s);\n", indent, i, n, y);
+    w->report->comparisons += n * positions_of(&w->program->steps[i].info);
 }
 
 static void put_stairs(const nimbus_stairs *stairs, int64_t to[256])
@@ -516,16 +578,17 @@ static void write_scaled(writer *w, size_t i, const char *indent, const char *y,
         nimbus_sum_range(step, m, &low, &high);
         nimbus_stairs_of_sum(step, m, low, high, &stairs[m]);
     }
-    const int shift = fit_lines(stairs, M, lines);
-    if (shift >= 0) {
+    unsigned shift = 0;
+    if (fit_lines(stairs, M, &shift, lines)) {
         for (size_t m = 0; m < M; m++) {
             to[2 * m] = lines[m].start;
             to[2 * m + 1] = stairs[m].falls ? -lines[m].slope : lines[m].slope;
         }
         array(w, "int32_t", i, "lines", 2 * M);
         helper(w, "finish_line", HELPER_LINE);
-        nimbus_text(b, "%sfinish_line(sums, %zu, step_%zu_lines, %d, %s, %zu);\n", indent, M, i,
+        nimbus_text(b, "%sfinish_line(sums, %zu, step_%zu_lines, %u, %s, %zu);\n", indent, M, i,
                     shift, y, apart);
+        write_faults(w, i, indent, y, apart, stairs, shift, lines, b);
     } else {
         for (size_t m = 0; m < M; m++)
             put_stairs(&stairs[m], to + 256 * m);
@@ -582,8 +645,7 @@ static void write_finish(writer *w, size_t i, const char *indent, const char *y,
                     apart);
     } else {
         write_scaled(w, i, indent, y, apart, b);
-        w->report->comparisons +=
-            8 * M * (step->info.height ? step->info.height * step->info.width : 1);
+        w->report->comparisons += 8 * M * positions_of(&step->info);
     }
     write_map(w, i, indent, y, M, apart, b);
 }

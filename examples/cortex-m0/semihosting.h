@@ -23,26 +23,31 @@ static uint32_t length(const char *text)
     return n;
 }
 
-static int file_open(const char *name, int writing)
+static inline int file_open(const char *name, int writing)
 {
     const uint32_t block[3] = {(uint32_t)name, writing ? 5 : 1, length(name)};
     return semihost(SYS_OPEN, block);
 }
 
 /* Whether all n bytes were there. */
-static int file_read(int file, void *to, uint32_t n)
+static inline int file_read(int file, void *to, uint32_t n)
 {
     const uint32_t block[3] = {(uint32_t)file, (uint32_t)to, n};
     return semihost(SYS_READ, block) == 0;
 }
 
-static void file_write(int file, const void *from, uint32_t n)
+static inline void file_write(int file, const void *from, uint32_t n)
 {
     const uint32_t block[3] = {(uint32_t)file, (uint32_t)from, n};
     (void)semihost(SYS_WRITE, block);
 }
 
-static void device_exit(int code)
+static inline void print(const char *text)
+{
+    (void)semihost(SYS_WRITE0, text);
+}
+
+static inline void device_exit(int code)
 {
     const uint32_t block[2] = {0x20026, (uint32_t)code}; /* ADP_Stopped_ApplicationExit */
     (void)semihost(SYS_EXIT_EXTENDED, block);
@@ -61,7 +66,7 @@ static uint32_t ticks, stack_bytes;
 static unsigned char *stack_top;
 
 /* Paints the stack below what this function itself uses, and starts the timer. */
-__attribute__((noinline)) static void measure_begin(void)
+__attribute__((noinline, unused)) static void measure_begin(void)
 {
     unsigned char *sp;
     __asm__ volatile("mov %0, sp" : "=r"(sp));
@@ -83,7 +88,7 @@ static inline __attribute__((always_inline)) void measure_end(void)
     stack_bytes = (uint32_t)(stack_top - deepest);
 }
 
-static void report(int file, const char *name, uint32_t value)
+static inline void report(int file, const char *name, uint32_t value)
 {
     char text[12];
     int i = sizeof text;
@@ -95,7 +100,7 @@ static void report(int file, const char *name, uint32_t value)
     file_write(file, text + i, (uint32_t)(sizeof text - (unsigned)i));
 }
 
-static void measure_report(void)
+static inline void measure_report(void)
 {
     const int file = file_open("report.txt", 1);
     report(file, "ticks ", ticks);
