@@ -7,8 +7,9 @@
  *     narrow.c   fewer bits in table entries: a program again, of which the C is then written
  *     stairs.c   what a sum becomes, without a product: the sums at which the output changes
  *     text.c     arrays and text
- *     step.c     the function of a step, and of a whole program
- *     golden.c   rows and their scores, the self-test, the pages about it */
+ *     source.c   the C of a program, with the parts of writer.h
+ *     golden.c   rows and their scores, and the self-test
+ *     export.c   options, limits, and the files */
 #ifndef NIMBUS_EXPORT_H
 #define NIMBUS_EXPORT_H
 
@@ -109,7 +110,7 @@ void nimbus_text_array(nimbus_source *source, const char *type, const char *name
 
 void nimbus_source_free(nimbus_source *source);
 
-/* ---- step.c -------------------------------------------------------------------------------- */
+/* ---- source.c ------------------------------------------------------------------------------ */
 
 /* What is asked of a C file. */
 typedef struct nimbus_export_plan {
@@ -126,7 +127,7 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_source_write(const nimbus_stored_program 
                                                     nimbus_export_report *report,
                                                     nimbus_error *error);
 
-/* "const uint8_t", the type of an element of a raw row. */
+/* "uint8_t", the type of an element of a raw row. */
 const char *nimbus_input_type(nimbus_export_input input);
 /* The range of its values; of floats, that of keys. */
 void nimbus_input_range(nimbus_export_input input, int64_t *low, int64_t *high);

@@ -1,0 +1,170 @@
+/* finish.c - what sums become: scores, or bytes by a shift, a line or stairs, maps and clamps */
+#include "export/writer.h"
+
+#include <stdio.h>
+
+#include "export/helpers.h"
+
+size_t nimbus_positions_of(const nimbus_step_info *info)
+{
+    return info->height ? info->height * info->width : 1;
+}
+
+/* ---- what sums become ---------------------------------------------------------------------- */
+
+/* Lines for all stairs at the shift where they get the fewest sums wrong. False: there are none in
+ * 32 bits, or they get so many wrong that stairs are smaller. */
+static bool fit_lines(const nimbus_stairs *stairs, size_t M, unsigned *shift, nimbus_line *lines)
+{
+    unsigned most = 20;
+    size_t fewest = SIZE_MAX;
+    for (size_t m = 0; m < M; m++) {
+        const unsigned own = nimbus_line_most_shift(stairs[m].low, stairs[m].high);
+        most = own < most ? own : most;
+    }
+    for (unsigned s = most + 1; s-- > 0 && fewest > 0;) {
+        size_t m = 0, n = 0;
+        for (; m < M && nimbus_line_fit(&stairs[m], s, &lines[m]); m++)
+            n += nimbus_line_faults(&stairs[m], s, &lines[m], NULL, NULL);
+        if (m == M && n < fewest) {
+            fewest = n;
+            *shift = s;
+        }
+    }
+    for (size_t m = 0; m < M; m++)
+        (void)nimbus_line_fit(&stairs[m], *shift, &lines[m]);
+    return fewest < 16 * M;
+}
+
+typedef struct fault_list {
+    int64_t *to; /* four numbers each; NULL: only counted */
+    size_t n, m, apart;
+    bool falls;
+} fault_list;
+
+static void add_fault(void *list, int64_t sum, int value)
+{
+    fault_list *f = list;
+    f->to[4 * f->n] = (int64_t)f->m;
+    f->to[4 * f->n + 1] = (int64_t)(f->m * f->apart);
+    f->to[4 * f->n + 2] = f->falls ? -sum : sum;
+    f->to[4 * f->n++ + 3] = value;
+}
+
+/* The sums that lines get wrong, and the statement that corrects them. */
+static void write_faults(nimbus_writer *w, size_t i, const char *indent, const char *y,
+                         size_t apart, const nimbus_stairs *stairs, unsigned shift,
+                         const nimbus_line *lines, nimbus_buffer *b)
+{
+    const size_t M = w->program->steps[i].info.n_outputs;
+    fault_list f = {.apart = apart};
+    size_t n = 0;
+    for (size_t m = 0; m < M; m++)
+        n += nimbus_line_faults(&stairs[m], shift, &lines[m], NULL, NULL);
+    if (n == 0 || !(f.to = nimbus_writer_numbers(w, 4 * n)))
+        return;
+    for (f.m = 0; f.m < M; f.m++) {
+        f.falls = stairs[f.m].falls;
+        (void)nimbus_line_faults(&stairs[f.m], shift, &lines[f.m], add_fault, &f);
+    }
+    nimbus_writer_array(w, "int32_t", i, "faults", 4 * n);
+    nimbus_writer_helper(w, "correct", HELPER_CORRECT);
+    nimbus_text(b, "%scorrect(sums, step_%zu_faults, %zu, %s);\n", indent, i, n, y);
+    w->report->comparisons += n * nimbus_positions_of(&w->program->steps[i].info);
+}
+
+void nimbus_put_stairs(const nimbus_stairs *stairs, int64_t to[256])
+{
+    to[0] = stairs->falls ? -1 : 1;
+    for (int k = 1; k < 256; k++)
+        to[k] = stairs->at[k] > INT32_MAX ? INT32_MAX : stairs->at[k];
+}
+
+static void write_scaled(nimbus_writer *w, size_t i, const char *indent, const char *y,
+                         size_t apart, nimbus_buffer *b)
+{
+    const nimbus_stored_step *step = &w->program->steps[i];
+    const size_t M = step->info.n_outputs;
+    nimbus_stairs *stairs = nimbus_alloc(M, sizeof *stairs);
+    nimbus_line *lines = nimbus_alloc(M, sizeof *lines);
+    int64_t *to = nimbus_writer_numbers(w, 256 * M);
+    if (!stairs || !lines || !to) {
+        b->failed = true;
+        goto done;
+    }
+    for (size_t m = 0; m < M; m++) {
+        int64_t low, high;
+        nimbus_sum_range(step, m, &low, &high);
+        nimbus_stairs_of_sum(step, m, low, high, &stairs[m]);
+    }
+    unsigned shift = 0;
+    if (fit_lines(stairs, M, &shift, lines)) {
+        for (size_t m = 0; m < M; m++) {
+            to[2 * m] = lines[m].start;
+            to[2 * m + 1] = stairs[m].falls ? -lines[m].slope : lines[m].slope;
+        }
+        nimbus_writer_array(w, "int32_t", i, "lines", 2 * M);
+        nimbus_writer_helper(w, "finish_line", HELPER_LINE);
+        nimbus_text(b, "%sfinish_line(sums, %zu, step_%zu_lines, %u, %s, %zu);\n", indent, M, i,
+                    shift, y, apart);
+        write_faults(w, i, indent, y, apart, stairs, shift, lines, b);
+    } else {
+        for (size_t m = 0; m < M; m++)
+            nimbus_put_stairs(&stairs[m], to + 256 * m);
+        nimbus_writer_array(w, "int32_t", i, "stairs", 256 * M);
+        nimbus_writer_helper(w, "climb", HELPER_CLIMB);
+        nimbus_writer_helper(w, "finish_stairs", HELPER_STAIRS);
+        nimbus_text(b, "%sfinish_stairs(sums, %zu, step_%zu_stairs, %s, %zu);\n", indent, M, i, y,
+                    apart);
+    }
+done:
+    nimbus_free(stairs);
+    nimbus_free(lines);
+}
+
+/* The map and clamp of n values of step i. */
+void nimbus_write_map(nimbus_writer *w, size_t i, const char *indent, const char *y, size_t n,
+                      size_t apart, nimbus_buffer *b)
+{
+    const nimbus_stored_step *step = &w->program->steps[i];
+    const bool clamps = w->program->of_images && (step->low > -128 || step->high < 127);
+    if (step->arrays.map) {
+        int64_t *to = nimbus_writer_numbers(w, 256);
+        for (size_t k = 0; to && k < 256; k++) {
+            const int8_t value = (int8_t)step->arrays.map[k];
+            to[k] = clamps && value < step->low    ? step->low
+                    : clamps && value > step->high ? step->high
+                                                   : value;
+        }
+        if (to)
+            nimbus_writer_array(w, "int8_t", i, "map", 256);
+        nimbus_writer_helper(w, "map_values", HELPER_MAP);
+        nimbus_text(b, "%smap_values(%s, %zu, %zu, step_%zu_map);\n", indent, y, n, apart, i);
+    } else if (clamps) {
+        nimbus_writer_helper(w, "clamp", HELPER_CLAMP);
+        nimbus_text(b, "%sclamp(%s, %zu, %zu, %d, %d);\n", indent, y, n, apart, step->low,
+                    step->high);
+    }
+}
+
+/* From the sums of one position to scores, or to bytes at y. */
+void nimbus_write_finish(nimbus_writer *w, size_t i, const char *indent, const char *y,
+                         size_t apart, nimbus_buffer *b)
+{
+    const nimbus_stored_step *step = &w->program->steps[i];
+    const size_t M = step->info.n_outputs;
+    if (step->output == NIMBUS_OUT_I32) {
+        nimbus_writer_helper(w, "copy", HELPER_COPY);
+        nimbus_text(b, "%scopy(sums, %zu, scores);\n", indent, M);
+        return;
+    }
+    if (step->output == NIMBUS_OUT_SHIFT) {
+        nimbus_writer_helper(w, "finish_shift", HELPER_SHIFT);
+        nimbus_text(b, "%sfinish_shift(sums, %zu, %u, %s, %zu);\n", indent, M, step->shift, y,
+                    apart);
+    } else {
+        write_scaled(w, i, indent, y, apart, b);
+        w->report->comparisons += 8 * M * nimbus_positions_of(&step->info);
+    }
+    nimbus_write_map(w, i, indent, y, M, apart, b);
+}
