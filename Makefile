@@ -3,7 +3,7 @@ PREFIX       ?= /usr/local
 BUILD        ?= build
 FUZZ_SECONDS ?= 60
 
-.PHONY: all deps test-deps demo test quick-test bench figures-main figures-engine figures-nets figures-evidence fuzz install format clean help
+.PHONY: all deps test-deps demo test quick-test bench figures-main figures-engine figures-nets figures-evidence figures-embedded fuzz install format clean help
 
 all: $(BUILD)/configured
 	@cmake --build $(BUILD)
@@ -16,7 +16,8 @@ help:
 	@echo "make bench      measure the demo's program against its peers; draws $(BUILD)/bench.html"
 	@echo "make fuzz       every fuzz target for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make install    to PREFIX=$(PREFIX), below DESTDIR if given"
-	@echo "make figures-main, figures-engine, figures-nets, figures-evidence   the figures quoted in the documentation"
+	@echo "make figures-main, figures-engine, figures-nets, figures-evidence, figures-embedded"
+	@echo "                the figures quoted in the documentation"
 	@echo "make deps, make format, make clean"
 
 $(BUILD)/configured:
@@ -53,6 +54,11 @@ figures-main figures-evidence: test-deps
 figures-engine figures-nets: test-deps
 	@$(MAKE) --no-print-directory all
 	@test -d bench/ort/node_modules || npm ci --prefix bench/ort || echo "no ONNX Runtime as a peer"
+	@scripts/$@
+
+figures-embedded: test-deps
+	@scripts/install-deps embedded
+	@$(MAKE) --no-print-directory all
 	@scripts/$@
 
 fuzz: test-deps

@@ -127,8 +127,8 @@ static int remove_models(void **state)
 
 /* ---- help and wrong usage ------------------------------------------------------------------ */
 
-static const char *const verbs[] = {"train", "convert", "compile", "eval", "run",
-                                    "bench", "inspect", "check",   "data", "demo"};
+static const char *const verbs[] = {"train", "convert", "compile", "export", "eval", "run",
+                                    "bench", "inspect", "check",   "data",   "demo"};
 
 static void help_teaches(void **state)
 {
@@ -625,6 +625,78 @@ static void peers_classify_like_the_float_net(void **state)
     json_decref(json);
 }
 
+/* Whether `cc` is a GCC, which can tell stacks. */
+static bool cc_is_gcc(void)
+{
+    return shell("cc -dM -E -x c /dev/null | grep __GNUC__ && ! cc -dM -E -x c /dev/null | grep "
+                 "__clang__") == 0;
+}
+
+static void programs_are_exported(void **state)
+{
+    (void)state;
+    json_t *json = json_of("export digits.nimbus -o c --prefix digits --golden 3 " DIGITS);
+    assert_true(json_integer_value(json_object_get(json, "array_bytes")) > 1000);
+    assert_int_equal(json_integer_value(json_object_get(json, "multiply_adds")), 0);
+    json_decref(json);
+    check_code(shell("make -s -f c/digits.mk digits-selftest"), 0);
+    check_contains(out, "all rows have the scores they must");
+    /* A wrong table is seen. */
+    check_code(
+        shell("sed 's/^\\(static const uint32_t step_0_table_8.*\\)$/\\1 5,/' c/digits.c >x.c && "
+              "cc -Ic -DSELFTEST_MAIN x.c c/digits_test.c -o x 2>err && ./x"),
+        1);
+    /* The program beside the C is as accurate as what eval says of it. */
+    check_code(shell("nimbus export digits.nimbus -o c5 --prefix digits --table-bits 5 && "
+                     "nimbus eval c5/digits.nimbus " DIGITS),
+               0);
+    check_contains(out, "test");
+    check_code(shell("grep 'linear1 | lookup | [45]' c5/README.md"), 0);
+}
+
+static void exports_say_what_does_not_fit(void **state)
+{
+    (void)state;
+    check_code(shell("nimbus export digits.nimbus -o small --fit-flash 9000"), 1);
+    check_contains(err, "bytes of flash with tables of 4 bits");
+    check_code(shell("nimbus export digits.nimbus -o small --fit-ram 10"), 1);
+    check_contains(err, "bytes of RAM, 10 are allowed");
+    check_code(shell("nimbus export digits.nimbus -o small --prefix 'a b'"), 1);
+    check_contains(err, "prefix is \"a b\"");
+    check_code(shell("nimbus export digits.nimbus -o small --input i16"), 1);
+    check_contains(err, "the program reads u8");
+    check_code(shell("nimbus export float.net -o small"), 1);
+    check_contains(err, "float.net");
+    check_code(shell("nimbus export digits.nimbus -o small --cc false"), 1);
+    check_contains(err, "a GCC of version 10 or later is expected");
+    check_code(shell("test ! -e small"), 0);
+    check_code(shell("nimbus export digits.nimbus -o small --to verilog"), 2);
+    check_code(shell("nimbus export digits.nimbus -o out.txt"), 1);
+    check_contains(err, "out.txt");
+}
+
+static void exports_state_code_and_stack(void **state)
+{
+    (void)state;
+    if (!cc_is_gcc())
+        skip();
+    json_t *json = json_of("export digits.nimbus -o measured --prefix digits --cc 'cc -O2'");
+    const json_int_t code = json_integer_value(json_object_get(json, "code_bytes"));
+    const json_int_t stack = json_integer_value(json_object_get(json, "stack_bytes"));
+    const json_int_t arrays = json_integer_value(json_object_get(json, "array_bytes"));
+    assert_true(code > 200 && code < 20000 && stack > 8 && stack < 2000);
+    json_decref(json);
+    check_code(shell("grep '^| flash in all | %d |$' measured/README.md", (int)(arrays + code)), 0);
+    check_code(shell("nimbus export digits.nimbus -o measured --prefix digits --cc 'cc -O2' "
+                     "--fit-flash %d",
+                     (int)(arrays + code - 1)),
+               0);
+    check_code(shell("nimbus export digits.nimbus -o measured --prefix digits --cc 'cc -O2' "
+                     "--fit-flash %d",
+                     (int)(code + 1000)),
+               1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -644,6 +716,9 @@ int main(void)
         cmocka_unit_test(tables_run_with_and_without_headings),
         cmocka_unit_test(json_is_valid_everywhere),
         cmocka_unit_test(peers_classify_like_the_float_net),
+        cmocka_unit_test(programs_are_exported),
+        cmocka_unit_test(exports_say_what_does_not_fit),
+        cmocka_unit_test(exports_state_code_and_stack),
     };
     return cmocka_run_group_tests_name("tool", tests, make_models, remove_models);
 }
