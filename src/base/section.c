@@ -214,6 +214,22 @@ int8_t nimbus_scale_to_i8(float x, float scale, float offset)
     return round_to_i8(product + offset);
 }
 
+int8_t nimbus_step_finish(const nimbus_stored_step *step, int32_t y)
+{
+    y = y < -128 ? -128 : y > 127 ? 127 : y;
+    y = step->arrays.map ? (int8_t)step->arrays.map[y + 128] : y;
+    return (int8_t)(y < step->low ? step->low : y > step->high ? step->high : y);
+}
+
+int8_t nimbus_step_output(const nimbus_stored_step *step, size_t m, int32_t sum)
+{
+    if (step->output == NIMBUS_OUT_SHIFT)
+        return nimbus_step_finish(step, sum < 0 ? ~(~sum >> step->shift) : sum >> step->shift);
+    return nimbus_step_finish(step,
+                              nimbus_scale_to_i8((float)sum, nimbus_f32_at(step->arrays.scale, m),
+                                                 nimbus_f32_at(step->arrays.offset, m)));
+}
+
 /* ---- filled steps ------------------------------------------------------------------------- */
 
 float nimbus_f32_at(const uint8_t *bytes, size_t i)
@@ -240,6 +256,8 @@ void nimbus_section_fill_step(const nimbus_step_header *h, size_t bytes, size_t 
     step->input = h->input;
     step->output = h->output;
     step->shift = h->shift;
+    step->low = -128;
+    step->high = 127;
     nimbus_step_info *info = &step->info;
     info->kind = (nimbus_step_kind)h->kind;
     info->n_inputs = h->D;

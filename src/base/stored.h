@@ -107,6 +107,11 @@ static inline bool nimbus_is_convolution(const nimbus_step_info *info)
 /* sat8(round(x * scale + offset)) of program_format.h, the product rounded to f32. */
 int8_t nimbus_scale_to_i8(float x, float scale, float offset);
 
+/* What an output becomes that is y before a map and a clamp, which need not fit 8 bits; and what
+ * sum m becomes, which is no score. */
+int8_t nimbus_step_finish(const nimbus_stored_step *step, int32_t y);
+int8_t nimbus_step_output(const nimbus_stored_step *step, size_t m, int32_t sum);
+
 /* Entry m of table row c * K + k, whichever width it is stored in. */
 int nimbus_table_entry(const nimbus_step_info *info, const uint8_t *tables, size_t row, size_t m);
 

@@ -127,15 +127,11 @@ void nimbus_write_map(nimbus_writer *w, size_t i, const char *indent, const char
                       size_t apart, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
-    const bool clamps = w->program->of_images && (step->low > -128 || step->high < 127);
+    const bool clamps = step->low > -128 || step->high < 127;
     if (step->arrays.map) {
         int64_t *to = nimbus_writer_numbers(w, 256);
-        for (size_t k = 0; to && k < 256; k++) {
-            const int8_t value = (int8_t)step->arrays.map[k];
-            to[k] = clamps && value < step->low    ? step->low
-                    : clamps && value > step->high ? step->high
-                                                   : value;
-        }
+        for (size_t k = 0; to && k < 256; k++)
+            to[k] = nimbus_step_finish(step, (int32_t)k - 128);
         if (to)
             nimbus_writer_array(w, "int8_t", i, "map", 256);
         nimbus_writer_helper(w, "map_values", HELPER_MAP);

@@ -119,6 +119,13 @@
     "        *y = map[*y + 128];\n"                                                                \
     "}\n\n"
 
+#define HELPER_MAP_PLANE                                                                           \
+    "static void map_plane(const int8_t *x, uint32_t n, const int8_t *map, int8_t *y)\n"           \
+    "{\n"                                                                                          \
+    "    while (n--)\n"                                                                            \
+    "        *y++ = map[*x++ + 128];\n"                                                            \
+    "}\n\n"
+
 #define HELPER_CLAMP                                                                               \
     "static void clamp(int8_t *y, uint32_t n, uint32_t apart, int8_t low, int8_t high)\n"          \
     "{\n"                                                                                          \

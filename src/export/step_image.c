@@ -214,6 +214,28 @@ static nimbus_status prepare_patch(nimbus_writer *w, size_t i, const window_shap
     return NIMBUS_OK;
 }
 
+/* Of one tap, an output is a function of a byte: a map for each channel. */
+static void write_channel_maps(nimbus_writer *w, size_t i, size_t plane, nimbus_buffer *b)
+{
+    const nimbus_stored_step *step = &w->program->steps[i];
+    const size_t M = step->info.n_outputs;
+    int64_t *to = nimbus_writer_numbers(w, 256 * M);
+    for (size_t m = 0; to && m < M; m++)
+        for (int32_t x = -128; x < 128; x++)
+            *to++ = nimbus_step_output(step, m,
+                                       (int32_t)nimbus_u32_at(step->arrays.bias, m) +
+                                           (int8_t)step->arrays.weights[m] * x);
+    if (to)
+        nimbus_writer_array(w, "int8_t", i, "maps", 256 * M);
+    nimbus_writer_helper(w, "map_plane", HELPER_MAP_PLANE);
+    nimbus_text(b, "    const int8_t *map = step_%zu_maps;\n    uint32_t m;\n", i);
+    nimbus_text(b, "    for (m = 0; m < %zu; m++, in += %zu, out += %zu, map += 256)\n", M, plane,
+                plane);
+    nimbus_text(b, "        map_plane(in, %zu, map, out);\n", plane);
+    w->report->multiply_adds -= step->info.multiply_adds;
+    w->report->additions -= step->info.multiply_adds;
+}
+
 static nimbus_status write_image_exact(nimbus_writer *w, size_t i, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
@@ -223,6 +245,11 @@ static nimbus_status write_image_exact(nimbus_writer *w, size_t i, nimbus_buffer
     const size_t group_outputs = info->n_outputs / groups;
     char offset_type[12];
     nimbus_status status;
+    if (s.taps == 1 && group_outputs == 1 && !s.pads && step->patch.stride_y == 1 &&
+        step->patch.stride_x == 1 && step->output != NIMBUS_OUT_I32) {
+        write_channel_maps(w, i, n, b);
+        return NIMBUS_OK;
+    }
     nimbus_write_weights(w, i, s.taps, false);
     nimbus_write_dot(w, "int8_t");
     if (n == 1 && s.whole && groups == 1) {

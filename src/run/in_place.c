@@ -171,12 +171,7 @@ static int32_t sum_of(const run *r, const nimbus_stored_step *step, position at,
     return sum;
 }
 
-static int8_t saturated(int32_t x)
-{
-    return (int8_t)(x < -128 ? -128 : x > 127 ? 127 : x);
-}
-
-/* What output m of a step is at a position, before map and clamp. */
+/* What output m of a step is at a position. */
 static int8_t output_at(const run *r, const nimbus_stored_step *step, position at, size_t m)
 {
     if (step->info.kind == NIMBUS_STEP_MAX_POOL) {
@@ -186,22 +181,9 @@ static int8_t output_at(const run *r, const nimbus_stored_step *step, position a
                 const int8_t tap = tap_at(r, step, at, m, ky, kx);
                 most = tap > most ? tap : most;
             }
-        return most;
+        return nimbus_step_finish(step, most);
     }
-    const int32_t sum = sum_of(r, step, at, m);
-    if (step->output == NIMBUS_OUT_SHIFT)
-        return saturated(sum < 0 ? ~(~sum >> step->shift) : sum >> step->shift);
-    return nimbus_scale_to_i8((float)sum, nimbus_f32_at(step->arrays.scale, m),
-                              nimbus_f32_at(step->arrays.offset, m));
-}
-
-static int8_t mapped(const run *r, const nimbus_stored_step *step, int8_t y)
-{
-    if (step->arrays.map)
-        y = (int8_t)step->arrays.map[y + 128];
-    if (!r->program->stored.of_images)
-        return y;
-    return y < step->low ? step->low : y > step->high ? step->high : y;
+    return nimbus_step_output(step, m, sum_of(r, step, at, m));
 }
 
 /* Sums of values, or values side by side. */
@@ -214,14 +196,14 @@ static void join(const run *r, const nimbus_stored_step *step, int8_t *out)
             int32_t sum = 0;
             for (size_t s = 0; s < step->info.n_sources; s++)
                 sum += value_at(r, step->sources[s])[i];
-            out[i] = mapped(r, step, saturated(sum));
+            out[i] = nimbus_step_finish(step, sum);
         }
         return;
     }
     for (size_t s = 0; s < step->info.n_sources; s++) {
         const size_t size = nimbus_value_size(&values[step->sources[s]]);
         for (size_t i = 0; i < size; i++)
-            *out++ = mapped(r, step, value_at(r, step->sources[s])[i]);
+            *out++ = nimbus_step_finish(step, value_at(r, step->sources[s])[i]);
     }
 }
 
@@ -242,7 +224,7 @@ static void run_step(const run *r, size_t i)
             if (step->output == NIMBUS_OUT_I32)
                 r->scores[m] = sum_of(r, step, at, m);
             else
-                value_at(r, i + 1)[m * area + p] = mapped(r, step, output_at(r, step, at, m));
+                value_at(r, i + 1)[m * area + p] = output_at(r, step, at, m);
     }
 }
 
