@@ -173,9 +173,14 @@ NIMBUS_API const char *nimbus_isa(const nimbus_program *program);
  * docs/embedded.md says how to build just this, and what runs faster: C made by `nimbus export`. */
 typedef struct nimbus_in_place nimbus_in_place;
 
+/* Bytes of memory that a program of n_bytes needs to be opened in place, 300 to 500 a step; 0 if it
+ * is damaged. */
+NIMBUS_API size_t nimbus_in_place_memory_size(const void *bytes, size_t n_bytes);
+
 /* Checks a program of n_bytes at any address, as nimbus_load does, and describes it in the caller's
- * memory, some 300 to 500 bytes a step; bytes and memory must outlive *out, which needs no closing.
- * NULL on failure. Errors: those of nimbus_load; MEMORY says how much is expected. */
+ * memory of nimbus_in_place_memory_size bytes, at any address; bytes and memory must outlive *out,
+ * which needs no closing. NULL on failure. Errors: those of nimbus_load; MEMORY says how much is
+ * expected. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_in_place_open(const void *bytes, size_t n_bytes,
                                                                 void *memory, size_t n_memory,
                                                                 nimbus_in_place **out,

@@ -629,7 +629,7 @@ typedef enum nimbus_export_input {
     NIMBUS_EXPORT_I8,
     NIMBUS_EXPORT_U16,
     NIMBUS_EXPORT_I16,
-    NIMBUS_EXPORT_I32, /* without -2^31 */
+    NIMBUS_EXPORT_I32, /* without the two at either end */
     NIMBUS_EXPORT_F32  /* read as bits and compared as integers */
 } nimbus_export_input;
 
@@ -690,7 +690,7 @@ NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_export_c(const void *bytes, si
 NIMBUS_API void nimbus_export_free(nimbus_export *result); /* NULL is allowed */
 
 /* Writes the files into a folder, which is made if it is not there; each is replaced as a whole.
- * Error: IO. */
+ * Errors: IO, ARGUMENT (NULL), MEMORY. */
 NIMBUS_API NIMBUS_MUST_CHECK nimbus_status nimbus_export_write(const nimbus_export *result,
                                                                const char *folder,
                                                                nimbus_error *error);

@@ -1,4 +1,5 @@
 /* test_export.c - src/export: C that must give the bits of the runtime */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "export/export.h"
+#include "export/writer.h"
 #include "image_maker.h"
 #include "program_maker.h"
 
@@ -42,19 +43,37 @@ static nimbus_export *export_program(const nimbus_buffer *program,
     return result;
 }
 
-/* Builds the self-test of an exported program and runs it. */
-static void assert_selftest(const nimbus_export *result, const char *what)
+static bool have_clang(void)
 {
-    char command[500];
+    static int have = -1;
+    if (have < 0)
+        have = system("clang --version >/dev/null 2>&1") == 0;
+    return have;
+}
+
+/* Builds the self-test of an exported program and runs it: with vector registers, as plain C with
+ * all that is undefined trapped, or by clang, as the number says. */
+static void assert_selftest_with(const nimbus_export *result, const char *what, size_t number)
+{
+    static const char *const compilers[] = {
+        "cc -O1", "cc -O1 -DP_PORTABLE -fsanitize=undefined -fno-sanitize-recover=all",
+        "clang -O1 -DP_PORTABLE"};
+    const char *compiler = compilers[number % (have_clang() ? 3 : 2)];
+    char command[700];
     if (nimbus_export_write(result, folder, &error))
         fail_msg("%s", error.message);
     (void)snprintf(command, sizeof command,
-                   "cc -std=c99 -O1 -Wall -Wextra -Wconversion -Werror -ffreestanding "
+                   "%s -std=c99 -Wall -Wextra -Wconversion -Werror -ffreestanding "
                    "-DSELFTEST_MAIN %s/p.c %s/p_test.c -o %s/p && %s/p",
-                   folder, folder, folder, folder);
+                   compiler, folder, folder, folder, folder);
     const int code = system(command);
     if (code)
         fail_msg("%s: \"%s\" ended with %d", what, command, code >> 8);
+}
+
+static void assert_selftest(const nimbus_export *result, const char *what)
+{
+    assert_selftest_with(result, what, 0);
 }
 
 static const nimbus_export_input integers[] = {NIMBUS_EXPORT_I8, NIMBUS_EXPORT_U8,
@@ -91,7 +110,7 @@ static void test_random_programs(void **state)
             n_refused++;
         } else {
             nimbus_export *result = export_program(&program, &options);
-            assert_selftest(result, what);
+            assert_selftest_with(result, what, seed / 2);
             nimbus_export_free(result);
         }
         nimbus_buffer_free(&program);
@@ -115,7 +134,7 @@ static void test_random_images(void **state)
             options.table_bits = 4 + (unsigned)(seed % 5);
         (void)snprintf(what, sizeof what, "image program %d", (int)seed);
         nimbus_export *result = export_program(&program, &options);
-        assert_selftest(result, what);
+        assert_selftest_with(result, what, seed / 2);
         nimbus_export_free(result);
         nimbus_buffer_free(&program);
         made_image_free(&p);
@@ -260,9 +279,11 @@ static void test_lines(void **state)
         nimbus_stairs stairs;
         nimbus_line line;
         nimbus_stairs_of_integer(scale, offset, low, high, &stairs);
-        unsigned shift = nimbus_line_most_shift(stairs.low, stairs.high);
-        while (shift && !nimbus_line_fit(&stairs, shift, &line))
+        unsigned shift = 20;
+        while (shift && (nimbus_stairs_reach(&stairs) > INT32_MAX >> shift ||
+                         !nimbus_line_fit(&stairs, shift, &line)))
             shift--;
+        const int64_t most = INT32_MAX >> shift;
         const bool fits = nimbus_line_fit(&stairs, shift, &line) &&
                           nimbus_line_faults(&stairs, shift, &line, NULL, NULL) < 64;
         const size_t n_faults = fits ? nimbus_line_faults(&stairs, shift, &line, tell, &t) : 0;
@@ -271,10 +292,13 @@ static void test_lines(void **state)
         n_with_faults += t.n > 0;
         for (int64_t x = low; x <= high; x++) {
             const int64_t v = stairs.falls ? -x : x;
+            const int64_t limited = v > most ? most : v < -most ? -most : v;
             int by_stairs = -128, by_line = -128;
+            if (fits && stairs.falls)
+                assert_true(line.slope > 0); /* or its sign could not say so */
             for (int k = 1; k < 256; k++) {
                 by_stairs += v >= stairs.at[k];
-                by_line += fits && v * (1 << shift) >= line.start + (int64_t)k * line.slope;
+                by_line += fits && limited * (1 << shift) >= line.start + (int64_t)k * line.slope;
             }
             for (size_t f = 0; f < t.n; f++)
                 by_line = t.sums[f] == v ? t.values[f] : by_line;
@@ -286,6 +310,61 @@ static void test_lines(void **state)
     }
     print_message("%d lines, %d with faults\n", (int)n_lines, (int)n_with_faults);
     assert_true(n_lines > 380);
+}
+
+/* One tree and outputs whose sums end near +-2^31, or become the same whatever they are. */
+static void test_extremes(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 6; i++) {
+        made_program p = made_small_program(NIMBUS_STEP_LOOKUP, i % 2 ? NIMBUS_F32 : NIMBUS_U8, 0);
+        made_step *first = &p.steps[0], *last = &p.steps[1];
+        if (i < 4) {
+            first->output = NIMBUS_OUT_SCALED;
+            first->shift = 0;
+            free(first->scale);
+            free(first->offset);
+            first->scale = made_array(first->M, sizeof(float));
+            first->offset = made_array(first->M, sizeof(float));
+            for (uint32_t m = 0; m < first->M; m++) {
+                first->scale[m] = m % 3 == 0 ? -0.01f : m % 3 == 1 ? 0 : 0.01f;
+                first->offset[m] = i < 2 ? -200 : 300;
+            }
+        }
+        int32_t most = INT32_MAX - 128 * (int32_t)last->C;
+        for (uint32_t m = 0; m < last->M; m++)
+            last->bias[m] = m % 2 ? most : -most;
+        if (i % 2)
+            for (size_t n = 0; n < first->C * ((1u << first->H) - 1); n++)
+                first->f_thresholds[n] = 70000 + 1000.5f * (float)n; /* all positive, and large */
+        nimbus_buffer program = made_write(&p);
+        for (unsigned number = 0; number < 3; number++) {
+            const nimbus_export_options options =
+                WITH(.prefix = "p", .n_golden = 20,
+                     .input = i % 2 && number ? NIMBUS_EXPORT_I32 : NIMBUS_EXPORT_AS_STORED);
+            nimbus_export *result = export_program(&program, &options);
+            assert_selftest_with(result, "extremes", number);
+            nimbus_export_free(result);
+        }
+        nimbus_buffer_free(&program);
+        made_free(&p);
+    }
+}
+
+/* Integers that floats do not hold exactly count as the floats they become. */
+static void test_floor(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < 2000; i++) {
+        const int64_t near = (int64_t)nimbus_random_below(1, 1, i, 4000000000u) - 2000000000;
+        const float t = (float)near;
+        const int64_t found = nimbus_writer_floor_of(t, NIMBUS_EXPORT_I32);
+        assert_false((float)found > t);
+        assert_true((float)(found + 1) > t);
+    }
+    assert_int_equal(nimbus_writer_floor_of(INFINITY, NIMBUS_EXPORT_I8), 127);
+    assert_int_equal(nimbus_writer_floor_of(-INFINITY, NIMBUS_EXPORT_U8), -1);
+    assert_int_equal(nimbus_writer_floor_of(-0.5f, NIMBUS_EXPORT_I16), -1);
 }
 
 /* Out of memory anywhere is a clean error. */
@@ -312,9 +391,14 @@ static void test_failing_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_random_programs),     cmocka_unit_test(test_random_images),
-        cmocka_unit_test(test_bad_options),         cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_narrow_program),      cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_random_programs),
+        cmocka_unit_test(test_random_images),
+        cmocka_unit_test(test_bad_options),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_narrow_program),
+        cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_floor),
         cmocka_unit_test(test_failing_allocations),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

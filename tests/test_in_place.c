@@ -40,7 +40,8 @@ static void assert_same_scores(const nimbus_buffer *file, uint64_t seed)
     nimbus_in_place *in_place;
     assert_int_equal(nimbus_load(file->bytes, file->size, &program, &error), NIMBUS_OK);
     const nimbus_program_info *info = nimbus_info(program);
-    const size_t memory_bytes = 200 + 700 * (info->n_steps + 2), M = info->n_outputs;
+    const size_t memory_bytes = nimbus_in_place_memory_size(file->bytes, file->size),
+                 M = info->n_outputs;
     uint8_t *bytes = nimbus_alloc(file->size + 1, 1), *memory = nimbus_alloc(memory_bytes, 1);
     memcpy(bytes + 1, file->bytes, file->size);
     if (nimbus_in_place_open(bytes + 1, file->size, memory, memory_bytes, &in_place, &error))
@@ -109,6 +110,8 @@ static void test_refusals(void **state)
     const char *expected = strstr(error.message, "expected ");
     assert_non_null(expected);
     const size_t enough = strtoul(expected + 9, NULL, 10);
+    assert_int_equal(nimbus_in_place_memory_size(file.bytes, file.size), enough);
+    assert_int_equal(nimbus_in_place_memory_size(file.bytes, 10), 0);
     assert_int_equal(
         nimbus_in_place_open(file.bytes, file.size, (char *)memory + 1, enough, &in_place, &error),
         NIMBUS_OK);

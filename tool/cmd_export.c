@@ -1,4 +1,5 @@
 /* cmd_export.c - nimbus export: a program becomes stand-alone C, a folder of sources */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -61,22 +62,23 @@ const nimbus_verb verb_export = {
     .run = export_run,
 };
 
-/* The bytes of a file that is a program; malloc'd. */
-static nimbus_status read_program(const char *path, unsigned char **bytes, size_t *n,
-                                  nimbus_error *error)
+/* The bytes of a file; malloc'd. */
+static nimbus_status read_file(const char *path, unsigned char **bytes, size_t *n,
+                               nimbus_error *error)
 {
-    nimbus_program *program;
-    nimbus_status status = nimbus_open(path, &program, error); /* says what is wrong with it */
-    if (status)
-        return status;
-    *n = nimbus_info(program)->file_bytes;
-    nimbus_close(program);
     FILE *file = fopen(path, "rb");
-    *bytes = file ? malloc(*n) : NULL;
-    const int ok = *bytes && fread(*bytes, 1, *n, file) == *n;
+    long size = -1;
+    if (file && fseek(file, 0, SEEK_END) == 0)
+        size = ftell(file);
+    *n = size > 0 ? (size_t)size : 0;
+    *bytes = malloc(*n + 1);
+    int ok =
+        size >= 0 && *bytes && fseek(file, 0, SEEK_SET) == 0 && fread(*bytes, 1, *n, file) == *n;
+    int why = errno;
     if (file)
         fclose(file);
-    return ok ? NIMBUS_OK : tool_error(error, NIMBUS_ERR_IO, "%s: cannot be read", path);
+    return ok ? NIMBUS_OK
+              : tool_error(error, NIMBUS_ERR_IO, "%s: cannot be read: %s", path, strerror(why));
 }
 
 static nimbus_status open_rows(const export_arguments *args, nimbus_data **out, nimbus_error *error)
@@ -179,13 +181,17 @@ static int export_run(int argc, char **argv)
     options.n_golden = args.golden;
     nimbus_status status =
         args.output ? NIMBUS_OK : tool_error(&error, NIMBUS_ERR_MEMORY, "out of memory");
-    if (!status && !(status = read_program(args.common.files[0], &bytes, &n_bytes, &error)) &&
+    if (!status && !(status = read_file(args.common.files[0], &bytes, &n_bytes, &error)) &&
         (!args.common.data || !(status = open_rows(&args, &rows, &error)))) {
         options.rows = rows;
-        if (!(status = export_measured(&args, bytes, n_bytes, &options, &result, &error)))
+        status = export_measured(&args, bytes, n_bytes, &options, &result, &error);
+        if (status)
+            code = fail_with("%s: %s", args.common.files[0], error.message);
+        else
             status = nimbus_export_write(result, args.output, &error);
     }
-    code = status ? fail(&error) : report_result(&args, &result->report, &options);
+    code =
+        status ? code > 0 ? code : fail(&error) : report_result(&args, &result->report, &options);
     nimbus_export_free(result);
     nimbus_data_free(rows);
     free(bytes);

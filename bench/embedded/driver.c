@@ -41,7 +41,7 @@ static void RUN(const void *row, int32_t *scores)
 #endif
 
 #ifdef DEVICE
-#include "semihosting.h"
+#include "../../examples/cortex-m0/semihosting.h"
 #else
 #include <stdio.h>
 #endif

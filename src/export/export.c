@@ -191,9 +191,10 @@ static void write_header(const nimbus_stored_program *program, const nimbus_expo
                 plan->prefix);
     nimbus_text(b, " * %s_run reads a row of %zu ", plan->prefix, info->n_inputs);
     if (plan->input == NIMBUS_EXPORT_F32)
-        nimbus_text(b, "floats, as they came to training: nothing is to be\n"
-                       " * normalised. They are compared as integers; what is no number counts as "
-                       "not greater.\n");
+        nimbus_text(b, "floats, as training read them: what the net\n"
+                       " * normalised is folded in (the columns of a table are encoded before). "
+                       "They are compared as\n"
+                       " * integers; what is no number counts as not greater.\n");
     else
         nimbus_text(
             b,
@@ -294,10 +295,11 @@ static void write_readme(const nimbus_stored_program *program, const nimbus_expo
     for (size_t i = 0; i < program->info.n_steps; i++) {
         const nimbus_step_info *info = &program->steps[i].info;
         const unsigned bits = i < NIMBUS_REPORT_LAYERS ? report->table_bits[i] : 0;
-        char text[12] = "";
+        char text[12] = "", name[sizeof info->name];
         if (bits)
             (void)snprintf(text, sizeof text, "%u", bits);
-        nimbus_text(b, "| %s | %s | %s |\n", info->name, nimbus_step_kind_name(info->kind), text);
+        nimbus_plain_name(info->name, name);
+        nimbus_text(b, "| %s | %s | %s |\n", name, nimbus_step_kind_name(info->kind), text);
     }
 }
 
@@ -401,15 +403,31 @@ void nimbus_export_free(nimbus_export *result)
     nimbus_free(result);
 }
 
+/* Makes a folder and those that it is in. */
+static nimbus_status make_folders(char *path, nimbus_error *error)
+{
+    for (char *c = path + 1; *c; c++)
+        if (*c == '/') {
+            *c = '\0';
+            (void)mkdir(path, 0777); /* the last one tells */
+            *c = '/';
+        }
+    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+        return nimbus_fail_errno(error, "%s: cannot be made", path);
+    return NIMBUS_OK;
+}
+
 nimbus_status nimbus_export_write(const nimbus_export *result, const char *folder,
                                   nimbus_error *error)
 {
+    if (!result || !folder || !*folder)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "result or folder is NULL or empty");
     const size_t size = strlen(folder) + sizeof result->files[0].name + 2;
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
-        return nimbus_fail_errno(error, "%s: cannot be made", folder);
     char *path = nimbus_alloc(size, 1);
-    nimbus_status status =
-        path ? NIMBUS_OK : nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for a path");
+    if (!path)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for a path");
+    (void)snprintf(path, size, "%s", folder);
+    nimbus_status status = make_folders(path, error);
     for (size_t i = 0; i < sizeof result->files / sizeof *result->files && !status; i++) {
         const nimbus_export_file *file = &result->files[i];
         (void)snprintf(path, size, "%s/%s", folder, file->name);

@@ -8,7 +8,7 @@
  *     stairs.c   what a sum becomes, without a product: the sums at which the output changes
  *     text.c     arrays and text
  *     source.c   the C of a program, with the parts of writer.h
- *     golden.c   rows and their scores, and the self-test
+ *     golden.c   rows, at thresholds and beside them, their scores, and the self-test
  *     export.c   options, limits, and the files */
 #ifndef NIMBUS_EXPORT_H
 #define NIMBUS_EXPORT_H
@@ -66,8 +66,8 @@ typedef struct nimbus_line {
     int32_t start, slope;
 } nimbus_line;
 
-/* The most bits that sums low..high can be shifted by. */
-unsigned nimbus_line_most_shift(int64_t low, int64_t high);
+/* Sums farther from 0 than that become what the one at that distance becomes. */
+int64_t nimbus_stairs_reach(const nimbus_stairs *stairs);
 /* The line that comes closest. False: it does not fit 32 bits. */
 bool nimbus_line_fit(const nimbus_stairs *stairs, unsigned shift, nimbus_line *out);
 /* How many sums a line gets wrong, none if it meets every step. Each of them, and what it becomes,
@@ -93,6 +93,9 @@ typedef struct nimbus_source {
 
 /* The prefix as macros have it. */
 void nimbus_upper(const char *name, char out[NIMBUS_MOST_PREFIX + 1]);
+
+/* The name of a layer for comments and pages: what is not plain in them becomes "_". */
+void nimbus_plain_name(const char *name, char out[NIMBUS_STEP_NAME_BYTES]);
 
 void nimbus_text(nimbus_buffer *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -134,9 +137,9 @@ void nimbus_input_range(nimbus_export_input input, int64_t *low, int64_t *high);
 
 /* ---- golden.c ------------------------------------------------------------------------------ */
 
-/* Rows for the self-test: of data, or made up, spread around the thresholds; and the scores that
- * the program gives them. Adds the files of the test. Errors: MISMATCH (data and program), VALUE (a
- * row is not of the input type), MEMORY. */
+/* Rows for the self-test: of data, or made up, at the thresholds of the first step and beside them;
+ * and the scores that the program gives them. Adds the files of the test. Errors: MISMATCH (data
+ * and program), VALUE (a row is not of the input type), MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_golden_write(const nimbus_stored_program *program,
                                                     const void *bytes, size_t n_bytes,
                                                     const nimbus_export_plan *plan,

@@ -18,10 +18,9 @@ static bool fit_lines(const nimbus_stairs *stairs, size_t M, unsigned *shift, ni
 {
     unsigned most = 20;
     size_t fewest = SIZE_MAX;
-    for (size_t m = 0; m < M; m++) {
-        const unsigned own = nimbus_line_most_shift(stairs[m].low, stairs[m].high);
-        most = own < most ? own : most;
-    }
+    for (size_t m = 0; m < M; m++)
+        while (most > 0 && nimbus_stairs_reach(&stairs[m]) > INT32_MAX >> most)
+            most--;
     for (unsigned s = most + 1; s-- > 0 && fewest > 0;) {
         size_t m = 0, n = 0;
         for (; m < M && nimbus_line_fit(&stairs[m], s, &lines[m]); m++)
@@ -34,6 +33,15 @@ static bool fit_lines(const nimbus_stairs *stairs, size_t M, unsigned *shift, ni
     for (size_t m = 0; m < M; m++)
         (void)nimbus_line_fit(&stairs[m], *shift, &lines[m]);
     return fewest < 16 * M;
+}
+
+/* Whether a sum can be too large to be shifted: then it has to be clamped before. */
+static bool exceeds(const nimbus_stairs *stairs, size_t M, unsigned shift)
+{
+    for (size_t m = 0; m < M; m++)
+        if (-stairs[m].low > INT32_MAX >> shift || stairs[m].high > INT32_MAX >> shift)
+            return true;
+    return false;
 }
 
 typedef struct fault_list {
@@ -105,6 +113,10 @@ static void write_scaled(nimbus_writer *w, size_t i, const char *indent, const c
         }
         nimbus_writer_array(w, "int32_t", i, "lines", 2 * M);
         nimbus_writer_helper(w, "finish_line", HELPER_LINE);
+        if (exceeds(stairs, M, shift)) {
+            nimbus_writer_helper(w, "limit", HELPER_LIMIT);
+            nimbus_text(b, "%slimit(sums, %zu, %d);\n", indent, M, INT32_MAX >> shift);
+        }
         nimbus_text(b, "%sfinish_line(sums, %zu, step_%zu_lines, %u, %s, %zu);\n", indent, M, i,
                     shift, y, apart);
         write_faults(w, i, indent, y, apart, stairs, shift, lines, b);

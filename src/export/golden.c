@@ -1,4 +1,5 @@
 /* golden.c - rows with their scores, and the program that checks them where the C is to run */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,38 +11,78 @@ typedef struct golden {
     int32_t *scores; /* [n][n_outputs] */
 } golden;
 
-/* Every threshold that the first step compares column d with is at rows of made-up data, or just
- * beside it: that is where mistakes show. Elsewhere anything between. */
-static double made_up(const nimbus_stored_program *program, nimbus_export_input input, size_t r,
-                      size_t d)
+/* A number of the input type that a threshold as stored, or just beside it, is: where mistakes
+ * show. */
+static double beside(const nimbus_stored_step *step, nimbus_export_input input, size_t node,
+                     size_t which)
+{
+    int64_t low, high;
+    nimbus_input_range(input, &low, &high);
+    if (step->input == NIMBUS_IN_U8) {
+        const double x = (int8_t)step->arrays.thresholds[node] + 127 + (double)(which % 3);
+        return x < 0 ? 0 : x > 255 ? 255 : x;
+    }
+    const float t = nimbus_f32_at(step->arrays.thresholds, node);
+    if (input == NIMBUS_EXPORT_F32) {
+        const float most = 3e38f;
+        const float near = t > most ? most : t < -most ? -most : t;
+        const float apart = near * 1e-6f + 1e-30f;
+        return (double)(which % 3 == 0 ? t : which % 3 == 1 ? near - apart : near + apart);
+    }
+    const double x = !(t > (float)low) ? (double)low : t >= (float)high ? (double)high : (double)t;
+    const double whole = (double)(int64_t)x + (double)(which % 3) - 1;
+    return whole < (double)low ? (double)low : whole > (double)high ? (double)high : whole;
+}
+
+static double anything(const nimbus_stored_program *program, nimbus_export_input input, size_t r,
+                       size_t d)
+{
+    static const double odd[] = {NAN, INFINITY, -INFINITY, -0.0, 0, 1e-42, 3e38, -3e38};
+    int64_t low, high;
+    nimbus_input_range(input, &low, &high);
+    if (program->info.input_dtype == NIMBUS_U8)
+        return (double)nimbus_random_below(1, r, d, 256);
+    double x = 4 * (nimbus_random_uniform(1, r, d) - 0.5);
+    if (program->in_scale) {
+        const size_t c = d / (program->info.height * program->info.width);
+        const double scale = (double)nimbus_f32_at(program->in_scale, c);
+        const double grid = (double)nimbus_random_below(1, r, d, 300) - 150;
+        x = (grid - (double)nimbus_f32_at(program->in_offset, c)) / (scale != 0 ? scale : 1);
+    }
+    if (input == NIMBUS_EXPORT_F32) {
+        /* infinity times a scale of 0 is no number, which no comparison of integers tells */
+        const size_t n = sizeof odd / sizeof *odd, first = program->in_scale ? 3 : 0;
+        if (nimbus_random_below(2, r, d, 40) == 0)
+            return odd[first + nimbus_random_below(3, r, d, n - first)];
+        return x < -3e38 ? -3e38 : x > 3e38 ? 3e38 : (double)(float)x;
+    }
+    x = x < (double)low ? (double)low : x > (double)high ? (double)high : x;
+    return (double)(int64_t)x;
+}
+
+/* A row with a value for each column at a threshold of a tree that reads it, in the trees of the
+ * first step; any value where there is none. */
+static void make_up(const nimbus_stored_program *program, nimbus_export_input input, size_t r,
+                    double *row)
 {
     const nimbus_stored_step *step = &program->steps[0];
     const nimbus_step_info *info = &step->info;
-    const bool trees = !program->of_images && info->kind == NIMBUS_STEP_LOOKUP;
-    const bool floats = program->info.input_dtype == NIMBUS_F32;
-    int64_t low, high;
-    nimbus_input_range(input, &low, &high);
-    if (!floats)
-        return (double)nimbus_random_below(1, r, d, 256);
-    double x = 4 * (nimbus_random_uniform(1, r, d) - 0.5);
-    if (trees) {
-        const size_t n = info->n_codebooks * (nimbus_step_leaves(info) - 1);
-        const size_t any = nimbus_random_below(2, r, d, n);
-        x = (double)nimbus_f32_at(step->arrays.thresholds, any);
-        if (!(x >= -1e30 && x <= 1e30))
-            x = 0;
-    } else if (program->in_scale) {
-        const size_t c = d / (program->info.height * program->info.width);
-        const double scale = (double)nimbus_f32_at(program->in_scale, c);
-        x = ((double)nimbus_random_below(1, r, d, 256) - 128 -
-             (double)nimbus_f32_at(program->in_offset, c)) /
-            (scale != 0 ? scale : 1);
+    const size_t n_nodes = nimbus_step_leaves(info) - 1, n = info->n_codebooks * n_nodes;
+    for (size_t d = 0; d < program->info.n_inputs; d++)
+        row[d] = anything(program, input, r, d);
+    if (program->of_images || info->kind != NIMBUS_STEP_LOOKUP)
+        return;
+    const size_t from = nimbus_random_below(4, r, 0, n);
+    for (size_t i = 0; i < n; i++) {
+        const size_t node = (from + i) % n, c = node / n_nodes, in_tree = node % n_nodes;
+        size_t level = 0;
+        while (in_tree + 1 >= (size_t)2 << level)
+            level++;
+        const size_t column = info->shared_columns ? c * info->n_levels + level : node;
+        if (nimbus_random_below(5, r, node, 8) != 0) /* the last of some of them stays */
+            row[nimbus_u32_at(step->arrays.columns, column)] =
+                beside(step, input, node, nimbus_random_below(6, r, node, 3));
     }
-    if (input == NIMBUS_EXPORT_F32)
-        return (double)(float)x;
-    x += (double)nimbus_random_below(3, r, d, 3) - 1;
-    x = x < (double)low ? (double)low : x > (double)high ? (double)high : x;
-    return (double)(int64_t)x;
 }
 
 /* A row of data as a number of the input type. */
@@ -67,16 +108,17 @@ static nimbus_status read_row(const nimbus_data *data, nimbus_export_input input
 
 static nimbus_status run(const void *bytes, size_t n_bytes, golden *g, nimbus_error *error)
 {
-    nimbus_program *program;
-    nimbus_status status = nimbus_load(bytes, n_bytes, &program, error);
-    if (status)
-        return status;
-    const bool floats = nimbus_info(program)->input_dtype == NIMBUS_F32;
-    void *row = nimbus_alloc(g->n_inputs, sizeof(float));
-    void *scratch = nimbus_alloc(nimbus_scratch_size(program, 1), 1);
-    if (!row || !scratch)
+    nimbus_in_place *program;
+    const size_t n_memory = nimbus_in_place_memory_size(bytes, n_bytes);
+    void *memory = nimbus_alloc(n_memory, 1), *row = nimbus_alloc(g->n_inputs, sizeof(float));
+    void *scratch = NULL;
+    nimbus_status status =
+        memory && row ? nimbus_in_place_open(bytes, n_bytes, memory, n_memory, &program, error)
+                      : nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for a row");
+    if (!status && !(scratch = nimbus_alloc(nimbus_in_place_scratch_size(program), 1)))
         status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for a row");
     for (size_t r = 0; r < g->n && !status; r++) {
+        const bool floats = nimbus_in_place_info(program)->input_dtype == NIMBUS_F32;
         for (size_t d = 0; d < g->n_inputs; d++) {
             const double x = g->rows[r * g->n_inputs + d];
             if (floats)
@@ -84,38 +126,53 @@ static nimbus_status run(const void *bytes, size_t n_bytes, golden *g, nimbus_er
             else
                 ((uint8_t *)row)[d] = (uint8_t)x;
         }
-        status = nimbus_run(program, row, 0, 1, g->scores + r * g->n_outputs, scratch);
+        status = nimbus_in_place_run(program, row, g->scores + r * g->n_outputs, scratch);
     }
     nimbus_free(row);
     nimbus_free(scratch);
-    nimbus_close(program);
+    nimbus_free(memory);
     return status;
+}
+
+/* Floats by their bits: there are some that C has no constants for. */
+static void write_float(double x, nimbus_buffer *out)
+{
+    union {
+        float f;
+        uint32_t u;
+    } bits = {(float)x};
+    nimbus_text(out, "0x%xu,", bits.u);
 }
 
 static void write_test(const golden *g, const nimbus_export_plan *plan, nimbus_buffer *out)
 {
     const char *p = plan->prefix;
+    const bool floats = plan->input == NIMBUS_EXPORT_F32;
     nimbus_text(out,
                 "/* %s_test.c - %zu rows and the scores they must get. Link with %s.c; build with\n"
                 "   -DSELFTEST_MAIN for a program that ends with 0 if all is well. */\n"
-                "#include \"%s.h\"\n\n"
-                "static const %s rows[%zu][%zu] = {",
-                p, g->n, p, p, nimbus_input_type(plan->input), g->n, g->n_inputs);
+                "#include \"%s.h\"\n\n",
+                p, g->n, p, p);
+    if (floats)
+        nimbus_text(
+            out,
+            "static const union {\n    uint32_t bits[%zu];\n    float row[%zu];\n} rows[%zu] = {",
+            g->n_inputs, g->n_inputs, g->n);
+    else
+        nimbus_text(out, "static const struct {\n    %s row[%zu];\n} rows[%zu] = {",
+                    nimbus_input_type(plan->input), g->n_inputs, g->n);
     for (size_t r = 0; r < g->n; r++) {
-        nimbus_text(out, "\n    {");
+        nimbus_text(out, "\n    {{");
         for (size_t d = 0; d < g->n_inputs; d++) {
             const double x = g->rows[r * g->n_inputs + d];
-            char number[40];
-            if (plan->input == NIMBUS_EXPORT_F32) {
-                (void)snprintf(number, sizeof number, "%.9g", x);
-                nimbus_text(out, "%s%sf,", number, strpbrk(number, ".e") ? "" : ".0");
-            } else {
+            if (floats)
+                write_float(x, out);
+            else
                 nimbus_text(out, "%lld,", (long long)x);
-            }
-            if (d % 24 == 23)
-                nimbus_text(out, "\n     ");
+            if (d % 16 == 15)
+                nimbus_text(out, "\n      ");
         }
-        nimbus_text(out, "},");
+        nimbus_text(out, "}},");
     }
     nimbus_text(out, "\n};\n\nstatic const int32_t expected[%zu][%zu] = {", g->n, g->n_outputs);
     for (size_t r = 0; r < g->n; r++) {
@@ -130,7 +187,7 @@ static void write_test(const golden *g, const nimbus_export_plan *plan, nimbus_b
                 "int %s_selftest(void)\n{\n"
                 "    int r, m;\n"
                 "    for (r = 0; r < %zu; r++) {\n"
-                "        %s_run(rows[r], scores);\n"
+                "        %s_run(rows[r].row, scores);\n"
                 "        for (m = 0; m < %zu; m++)\n"
                 "            if (scores[m] != expected[r][m])\n"
                 "                return r + 1;\n"
@@ -175,8 +232,7 @@ nimbus_status nimbus_golden_write(const nimbus_stored_program *program, const vo
         if (rows)
             status = read_row(rows, plan->input, r, g.n_inputs, to, error);
         else
-            for (size_t d = 0; d < g.n_inputs; d++)
-                to[d] = made_up(program, plan->input, r, d);
+            make_up(program, plan->input, r, to);
     }
     if (!status && !(status = run(bytes, n_bytes, &g, error))) {
         write_test(&g, plan, out);

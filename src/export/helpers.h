@@ -41,7 +41,7 @@
     "    while (n_sums--) {\n"                                                                     \
     "        int32_t s = *bias++;\n"                                                               \
     "        for (uint32_t d = 0; d < n; d++)\n"                                                   \
-    "            s += *weight++ * x[d];\n"                                                         \
+    "            s += *weight++ * (x[d]%s);\n"                                                     \
     "        *sum++ = s;\n"                                                                        \
     "    }\n"                                                                                      \
     "}\n\n"
@@ -80,6 +80,14 @@
     "    }\n"                                                                                      \
     "}\n"                                                                                          \
     "#undef TRY\n\n"
+
+#define HELPER_LIMIT                                                                               \
+    "/* Sums beyond a line's reach to its end. */\n"                                               \
+    "static void limit(int32_t *sum, uint32_t n, int32_t most)\n"                                  \
+    "{\n"                                                                                          \
+    "    for (; n--; sum++)\n"                                                                     \
+    "        *sum = *sum > most ? most : *sum < -most ? -most : *sum;\n"                           \
+    "}\n\n"
 
 #define HELPER_CORRECT                                                                             \
     "/* The few sums that a line gets wrong: number of the output, its place, sum, output. */\n"   \
@@ -235,7 +243,7 @@
     "    vst1q_u16(lanes + 8, high);\n"                                                            \
     "#endif\n"                                                                                     \
     "    for (i = 0; i < 16; i++)\n"                                                               \
-    "        sum[i] = from[i] + (int32_t)((uint32_t)lanes[i] << shift);\n"                         \
+    "        sum[i] = (int32_t)((uint32_t)from[i] + ((uint32_t)lanes[i] << shift));\n"             \
     "}\n"                                                                                          \
     "#else\n\n"
 

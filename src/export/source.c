@@ -18,8 +18,9 @@ static nimbus_status write_steps(nimbus_writer *w)
     for (size_t i = 0; i < n; i++) {
         const nimbus_step_info *info = &program->steps[i].info;
         const bool first = i == 0 && !program->of_images, last = i + 1 == n;
-        nimbus_text(b, "/* %s: %s", info->name[0] ? info->name : "a step",
-                    nimbus_step_kind_name(info->kind));
+        char name[sizeof info->name];
+        nimbus_plain_name(info->name, name);
+        nimbus_text(b, "/* %s: %s", name[0] ? name : "a step", nimbus_step_kind_name(info->kind));
         if (info->n_codebooks)
             nimbus_text(b, ", %zu trees, %zu outputs", info->n_codebooks, info->n_outputs);
         nimbus_text(b, " */\nstatic void step_%zu(", i);
@@ -55,16 +56,6 @@ static void buffer(nimbus_buffer *out, size_t *ram, const char *type, const char
     *ram += all * bytes;
 }
 
-/* Every name of a layer ends up in a comment. */
-static bool names_fit_comments(const nimbus_stored_program *program)
-{
-    for (size_t i = 0; i < program->info.n_steps; i++)
-        for (const char *c = program->steps[i].info.name; *c; c++)
-            if (*c < ' ' || (c[0] == '*' && c[1] == '/'))
-                return false;
-    return true;
-}
-
 static const char *row_type_of(const nimbus_stored_program *program)
 {
     size_t most = 0;
@@ -95,11 +86,7 @@ nimbus_status nimbus_source_write(const nimbus_stored_program *program,
                                .comparisons = program->info.comparisons,
                                .multiply_adds = program->info.multiply_adds,
                                .n_steps = n};
-    if (!names_fit_comments(program))
-        status = nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
-                             "the name of a layer would end a comment of C");
-    else
-        status = write_steps(&w);
+    status = write_steps(&w);
     if (!status) {
         nimbus_text(out,
                     "/* %s.c - a lookup program as plain C, written by nimbus %s; see %s.h */\n",

@@ -82,17 +82,15 @@ void nimbus_stairs_of_integer(float scale, float offset, int64_t low, int64_t hi
 
 void nimbus_stairs_of_float(float scale, float offset, nimbus_stairs *out)
 {
-    /* from -infinity to infinity */
-    find_scaled(scale, offset, -0x7f800001ll, 0x7f800000ll, true, out);
+    /* the finite ones: infinity is beyond every step of theirs */
+    find_scaled(scale, offset, -0x7f800000ll, 0x7f7fffffll, true, out);
 }
 
-unsigned nimbus_line_most_shift(int64_t low, int64_t high)
+int64_t nimbus_stairs_reach(const nimbus_stairs *stairs)
 {
-    const int64_t most = -low > high + 1 ? -low : high + 1;
-    unsigned shift = 0;
-    while (shift < 20 && most << (shift + 1) <= INT32_MAX)
-        shift++;
-    return shift;
+    const int64_t low = stairs->at[1] > stairs->low ? stairs->at[1] - 1 : stairs->low;
+    const int64_t high = stairs->at[255] <= stairs->high ? stairs->at[255] : stairs->high;
+    return -low > high ? -low : high;
 }
 
 /* What start may be for a slope. */
@@ -127,8 +125,8 @@ static int64_t room_for(const nimbus_stairs *stairs, unsigned shift, int64_t slo
 bool nimbus_line_fit(const nimbus_stairs *stairs, unsigned shift, nimbus_line *out)
 {
     const int64_t limit = INT32_MAX;
-    int64_t low = 0, high = limit / 128;
-    while (low < high) { /* the largest room is in low..high */
+    int64_t low = 1, high = limit / 128; /* the sign of 0 would not say that stairs fall */
+    while (low < high) {                 /* the largest room is in low..high */
         const int64_t middle = low + (high - low) / 2;
         const int64_t room = room_for(stairs, shift, middle);
         if (room == INT64_MAX || room >= room_for(stairs, shift, middle + 1))

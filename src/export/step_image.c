@@ -40,12 +40,19 @@ static uint32_t *tap_offsets(const nimbus_patch *p, const window_shape *s, uint3
     return offsets;
 }
 
+/* Whether the window fits in anywhere. */
+static bool fits_inside(const nimbus_patch *p, const window_shape *s)
+{
+    return (p->height - 1) * p->dilation_y < s->in->height &&
+           (p->width - 1) * p->dilation_x < s->in->width;
+}
+
 /* "y >= 0 && ...": whether the window at (y, x) lies inside. */
 static void write_inside(const nimbus_patch *p, const window_shape *s, nimbus_buffer *b)
 {
-    nimbus_text(b, "y >= 0 && y <= %lld && x >= 0 && x <= %lld",
-                (long long)s->in->height - 1 - (long long)((p->height - 1) * p->dilation_y),
-                (long long)s->in->width - 1 - (long long)((p->width - 1) * p->dilation_x));
+    nimbus_text(b, "y >= 0 && y <= %zu && x >= 0 && x <= %zu",
+                s->in->height - 1 - (p->height - 1) * p->dilation_y,
+                s->in->width - 1 - (p->width - 1) * p->dilation_x);
 }
 
 static void write_window(nimbus_writer *w, size_t i, const window_shape *s)
@@ -115,7 +122,9 @@ static nimbus_status write_image_trees(nimbus_writer *w, size_t i, const window_
     char walk[48], rows[40] = "";
     const char *indent = one ? "    " : "            ";
     nimbus_write_thresholds(w, &of);
-    nimbus_write_columns(w, &of, "offsets", offsets);
+    const bool inside = fits_inside(&step->patch, s);
+    if (inside)
+        nimbus_write_columns(w, &of, "offsets", offsets);
     nimbus_free(offsets);
     nimbus_write_walk(w, &of);
     nimbus_name_walk(&of, walk);
@@ -124,19 +133,25 @@ static nimbus_status write_image_trees(nimbus_writer *w, size_t i, const window_
     if (s->pads) {
         nimbus_write_columns(w, &of, "columns", NULL);
         write_window(w, i, s);
+    }
+    if (s->pads && inside) {
         nimbus_text(b, "%sif (", indent);
         write_inside(&step->patch, s, b);
         nimbus_text(b, ") {\n    ");
     }
-    nimbus_text(b, "%s%s(%s, step_%zu_offsets, step_%zu_thresholds, %zu, %srows);\n", indent, walk,
-                one ? "in" : "in + at", i, i, info->n_codebooks, rows);
+    if (inside)
+        nimbus_text(b, "%s%s(%s, step_%zu_offsets, step_%zu_thresholds, %zu, %srows);\n", indent,
+                    walk, one ? "in" : "in + at", i, i, info->n_codebooks, rows);
     if (s->pads) {
-        nimbus_text(b, "%s} else {\n", indent);
-        nimbus_text(b, "%s    gather(in, at, y, x, &step_%zu_window, step_%zu_pad, patch);\n",
-                    indent, i, i);
-        nimbus_text(b,
-                    "%s    %s(patch, step_%zu_columns, step_%zu_thresholds, %zu, %srows);\n%s}\n",
-                    indent, walk, i, i, info->n_codebooks, rows, indent);
+        const char *deeper = inside ? "    " : "";
+        if (inside)
+            nimbus_text(b, "%s} else {\n", indent);
+        nimbus_text(b, "%s%sgather(in, at, y, x, &step_%zu_window, step_%zu_pad, patch);\n", indent,
+                    deeper, i, i);
+        nimbus_text(b, "%s%s%s(patch, step_%zu_columns, step_%zu_thresholds, %zu, %srows);\n",
+                    indent, deeper, walk, i, i, info->n_codebooks, rows);
+        if (inside)
+            nimbus_text(b, "%s}\n", indent);
     }
     return NIMBUS_OK;
 }
@@ -174,16 +189,19 @@ static void write_patch(nimbus_writer *w, size_t i, const window_shape *s, const
 {
     const nimbus_stored_step *step = &w->program->steps[i];
     const char *indent = "                ";
-    if (s->pads) {
+    const bool inside = fits_inside(&step->patch, s);
+    if (s->pads && inside) {
         nimbus_text(b, "%sif (", indent);
         write_inside(&step->patch, s, b);
         nimbus_text(b, ")\n    ");
     }
-    nimbus_text(b, "%spick_%s(from + at, step_%zu_offsets, %zu, patch);\n", indent, offset_type, i,
-                s->taps);
+    if (inside)
+        nimbus_text(b, "%spick_%s(from + at, step_%zu_offsets, %zu, patch);\n", indent, offset_type,
+                    i, s->taps);
+    if (s->pads && inside)
+        nimbus_text(b, "%selse\n    ", indent);
     if (s->pads)
-        nimbus_text(b, "%selse\n%s    gather(from, at, y, x, &step_%zu_window, pad, patch);\n",
-                    indent, indent, i);
+        nimbus_text(b, "%sgather(from, at, y, x, &step_%zu_window, pad, patch);\n", indent, i);
 }
 
 /* The arrays that write_patch needs. Error: MEMORY. */
@@ -203,11 +221,13 @@ static nimbus_status prepare_patch(nimbus_writer *w, size_t i, const window_shap
         to[t] = offsets[t];
     nimbus_free(offsets);
     const char *type = nimbus_type_for(0, most);
-    nimbus_writer_array(w, type, i, "offsets", s->taps);
     (void)snprintf(offset_type, 12, "%.*s", (int)strcspn(type, "_"), type);
     (void)snprintf(name, sizeof name, "pick_%s", offset_type);
-    if (nimbus_needs_helper(&w->source, name))
-        nimbus_text(&w->source.helpers, HELPER_PICK, offset_type, offset_type);
+    if (fits_inside(&step->patch, s)) {
+        nimbus_writer_array(w, type, i, "offsets", s->taps);
+        if (nimbus_needs_helper(&w->source, name))
+            nimbus_text(&w->source.helpers, HELPER_PICK, offset_type, offset_type);
+    }
     if (s->pads)
         write_window(w, i, s);
     nimbus_writer_need(&w->n_patch, s->taps);
@@ -250,7 +270,7 @@ static nimbus_status write_image_exact(nimbus_writer *w, size_t i, nimbus_buffer
         write_channel_maps(w, i, n, b);
         return NIMBUS_OK;
     }
-    nimbus_write_weights(w, i, s.taps, false);
+    nimbus_write_weights(w, i, s.taps);
     nimbus_write_dot(w, "int8_t");
     if (n == 1 && s.whole && groups == 1) {
         nimbus_text(b, "    dot_int8(in, step_%zu_weights, step_%zu_bias, %zu, %zu, sums);\n", i, i,

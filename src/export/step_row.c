@@ -39,8 +39,7 @@ static nimbus_status write_row_lookup(nimbus_writer *w, size_t i, nimbus_buffer 
     return NIMBUS_OK;
 }
 
-/* Weights and biases; raw u8 rows are read as they are, 128 above what the weights expect. */
-void nimbus_write_weights(nimbus_writer *w, size_t i, size_t D, bool raw)
+void nimbus_write_weights(nimbus_writer *w, size_t i, size_t D)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
     const size_t M = step->info.n_outputs;
@@ -50,12 +49,8 @@ void nimbus_write_weights(nimbus_writer *w, size_t i, size_t D, bool raw)
     if (to)
         nimbus_writer_array(w, "int8_t", i, "weights", D * M);
     to = nimbus_writer_numbers(w, M);
-    for (size_t m = 0; to && m < M; m++) {
-        int64_t sum = 0;
-        for (size_t d = 0; raw && d < D; d++)
-            sum += (int8_t)step->arrays.weights[m * D + d];
-        to[m] = (int32_t)nimbus_u32_at(step->arrays.bias, m) - 128 * sum;
-    }
+    for (size_t m = 0; to && m < M; m++)
+        to[m] = (int32_t)nimbus_u32_at(step->arrays.bias, m);
     if (to)
         nimbus_writer_array(w, "int32_t", i, "bias", M);
     nimbus_writer_need(&w->n_sums, M);
@@ -66,7 +61,8 @@ void nimbus_write_dot(nimbus_writer *w, const char *type)
     char name[24];
     (void)snprintf(name, sizeof name, "dot_%.*s", (int)strcspn(type, "_"), type);
     if (nimbus_needs_helper(&w->source, name))
-        nimbus_text(&w->source.helpers, HELPER_DOT, name + 4, type);
+        nimbus_text(&w->source.helpers, HELPER_DOT, name + 4, type,
+                    strcmp(type, "uint8_t") == 0 ? " - 128" : "");
 }
 
 static nimbus_status write_row_exact(nimbus_writer *w, size_t i, nimbus_buffer *b)
@@ -79,7 +75,7 @@ static nimbus_status write_row_exact(nimbus_writer *w, size_t i, nimbus_buffer *
                            "layer \"%s\" is exact and reads floats, which it would have to "
                            "multiply: convert it to a lookup layer as well, or train on rows of u8",
                            info->name);
-    nimbus_write_weights(w, i, info->n_inputs, i == 0);
+    nimbus_write_weights(w, i, info->n_inputs);
     nimbus_write_dot(w, type);
     nimbus_text(b, "    dot_%.*s(x, step_%zu_weights, step_%zu_bias, %zu, %zu, sums);\n",
                 (int)strcspn(type, "_"), type, i, i, info->n_inputs, info->n_outputs);

@@ -185,7 +185,8 @@ static void write_add_words(nimbus_writer *w, const lanes *l, unsigned n_words, 
             nimbus_text(b, "    lot_%u_0 -= lot_%u_%u << %u;\n", k, k, a, a * l->width);
         for (unsigned e = 0; e < per_word; e++)
             nimbus_text(b,
-                        "    sum[%u] = from[%u] + (int32_t)((lot_%u_%u >> %u & 0x%xu) << shift);\n",
+                        "    sum[%u] = (int32_t)((uint32_t)from[%u] + ((lot_%u_%u >> %u & 0x%xu) "
+                        "<< shift));\n",
                         k * per_word + e, k * per_word + e, k, e % l->lots, e / l->lots * l->bits,
                         lane_most);
     }
@@ -275,13 +276,13 @@ void nimbus_write_tables(nimbus_writer *w, const nimbus_export_tables *t, const 
             to[r] = t->number[r];
         nimbus_writer_array(w, "uint16_t", t->i, "rows", n);
     }
-    /* minus what entries are stored too large by */
+    /* minus what entries are stored too large by, modulo 2^32, as they are added */
     const int64_t over = (int64_t)C * (1 << (t->packing.bits - 1)) * (1 << t->packing.drop);
     const size_t n_first = words_of_row(info, widths[0]) * (32 / widths[0]);
     if (!(to = nimbus_writer_numbers(w, n_first)))
         return;
     for (size_t m = 0; m < n_first; m++)
-        to[m] = m < M ? (int32_t)nimbus_u32_at(t->step->arrays.bias, m) - over : 0;
+        to[m] = m < M ? (int32_t)(nimbus_u32_at(t->step->arrays.bias, m) - (uint32_t)over) : 0;
     nimbus_writer_array(w, "int32_t", t->i, "bias", n_first);
     char from[32];
     (void)snprintf(from, sizeof from, "step_%zu_bias", t->i);

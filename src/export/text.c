@@ -26,6 +26,17 @@ void nimbus_upper(const char *name, char out[NIMBUS_MOST_PREFIX + 1])
     out[i] = '\0';
 }
 
+void nimbus_plain_name(const char *name, char out[NIMBUS_STEP_NAME_BYTES])
+{
+    size_t i = 0;
+    for (; name[i]; i++) {
+        const bool plain = name[i] >= ' ' && name[i] <= '~' && name[i] != '*' && name[i] != '|' &&
+                           name[i] != '\\' && name[i] != '?';
+        out[i] = plain ? name[i] : '_';
+    }
+    out[i] = '\0';
+}
+
 bool nimbus_needs_helper(nimbus_source *source, const char *name)
 {
     for (size_t i = 0; i < source->n_names; i++)

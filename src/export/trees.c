@@ -72,6 +72,8 @@ void nimbus_write_thresholds(nimbus_writer *w, nimbus_export_trees *t)
         high = to[i] > high ? to[i] : high;
     }
     t->threshold = nimbus_type_for(low, high);
+    if (strcmp(t->threshold, "uint32_t") == 0) /* what is compared with them has a sign */
+        t->threshold = "int32_t";
     nimbus_writer_array(w, t->threshold, t->i, "thresholds", n);
 }
 

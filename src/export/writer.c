@@ -45,7 +45,7 @@ static const struct {
                    [NIMBUS_EXPORT_I8] = {"int8_t", INT8_MIN, INT8_MAX},
                    [NIMBUS_EXPORT_U16] = {"uint16_t", 0, UINT16_MAX},
                    [NIMBUS_EXPORT_I16] = {"int16_t", INT16_MIN, INT16_MAX},
-                   [NIMBUS_EXPORT_I32] = {"int32_t", -INT32_MAX, INT32_MAX},
+                   [NIMBUS_EXPORT_I32] = {"int32_t", -INT32_MAX + 1, INT32_MAX - 1},
                    [NIMBUS_EXPORT_F32] = {"float", -0x7f800001ll, 0x7f800000ll}};
 
 const char *nimbus_input_type(nimbus_export_input input)
@@ -59,14 +59,16 @@ void nimbus_input_range(nimbus_export_input input, int64_t *low, int64_t *high)
     *high = input_types[input].high;
 }
 
-/* The greatest integer that is not greater than x, within an input's range or one below it. */
+/* Found by trying, as the runtime does, whether the integer as a float is above x. */
 int64_t nimbus_writer_floor_of(float x, nimbus_export_input input)
 {
-    const int64_t low = input_types[input].low - 1, high = input_types[input].high;
-    if (x < (float)low)
-        return low;
-    if (x >= (float)high)
-        return high;
-    const int64_t whole = (int64_t)x;
-    return (float)whole > x ? whole - 1 : whole;
+    int64_t low = input_types[input].low - 1, high = input_types[input].high;
+    while (low < high) {
+        const int64_t middle = high - (high - low) / 2;
+        if ((float)middle > x)
+            high = middle - 1;
+        else
+            low = middle;
+    }
+    return low;
 }

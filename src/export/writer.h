@@ -51,7 +51,7 @@ void nimbus_writer_array(nimbus_writer *w, const char *type, size_t step, const 
 void nimbus_writer_need(size_t *most, size_t n);
 /* A helper function, written where it is needed first. */
 void nimbus_writer_helper(nimbus_writer *w, const char *name, const char *text);
-/* The greatest integer not above x, within an input's range or one below it. */
+/* The greatest integer that is, as a float, not above x: within an input's range, or one below. */
 int64_t nimbus_writer_floor_of(float x, nimbus_export_input input);
 
 /* ---- trees.c -------------------------------------------------------------------------------- */
@@ -90,10 +90,9 @@ void nimbus_write_finish(nimbus_writer *w, size_t i, const char *indent, const c
 
 /* ---- step_row.c ----------------------------------------------------------------------------- */
 
-/* Weights and biases of an exact step; raw u8 rows are read as they are, 128 above what the weights
- * expect. */
-void nimbus_write_weights(nimbus_writer *w, size_t i, size_t D, bool raw);
-/* The function of exact products of values of a type. */
+/* Weights and biases of an exact step of D inputs a sum. */
+void nimbus_write_weights(nimbus_writer *w, size_t i, size_t D);
+/* The function of exact products of values of a type; raw u8 count as 128 less. */
 void nimbus_write_dot(nimbus_writer *w, const char *type);
 /* Error: UNSUPPORTED (an exact step on floats), MEMORY. */
 nimbus_status nimbus_write_row_step(nimbus_writer *w, size_t i, nimbus_buffer *b);

@@ -28,6 +28,19 @@ static void *carve(arena *a, size_t n, size_t size)
     return p;
 }
 
+/* Of what is carved from memory: with n steps and values at most. */
+static size_t memory_size(size_t n)
+{
+    return sizeof(nimbus_in_place) +
+           n * (sizeof(nimbus_stored_step) + sizeof(nimbus_stored_value)) + 3 * 7;
+}
+
+size_t nimbus_in_place_memory_size(const void *bytes, size_t n_bytes)
+{
+    size_t n;
+    return bytes && !nimbus_stored_count(bytes, n_bytes, &n, NULL) ? memory_size(n) : 0;
+}
+
 nimbus_status nimbus_in_place_open(const void *bytes, size_t n_bytes, void *memory, size_t n_memory,
                                    nimbus_in_place **out, nimbus_error *error)
 {
@@ -47,7 +60,7 @@ nimbus_status nimbus_in_place_open(const void *bytes, size_t n_bytes, void *memo
     nimbus_stored_value *values = carve(&a, n, sizeof *values);
     if (!p || !steps || !values)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "%zu bytes of memory, expected %zu", n_memory,
-                           sizeof *p + n * (sizeof *steps + sizeof *values) + 24);
+                           memory_size(n));
     *p = (nimbus_in_place){.stored = {.steps = steps, .values = values}};
     if ((status = nimbus_stored_fill(bytes, n_bytes, n, &p->stored, error)))
         return status;
