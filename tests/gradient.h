@@ -215,8 +215,9 @@ static inline void check_net(nimbus_net *net, size_t n, const nimbus_hint *hints
                 difference += (numeric - p->grad[k]) * (numeric - p->grad[k]);
                 norm += numeric * numeric;
             }
-            /* The bias in front of batch norm has no effect: its gradient is rounding. */
-            if (p->trained && !(sqrt(difference) <= TOLERANCE * sqrt(norm) + 1e-10))
+            /* The bias in front of batch norm has no effect: its gradient is rounding, that of a
+             * loss divided by a step, which differs from CPU to CPU. */
+            if (p->trained && !(sqrt(difference) <= TOLERANCE * sqrt(norm) + 1e-8))
                 fail_msg("%s.%s is off by %g of %g", net->layers[i].name, p->name, sqrt(difference),
                          sqrt(norm));
         }
