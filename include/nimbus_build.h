@@ -640,6 +640,7 @@ typedef struct nimbus_export_options {
     nimbus_export_input input;
     /* Bits of a table entry, 4..8: rounded to so many. 0: 8, or what most_flash asks for. */
     unsigned table_bits;
+    const unsigned char *step_bits; /* [n_steps] the same for each step, 0: 8; NULL: not given */
     /* Bytes, 0: no limit. Tables are narrowed step by step, the least harm first, until arrays and
      * code fit into most_flash. */
     size_t most_flash, most_ram;
@@ -662,6 +663,8 @@ typedef struct nimbus_export_report {
     size_t lookups, additions, comparisons, multiply_adds; /* the last in exact steps alone */
     size_t n_steps;
     unsigned char table_bits[NIMBUS_REPORT_LAYERS]; /* by step, 0: no tables */
+    /* What entries were rounded to, which may need fewer; as options.step_bits has it. */
+    unsigned char rounded_bits[NIMBUS_REPORT_LAYERS];
 } nimbus_export_report;
 
 typedef struct nimbus_export_file {

@@ -697,6 +697,24 @@ static void exports_state_code_and_stack(void **state)
                      "--fit-flash %d",
                      (int)(code + 1000)),
                1);
+    /* Every budget from the narrowest tables on is met. */
+    json = json_of("export digits.nimbus -o narrow --table-bits 4 --cc 'cc -O2'");
+    const json_int_t least = json_integer_value(json_object_get(json, "array_bytes")) +
+                             json_integer_value(json_object_get(json, "code_bytes"));
+    json_decref(json);
+    for (int i = 0; i <= 4; i++) {
+        const int budget = (int)(least + (arrays + code - least) * i / 4);
+        json = json_of("export digits.nimbus -o narrow --cc 'cc -O2' --fit-flash %d", budget);
+        assert_true(json_integer_value(json_object_get(json, "array_bytes")) +
+                        json_integer_value(json_object_get(json, "code_bytes")) <=
+                    budget);
+        json_decref(json);
+    }
+    check_code(
+        shell("cp digits.nimbus narrow/model.nimbus && nimbus export narrow/model.nimbus -o narrow "
+              "--table-bits 4"),
+        1);
+    check_contains(err, "would be replaced");
 }
 
 int main(void)

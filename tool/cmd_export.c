@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "compiled.h"
 
@@ -53,7 +54,7 @@ const nimbus_verb verb_export = {
              "scores, a part of a makefile, a README that says how many bytes and operations it "
              "takes, and PREFIX.nimbus, the program that the C computes to the last bit.",
     .examples = {"nimbus export mnist.nimbus -o firmware/mnist --prefix mnist",
-                 "nimbus export mnist.nimbus --fit-flash 65536 --fit-ram 4096"},
+                 "nimbus export mnist.nimbus --fit-flash 524288 --fit-ram 16384"},
     .groups = GROUP_DATA,
     .options = entries,
     .n_options = sizeof entries / sizeof *entries,
@@ -125,36 +126,98 @@ static int report_result(const export_arguments *args, const nimbus_export_repor
     return result_finish(&args->common, &t, json);
 }
 
-/* Exports, and with a compiler again until what it made of the C is what the limits reckon with:
- * narrower tables need other code. */
+/* An export, and what a compiler makes of it. */
+typedef struct measured {
+    nimbus_export *result;
+    size_t code_bytes, stack_bytes;
+} measured;
+
+static size_t flash_of(const measured *m)
+{
+    return m->result->report.array_bytes + m->code_bytes;
+}
+
+static nimbus_status measure(const export_arguments *args, const unsigned char *bytes,
+                             size_t n_bytes, const nimbus_export_options *options, measured *out,
+                             nimbus_error *error)
+{
+    nimbus_export_free(out->result);
+    nimbus_status status = nimbus_export_c(bytes, n_bytes, options, &out->result, error);
+    return status ? status
+                  : compiled_measure(args->compiler, out->result,
+                                     args->prefix ? args->prefix : "model", &out->code_bytes,
+                                     &out->stack_bytes, error);
+}
+
+/* Narrower tables need other code, so what fits is found by trying: tables that leave room for the
+ * code of the last try, until both fit; if they never do, the narrowest. */
+static nimbus_status fit_measured(const export_arguments *args, const unsigned char *bytes,
+                                  size_t n_bytes, const nimbus_export_options *options,
+                                  measured *out, nimbus_error *error)
+{
+    nimbus_export_options attempt = *options;
+    attempt.most_flash = 0;
+    nimbus_status status = measure(args, bytes, n_bytes, &attempt, out, error);
+    if (status || !options->most_flash || flash_of(out) <= options->most_flash)
+        return status;
+    attempt.most_flash = options->most_flash;
+    for (int round = 0; round < 6 && !options->table_bits; round++) {
+        attempt.code_bytes =
+            out->code_bytes > attempt.code_bytes ? out->code_bytes : attempt.code_bytes;
+        status = measure(args, bytes, n_bytes, &attempt, out, error);
+        if (status == NIMBUS_ERR_LIMIT)
+            break;
+        if (status || flash_of(out) <= options->most_flash)
+            return status;
+    }
+    attempt.most_flash = 0;
+    attempt.table_bits = options->table_bits ? options->table_bits : 4;
+    status = measure(args, bytes, n_bytes, &attempt, out, error);
+    if (!status && flash_of(out) > options->most_flash)
+        status =
+            tool_error(error, NIMBUS_ERR_LIMIT,
+                       "needs %zu bytes of flash with tables of %u bits, %zu of them code; "
+                       "%zu are allowed",
+                       flash_of(out), attempt.table_bits, out->code_bytes, options->most_flash);
+    return status;
+}
+
 static nimbus_status export_measured(const export_arguments *args, const unsigned char *bytes,
                                      size_t n_bytes, nimbus_export_options *options,
                                      nimbus_export **result, nimbus_error *error)
 {
-    nimbus_export_options unlimited = *options;
-    unlimited.most_flash = 0; /* the first code to be measured is that of the whole tables */
+    measured m = {0};
+    unsigned char bits[NIMBUS_REPORT_LAYERS];
     if (!args->compiler)
         return nimbus_export_c(bytes, n_bytes, options, result, error);
-    nimbus_status status = nimbus_export_c(bytes, n_bytes, &unlimited, result, error);
-    options->compiler = args->compiler;
-    for (int round = 0; round < 4 && !status; round++) {
-        size_t code_bytes, stack_bytes;
-        if ((status =
-                 compiled_measure(args->compiler, *result, args->prefix ? args->prefix : "model",
-                                  &code_bytes, &stack_bytes, error)))
-            break;
-        const int settled =
-            round && code_bytes == options->code_bytes && stack_bytes == options->stack_bytes;
-        if (settled)
-            return NIMBUS_OK;
-        options->code_bytes = code_bytes;
-        options->stack_bytes = stack_bytes;
-        nimbus_export_free(*result);
+    nimbus_status status = fit_measured(args, bytes, n_bytes, options, &m, error);
+    if (!status && m.result->report.n_steps > NIMBUS_REPORT_LAYERS)
+        status =
+            tool_error(error, NIMBUS_ERR_LIMIT, "--cc: more than %d steps", NIMBUS_REPORT_LAYERS);
+    if (!status) { /* the same once more, with what was measured in its README */
+        memcpy(bits, m.result->report.rounded_bits, sizeof bits);
+        options->step_bits = bits;
+        options->table_bits = 0;
+        options->most_flash = 0;
+        options->compiler = args->compiler;
+        options->code_bytes = m.code_bytes;
+        options->stack_bytes = m.stack_bytes;
         status = nimbus_export_c(bytes, n_bytes, options, result, error);
+        options->step_bits = NULL;
     }
-    return status ? status
-                  : tool_error(error, NIMBUS_ERR_LIMIT,
-                               "--fit-flash: tables and code do not settle; give --code instead");
+    nimbus_export_free(m.result);
+    return status;
+}
+
+/* Whether the program beside the C would replace the one that is exported. */
+static int replaces_input(const export_arguments *args)
+{
+    struct stat a, b;
+    char path[4200];
+    int n = snprintf(path, sizeof path, "%s/%s.nimbus", args->output,
+                     args->prefix ? args->prefix : "model");
+    return n > 0 && (size_t)n < sizeof path && stat(path, &a) == 0 &&
+           stat(args->common.files[0], &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 static int export_run(int argc, char **argv)
@@ -171,6 +234,13 @@ static int export_run(int argc, char **argv)
         return code;
     if (!args.output)
         args.output = output = path_with_suffix(args.common.files[0], "");
+    if (args.output && replaces_input(&args)) {
+        code = fail_with("%s would be replaced by the program beside the C; give another -o or "
+                         "--prefix",
+                         args.common.files[0]);
+        free(output);
+        return code;
+    }
     nimbus_export_options options = NIMBUS_EXPORT_OPTIONS_INIT;
     options.prefix = args.prefix;
     options.input = (nimbus_export_input)args.input;

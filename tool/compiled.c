@@ -98,10 +98,11 @@ static nimbus_status measure_in(const char *folder, const char *compiler, const 
                                 size_t *flash_bytes, size_t *stack_bytes, nimbus_error *error)
 {
     char command[3000], path[200], title[64];
-    int n = snprintf(command, sizeof command,
-                     "cd %s && %s -std=c99 -ffreestanding -fcallgraph-info=su -c %s.c -o p.o && "
-                     "\"$(%s -print-prog-name=size)\" p.o >size",
-                     folder, compiler, prefix, compiler);
+    int n = snprintf(
+        command, sizeof command,
+        "cd %s && %s -std=c99 -ffreestanding -fno-lto -fcallgraph-info=su -c %s.c -o p.o && "
+        "\"$(%s -print-prog-name=size)\" p.o >size",
+        folder, compiler, prefix, compiler);
     if (n < 0 || (size_t)n >= sizeof command)
         return tool_error(error, NIMBUS_ERR_ARGUMENT, "--cc: the command is too long");
     fflush(stdout);
@@ -129,7 +130,7 @@ nimbus_status compiled_measure(const char *compiler, const nimbus_export *result
                                const char *prefix, size_t *code_bytes, size_t *stack_bytes,
                                nimbus_error *error)
 {
-    static const char *const made[] = {"p.o", "p.ci", "size"};
+    static const char *const made[] = {"p.o", "p.ci", "p.su", "size"};
     char folder[] = "/tmp/nimbus_export_XXXXXX", path[128];
     size_t flash_bytes = 0;
     if (!mkdtemp(folder))

@@ -17,7 +17,9 @@ static bool is_identifier(const char *name)
         if (!letter && !(n && c >= '0' && c <= '9'))
             return false;
     }
-    return n > 0 && n <= NIMBUS_MOST_PREFIX;
+    /* NAME_test.c is the test of NAME; names that begin with _ are the compiler's */
+    const bool is_test = n >= 5 && strcmp(name + n - 5, "_test") == 0;
+    return n > 0 && n <= NIMBUS_MOST_PREFIX && name[0] != '_' && !is_test;
 }
 
 static nimbus_status check_options(const nimbus_export_options *options, nimbus_error *error)
@@ -27,8 +29,8 @@ static nimbus_status check_options(const nimbus_export_options *options, nimbus_
                            options->size, sizeof *options);
     if (options->prefix && !is_identifier(options->prefix))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                           "prefix is \"%s\", expected letters, digits and underscores that can "
-                           "begin a name of C, at most %d",
+                           "prefix is \"%s\", expected a letter, then letters, digits and "
+                           "underscores, at most %d, not ending in _test",
                            options->prefix, NIMBUS_MOST_PREFIX);
     if (options->table_bits && (options->table_bits < 4 || options->table_bits > 8))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "table_bits is %u, expected 4 to 8",
@@ -112,7 +114,7 @@ static nimbus_status take_bits(attempt *a, const nimbus_export_options *options,
         nimbus_status status = write_with(a, plan, error);
         size_t best = SIZE_MAX;
         double least = 0;
-        if (status || (*fitting = fits(a, options)) || options->table_bits)
+        if (status || (*fitting = fits(a, options)) || options->table_bits || options->step_bits)
             return status;
         for (size_t i = 0; i < program->info.n_steps; i++) {
             if (!has_tables(program, i) || bits[i] == 4)
@@ -154,9 +156,12 @@ static nimbus_status fit(attempt *a, const nimbus_export_options *options,
     const size_t code = options->code_bytes ? options->code_bytes : DEFAULT_CODE_BYTES;
     bool fitting = false;
     for (size_t i = 0; i < a->original->info.n_steps; i++)
-        bits[i] = options->table_bits ? options->table_bits : 8;
+        bits[i] = options->step_bits && options->step_bits[i] ? options->step_bits[i]
+                  : options->table_bits                       ? options->table_bits
+                                                              : 8;
+    const bool fixed = options->table_bits || options->step_bits;
     nimbus_status status = take_bits(a, options, plan, bits, &fitting, error);
-    if (!status && fitting && !options->table_bits)
+    if (!status && fitting && !fixed)
         status = give_bits(a, options, plan, bits, error);
     if (status)
         return status;
@@ -228,16 +233,20 @@ static void write_makefile(const nimbus_export_plan *plan, nimbus_buffer *b)
     const char *p = plan->prefix;
     nimbus_text(b,
                 "# %s.mk - include it in a makefile, or use it alone: make -f %s.mk %s-selftest\n"
+                "%s_GOAL := $(.DEFAULT_GOAL)\n"
                 "%s_DIR := $(dir $(lastword $(MAKEFILE_LIST)))\n"
                 "%s_CFLAGS ?= -O2 -std=c99 -Wall -Wextra -Wconversion\n\n",
-                p, p, p, p, p);
-    nimbus_text(b,
-                "%s.o: $(%s_DIR)%s.c $(%s_DIR)%s.h\n"
-                "\t$(CC) $(CFLAGS) $(%s_CFLAGS) -c $< -o $@\n\n"
-                "%s-selftest: $(%s_DIR)%s.c $(%s_DIR)%s_test.c\n"
-                "\t$(CC) $(CFLAGS) $(%s_CFLAGS) -DSELFTEST_MAIN $^ -o $@\n"
-                "\t./$@ && echo \"%s: all rows have the scores they must\"\n",
-                p, p, p, p, p, p, p, p, p, p, p, p, p);
+                p, p, p, p, p, p);
+    nimbus_text(
+        b,
+        "%s.o: $(%s_DIR)%s.c $(%s_DIR)%s.h\n"
+        "\t$(CC) $(%s_CFLAGS) $(CFLAGS) -c $< -o $@\n\n"
+        ".PHONY: %s-selftest\n"
+        "%s-selftest:\n"
+        "\t$(CC) $(%s_CFLAGS) $(CFLAGS) -DSELFTEST_MAIN $(%s_DIR)%s.c $(%s_DIR)%s_test.c -o $@\n"
+        "\t./$@ && echo \"%s: all rows have the scores they must\"\n\n"
+        ".DEFAULT_GOAL := $(%s_GOAL)\n",
+        p, p, p, p, p, p, p, p, p, p, p, p, p, p, p);
 }
 
 static void write_costs(const nimbus_export_report *report, const nimbus_export_options *options,
@@ -333,6 +342,8 @@ static nimbus_status put_files(attempt *a, const nimbus_export_options *options,
             &narrow, a->program.bytes, a->program.size, plan, options->rows,
             options->n_golden ? options->n_golden : DEFAULT_GOLDEN, &test, error);
     if (!status) {
+        for (size_t i = 0; i < a->report.n_steps && i < NIMBUS_REPORT_LAYERS; i++)
+            a->report.rounded_bits[i] = (unsigned char)plan->bits[i];
         result->report = a->report;
         write_header(&narrow, plan, &a->report, &header);
         write_makefile(plan, &makefile);

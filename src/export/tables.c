@@ -218,7 +218,7 @@ static void write_add(nimbus_writer *w, unsigned width)
         "there "
         "are\n   four, then one by one; n_rows rows in all. */\n"
         "static void add_%u(const uint32_t *table, uint32_t n_rows, uint32_t n_words, const %s_t "
-        "*row,\n    uint32_t n, uint32_t shift, const int32_t *from, int32_t *sums)\n{\n    while "
+        "*row,\n    uint32_t n, uint32_t shift, const int32_t *from, int32_t *to)\n{\n    while "
         "(n) {\n",
         width, w->row_type);
     /* One loop, and nothing is used after it: compilers would compute that by a product. */
@@ -226,7 +226,7 @@ static void write_add(nimbus_writer *w, unsigned width)
                 "        const uint32_t *at = table;\n"
                 "        uint32_t left = n_words, some = n < %u ? n : %u;\n"
                 "        const int32_t *base = from;\n"
-                "        int32_t *sum = sums;\n"
+                "        int32_t *sum = to;\n"
                 "        while (left) {\n"
                 "            if (left >= 4) {\n",
                 l.most_rows, l.most_rows);
@@ -253,7 +253,7 @@ static void write_add(nimbus_writer *w, unsigned width)
                 "                left--;\n"
                 "            }\n"
                 "        }\n"
-                "        from = sums;\n"
+                "        from = to;\n"
                 "        row += some;\n"
                 "        n -= some;\n"
                 "    }\n}\n\n",
