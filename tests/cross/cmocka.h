@@ -35,6 +35,7 @@ static jmp_buf cmocka_failed;
             fail_msg("%s", #condition);                                                            \
     } while (0)
 #define assert_null(a)               assert_true((a) == NULL)
+#define assert_non_null(a)           assert_true((a) != NULL)
 #define assert_int_equal(a, b)       assert_true((a) == (b))
 #define assert_string_equal(a, b)    assert_true(strcmp(a, b) == 0)
 #define assert_memory_equal(a, b, n) assert_true(memcmp(a, b, n) == 0)
