@@ -8,8 +8,8 @@
 #include "tool.h"
 
 static const nimbus_verb *const verbs[] = {
-    &verb_demo, &verb_data,  &verb_train,   &verb_import, &verb_convert, &verb_compile, &verb_export, &verb_eval,
-    &verb_run,  &verb_bench, &verb_inspect, &verb_check,  &verb_compare, &verb_report};
+    &verb_demo, &verb_data, &verb_train, &verb_import,  &verb_convert, &verb_compile, &verb_export,
+    &verb_eval, &verb_run,  &verb_bench, &verb_inspect, &verb_check,   &verb_compare, &verb_report};
 #define N_VERBS (sizeof verbs / sizeof *verbs)
 
 static const char *verb_name = "";
