@@ -1,6 +1,7 @@
 /* error.c - failing with a message: what was found, what was expected, where */
-#include "base/base.h"
 #include <stdarg.h>
+
+#include "base/base.h"
 
 #ifdef NIMBUS_FREESTANDING
 /* What of printf the runtime's messages use: %% %c %s %d %u %x with z, l, ll, a width that zeros

@@ -79,6 +79,26 @@ nimbus_status nimbus_section_name(nimbus_section_reader *s, char name[NIMBUS_STE
     return nimbus_section_zero(s, NIMBUS_STEP_NAME_BYTES - length, "padding after the name");
 }
 
+nimbus_status nimbus_section_program(nimbus_section_reader *s, nimbus_program_info *info)
+{
+    uint32_t dtype, n_outputs, n_steps, zero;
+    nimbus_status status;
+    if ((status = nimbus_section_u32(s, "input type", NIMBUS_U8, NIMBUS_F32, &dtype)) ||
+        (status = nimbus_section_width(s, "number of outputs", 1, &n_outputs)) ||
+        (status = nimbus_section_u32(s, "number of steps", 1, NIMBUS_MAX_PROGRAM_STEPS, &n_steps)))
+        return status;
+    const uint32_t scale_bits = nimbus_read_u32le(&s->r);
+    if (!nimbus_is_finite(scale_bits))
+        return NIMBUS_FAIL_BACK(s, NIMBUS_ERR_VALUE, 4, "%s: output scale is not finite", s->name);
+    if ((status = nimbus_section_u32(s, "reserved field", 0, 0, &zero)))
+        return status;
+    info->input_dtype = (nimbus_dtype)dtype;
+    info->n_outputs = n_outputs;
+    info->n_steps = n_steps;
+    memcpy(&info->output_scale, &scale_bits, sizeof scale_bits);
+    return NIMBUS_OK;
+}
+
 /* ---- arrays ------------------------------------------------------------------------------ */
 
 /* Finds the next array, count * size bytes at a multiple of 64; NULL after an error. */
@@ -130,16 +150,11 @@ static nimbus_status take_columns(nimbus_section_reader *s, const nimbus_step_he
     return NIMBUS_OK;
 }
 
-static size_t table_row_bytes(const nimbus_step_header *h)
-{
-    return h->flags & NIMBUS_FLAG_4BIT ? ((size_t)h->M + 1) / 2 : h->M;
-}
-
 static nimbus_status take_tables(nimbus_section_reader *s, const nimbus_step_header *h,
                                  uint64_t n_rows, const uint8_t **out)
 {
     bool packed = h->flags & NIMBUS_FLAG_4BIT;
-    size_t row_bytes = table_row_bytes(h);
+    const size_t row_bytes = nimbus_table_row_bytes(packed ? 4 : 8, h->M);
     nimbus_status status = nimbus_section_take(s, "tables", n_rows, row_bytes, out);
     if (status != NIMBUS_OK || !packed || h->M % 2 == 0)
         return status;
@@ -193,27 +208,6 @@ nimbus_status nimbus_section_end(const nimbus_section_reader *s)
 
 /* ---- what stored numbers mean ------------------------------------------------------------- */
 
-/* To the nearest integer, ties to even, without libm; NaN gives 0. The fraction is exact. */
-static int8_t round_to_i8(float x)
-{
-    if (x != x)
-        return 0;
-    x = x < -128.0f ? -128.0f : x > 127.0f ? 127.0f : x;
-    int32_t whole = (int32_t)x;
-    float fraction = x - (float)whole;
-    if (fraction > 0.5f || (fraction == 0.5f && whole % 2 != 0))
-        whole++;
-    if (fraction < -0.5f || (fraction == -0.5f && whole % 2 != 0))
-        whole--;
-    return (int8_t)whole;
-}
-
-int8_t nimbus_scale_to_i8(float x, float scale, float offset)
-{
-    volatile float product = x * scale; /* or compilers may fuse the two */
-    return round_to_i8(product + offset);
-}
-
 int8_t nimbus_step_finish(const nimbus_stored_step *step, int32_t y)
 {
     y = y < -128 ? -128 : y > 127 ? 127 : y;
@@ -245,7 +239,7 @@ int nimbus_table_entry(const nimbus_step_info *info, const uint8_t *tables, size
     const size_t M = info->n_outputs;
     if (info->table_bits == 8)
         return (int8_t)tables[row * M + m];
-    unsigned nibble = tables[row * ((M + 1) / 2) + m / 2] >> (m % 2 * 4) & 15;
+    unsigned nibble = tables[row * nimbus_table_row_bytes(4, M) + m / 2] >> (m % 2 * 4) & 15;
     return (int)(nibble ^ 8) - 8;
 }
 

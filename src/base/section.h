@@ -46,6 +46,9 @@ nimbus_status nimbus_section_end(const nimbus_section_reader *s); /* nothing is 
 
 bool nimbus_is_finite(uint32_t bits);
 
+/* What both kinds of program headers end with, from the input type on. */
+nimbus_status nimbus_section_program(nimbus_section_reader *s, nimbus_program_info *info);
+
 /* What the arrays of a lookup or exact step depend on. */
 typedef struct nimbus_step_header {
     uint32_t kind, D, M, C, H, flags, input, output, shift;

@@ -105,27 +105,15 @@ static nimbus_status read_header(nimbus_program_info *info, const nimbus_section
 {
     nimbus_section_reader s = {nimbus_reader_of(section->bytes, section->size), start,
                                "program header", error};
-    uint32_t n_inputs, dtype, n_outputs, n_steps, zero, scale_bits;
+    uint32_t n_inputs;
     nimbus_status status;
     if (section->size != NIMBUS_PROGRAM_HEADER_BYTES)
         return NIMBUS_FAIL_BACK(&s, NIMBUS_ERR_FORMAT, 0, "%s: %zu bytes, expected %d", s.name,
                                 section->size, NIMBUS_PROGRAM_HEADER_BYTES);
-    if ((status = nimbus_section_width(&s, "number of inputs", 1, &n_inputs)) ||
-        (status = nimbus_section_u32(&s, "input type", NIMBUS_U8, NIMBUS_F32, &dtype)) ||
-        (status = nimbus_section_width(&s, "number of outputs", 1, &n_outputs)) ||
-        (status = nimbus_section_u32(&s, "number of steps", 1, NIMBUS_MAX_PROGRAM_STEPS, &n_steps)))
-        return status;
-    scale_bits = nimbus_read_u32le(&s.r);
-    if (!nimbus_is_finite(scale_bits))
-        return NIMBUS_FAIL_BACK(&s, NIMBUS_ERR_VALUE, 4, "%s: output scale is not finite", s.name);
-    if ((status = nimbus_section_u32(&s, "reserved field", 0, 0, &zero)))
+    if ((status = nimbus_section_width(&s, "number of inputs", 1, &n_inputs)))
         return status;
     info->n_inputs = n_inputs;
-    info->input_dtype = (nimbus_dtype)dtype;
-    info->n_outputs = n_outputs;
-    info->n_steps = n_steps;
-    memcpy(&info->output_scale, &scale_bits, sizeof scale_bits);
-    return NIMBUS_OK;
+    return nimbus_section_program(&s, info);
 }
 
 static nimbus_status read_metadata(nimbus_stored_program *program, const nimbus_section *section,
@@ -168,7 +156,7 @@ static void add_up(nimbus_program_info *info, const nimbus_stored_step *step)
     const size_t M = of->n_outputs;
     if (step->arrays.tables)
         info->table_bytes +=
-            (of->table_bits == 4 ? (M + 1) / 2 : M) * (of->n_codebooks << of->n_levels);
+            nimbus_table_row_bytes(of->table_bits, M) * (of->n_codebooks << of->n_levels);
     if (step->arrays.weights)
         info->table_bytes += of->n_inputs * M;
     info->lookups += of->lookups;

@@ -104,13 +104,38 @@ static inline bool nimbus_is_convolution(const nimbus_step_info *info)
     return info->kind <= NIMBUS_STEP_EXACT;
 }
 
+/* To the nearest integer, ties to even, without libm; NaN gives 0. The fraction is exact. */
+static inline int8_t nimbus_round_to_i8(float x)
+{
+    if (x != x)
+        return 0;
+    x = x < -128.0f ? -128.0f : x > 127.0f ? 127.0f : x;
+    int32_t whole = (int32_t)x;
+    float fraction = x - (float)whole;
+    if (fraction > 0.5f || (fraction == 0.5f && whole % 2 != 0))
+        whole++;
+    if (fraction < -0.5f || (fraction == -0.5f && whole % 2 != 0))
+        whole--;
+    return (int8_t)whole;
+}
+
 /* sat8(round(x * scale + offset)) of program_format.h, the product rounded to f32. */
-int8_t nimbus_scale_to_i8(float x, float scale, float offset);
+static inline int8_t nimbus_scale_to_i8(float x, float scale, float offset)
+{
+    volatile float product = x * scale; /* or compilers may fuse the two */
+    return nimbus_round_to_i8(product + offset);
+}
 
 /* What an output becomes that is y before a map and a clamp, which need not fit 8 bits; and what
  * sum m becomes, which is no score. */
 int8_t nimbus_step_finish(const nimbus_stored_step *step, int32_t y);
 int8_t nimbus_step_output(const nimbus_stored_step *step, size_t m, int32_t sum);
+
+/* Bytes of a table row of M entries, of 4 or 8 bits. */
+static inline size_t nimbus_table_row_bytes(unsigned bits, size_t M)
+{
+    return bits == 4 ? (M + 1) / 2 : M;
+}
 
 /* Entry m of table row c * K + k, whichever width it is stored in. */
 int nimbus_table_entry(const nimbus_step_info *info, const uint8_t *tables, size_t row, size_t m);

@@ -21,7 +21,7 @@ nimbus_status nimbus_stored_image_header(nimbus_stored_program *program,
     nimbus_section_reader s = {nimbus_reader_of(section->bytes, section->size), start,
                                "image header", error};
     nimbus_program_info *info = &program->info;
-    uint32_t channels, height, width, dtype, n_outputs, n_steps, zero, scale_bits;
+    uint32_t channels, height, width;
     nimbus_status status;
     if (section->size < NIMBUS_IMAGE_HEADER_BYTES)
         return NIMBUS_FAIL_BACK(&s, NIMBUS_ERR_TRUNCATED, 0, "%s: %zu bytes, expected %d", s.name,
@@ -34,25 +34,14 @@ nimbus_status nimbus_stored_image_header(nimbus_stored_program *program,
         return NIMBUS_FAIL_BACK(&s, NIMBUS_ERR_LIMIT, 12,
                                 "%s: an image of %u x %u x %u, the limit is %u elements", s.name,
                                 channels, height, width, NIMBUS_MAX_PROGRAM_WIDTH);
-    if ((status = nimbus_section_u32(&s, "input type", NIMBUS_U8, NIMBUS_F32, &dtype)) ||
-        (status = nimbus_section_width(&s, "number of outputs", 1, &n_outputs)) ||
-        (status = nimbus_section_u32(&s, "number of steps", 1, NIMBUS_MAX_PROGRAM_STEPS, &n_steps)))
-        return status;
-    scale_bits = nimbus_read_u32le(&s.r);
-    if (!nimbus_is_finite(scale_bits))
-        return NIMBUS_FAIL_BACK(&s, NIMBUS_ERR_VALUE, 4, "%s: output scale is not finite", s.name);
-    if ((status = nimbus_section_u32(&s, "reserved field", 0, 0, &zero)))
+    if ((status = nimbus_section_program(&s, info)))
         return status;
     info->channels = channels;
     info->height = height;
     info->width = width;
     info->n_inputs = (size_t)channels * height * width;
-    info->input_dtype = (nimbus_dtype)dtype;
-    info->n_outputs = n_outputs;
-    info->n_steps = n_steps;
-    memcpy(&info->output_scale, &scale_bits, sizeof scale_bits);
     program->values[0] = nimbus_value_of(channels, height, width);
-    if (dtype == NIMBUS_F32 &&
+    if (info->input_dtype == NIMBUS_F32 &&
         ((status = nimbus_section_floats(&s, "input scale", channels, false, &program->in_scale)) ||
          (status =
               nimbus_section_floats(&s, "input offset", channels, false, &program->in_offset))))

@@ -61,7 +61,8 @@ static nimbus_status choose_input(const nimbus_stored_program *program, nimbus_e
 typedef struct attempt {
     const nimbus_stored_program *original;
     const void *bytes;
-    nimbus_buffer program; /* the file of a narrowed program */
+    nimbus_buffer program;        /* the file of a narrowed program */
+    nimbus_stored_program narrow; /* read from it */
     nimbus_buffer source;
     nimbus_export_report report;
 } attempt;
@@ -69,15 +70,14 @@ typedef struct attempt {
 /* Writes the C of the program with so many bits in its steps. */
 static nimbus_status write_with(attempt *a, const nimbus_export_plan *plan, nimbus_error *error)
 {
-    nimbus_stored_program narrow = {0};
+    nimbus_stored_free(&a->narrow);
     nimbus_buffer_free(&a->program);
     nimbus_buffer_free(&a->source);
     nimbus_status status = nimbus_narrow(a->original, a->bytes, plan->bits, &a->program, error);
     if (!status)
-        status = nimbus_stored_read(a->program.bytes, a->program.size, &narrow, error);
+        status = nimbus_stored_read(a->program.bytes, a->program.size, &a->narrow, error);
     if (!status)
-        status = nimbus_source_write(&narrow, plan, &a->source, &a->report, error);
-    nimbus_stored_free(&narrow);
+        status = nimbus_source_write(&a->narrow, plan, &a->source, &a->report, error);
     return status;
 }
 
@@ -334,20 +334,17 @@ static nimbus_status put_files(attempt *a, const nimbus_export_options *options,
                                nimbus_error *error)
 {
     nimbus_buffer header = {0}, test = {0}, makefile = {0}, readme = {0};
-    nimbus_stored_program narrow = {0};
     const char *p = plan->prefix;
-    nimbus_status status = nimbus_stored_read(a->program.bytes, a->program.size, &narrow, error);
-    if (!status)
-        status = nimbus_golden_write(
-            &narrow, a->program.bytes, a->program.size, plan, options->rows,
-            options->n_golden ? options->n_golden : DEFAULT_GOLDEN, &test, error);
+    nimbus_status status =
+        nimbus_golden_write(&a->narrow, a->program.bytes, a->program.size, plan, options->rows,
+                            options->n_golden ? options->n_golden : DEFAULT_GOLDEN, &test, error);
     if (!status) {
         for (size_t i = 0; i < a->report.n_steps && i < NIMBUS_REPORT_LAYERS; i++)
             a->report.rounded_bits[i] = (unsigned char)plan->bits[i];
         result->report = a->report;
-        write_header(&narrow, plan, &a->report, &header);
+        write_header(&a->narrow, plan, &a->report, &header);
         write_makefile(plan, &makefile);
-        write_readme(&narrow, plan, &a->report, options, &readme);
+        write_readme(&a->narrow, plan, &a->report, options, &readme);
         if (!put_file(result, 0, p, ".c", &a->source) || !put_file(result, 1, p, ".h", &header) ||
             !put_file(result, 2, p, "_test.c", &test) ||
             !put_file(result, 3, p, ".mk", &makefile) ||
@@ -355,7 +352,6 @@ static nimbus_status put_files(attempt *a, const nimbus_export_options *options,
             !put_file(result, 5, p, ".nimbus", &a->program))
             status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for the files");
     }
-    nimbus_stored_free(&narrow);
     nimbus_buffer_free(&header);
     nimbus_buffer_free(&test);
     nimbus_buffer_free(&makefile);
@@ -401,6 +397,7 @@ nimbus_status nimbus_export_c(const void *bytes, size_t n_bytes,
 done:
     nimbus_export_free(result);
     nimbus_free(bits);
+    nimbus_stored_free(&a.narrow);
     nimbus_buffer_free(&a.program);
     nimbus_buffer_free(&a.source);
     nimbus_stored_free(&program);

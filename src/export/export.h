@@ -28,8 +28,8 @@ typedef struct nimbus_packing {
  * them smaller. Its entries fit. */
 nimbus_packing nimbus_packing_of(const nimbus_stored_step *step, unsigned bits);
 
-/* The program with tables of `bits[i]` bits in step i (0: as they are), rounded; the bytes of a
- * file, as out. Error: MEMORY. */
+/* The program with tables of `bits[i]` bits in step i, rounded; the bytes of a file, as out. Error:
+ * MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_narrow(const nimbus_stored_program *program,
                                               const void *bytes, const unsigned *bits,
                                               nimbus_buffer *out, nimbus_error *error);
@@ -49,10 +49,7 @@ typedef struct nimbus_stairs {
     bool falls;
 } nimbus_stairs;
 
-/* Of output m of a step with sums low..high, output kind NIMBUS_OUT_SCALED. */
-void nimbus_stairs_of_sum(const nimbus_stored_step *step, size_t m, int64_t low, int64_t high,
-                          nimbus_stairs *out);
-/* Of raw values x in low..high, which become sat8(round(x * scale + offset)). */
+/* Of sums or raw values x in low..high, which become sat8(round(x * scale + offset)). */
 void nimbus_stairs_of_integer(float scale, float offset, int64_t low, int64_t high,
                               nimbus_stairs *out);
 /* The same of floats, counted by nimbus_float_key. */
@@ -88,7 +85,6 @@ typedef struct nimbus_source {
     size_t flash;       /* bytes of all arrays */
     char names[64][48]; /* of helpers that are there already */
     size_t n_names;
-    const char *prefix;
 } nimbus_source;
 
 /* The prefix as macros have it. */
@@ -105,6 +101,9 @@ bool nimbus_needs_helper(nimbus_source *source, const char *name);
 /* The narrowest of the unsigned, or signed, types that hold low..high: "uint8_t", ... */
 const char *nimbus_type_for(int64_t low, int64_t high);
 size_t nimbus_type_bytes(const char *type);
+
+/* n elements and what fills their array up to a multiple of 4 bytes. */
+size_t nimbus_type_padded(const char *type, size_t n);
 
 /* "static const TYPE name[n] = {...};", filled with zeros up to a multiple of 4 bytes, so that its
  * size is the same with every compiler. */

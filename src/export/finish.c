@@ -103,7 +103,8 @@ static void write_scaled(nimbus_writer *w, size_t i, const char *indent, const c
     for (size_t m = 0; m < M; m++) {
         int64_t low, high;
         nimbus_sum_range(step, m, &low, &high);
-        nimbus_stairs_of_sum(step, m, low, high, &stairs[m]);
+        nimbus_stairs_of_integer(nimbus_f32_at(step->arrays.scale, m),
+                                 nimbus_f32_at(step->arrays.offset, m), low, high, &stairs[m]);
     }
     unsigned shift = 0;
     if (fit_lines(stairs, M, &shift, lines)) {

@@ -11,15 +11,15 @@ typedef struct golden {
     int32_t *scores; /* [n][n_outputs] */
 } golden;
 
-/* A number of the input type that a threshold as stored, or just beside it, is: where mistakes
- * show. */
+/* A number of the input type that a threshold as stored, or just beside it, is, by `which` of
+ * 0..2: where mistakes show. */
 static double beside(const nimbus_stored_step *step, nimbus_export_input input, size_t node,
                      size_t which)
 {
     int64_t low, high;
     nimbus_input_range(input, &low, &high);
     if (step->input == NIMBUS_IN_U8) {
-        const double x = (int8_t)step->arrays.thresholds[node] + 127 + (double)(which % 3);
+        const double x = (int8_t)step->arrays.thresholds[node] + 127 + (double)which;
         return x < 0 ? 0 : x > 255 ? 255 : x;
     }
     const float t = nimbus_f32_at(step->arrays.thresholds, node);
@@ -27,10 +27,10 @@ static double beside(const nimbus_stored_step *step, nimbus_export_input input, 
         const float most = 3e38f;
         const float near = t > most ? most : t < -most ? -most : t;
         const float apart = near * 1e-6f + 1e-30f;
-        return (double)(which % 3 == 0 ? t : which % 3 == 1 ? near - apart : near + apart);
+        return (double)(which == 0 ? t : which == 1 ? near - apart : near + apart);
     }
     const double x = !(t > (float)low) ? (double)low : t >= (float)high ? (double)high : (double)t;
-    const double whole = (double)(int64_t)x + (double)(which % 3) - 1;
+    const double whole = (double)(int64_t)x + (double)which - 1;
     return whole < (double)low ? (double)low : whole > (double)high ? (double)high : whole;
 }
 

@@ -202,7 +202,7 @@
     "#elif defined(__SSE2__)\n#include <emmintrin.h>\n"                                            \
     "#elif defined(__ARM_NEON)\n#include <arm_neon.h>\n"                                           \
     "#else\n#include <arm_mve.h>\n#endif\n\n"                                                      \
-    "static void add_strip(const uint32_t *table, const %s_t *row, uint32_t n, uint32_t shift,\n"  \
+    "static void add_strip(const uint32_t *table, const %s *row, uint32_t n, uint32_t shift,\n"    \
     "    const int32_t *from, int32_t *sum)\n"                                                     \
     "{\n"                                                                                          \
     "    uint16_t lanes[16];\n"                                                                    \

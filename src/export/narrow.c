@@ -80,7 +80,7 @@ nimbus_status nimbus_narrow(const nimbus_stored_program *program, const void *by
                                             &n, error);
     for (size_t i = 0; i < program->info.n_steps && !status; i++) {
         const nimbus_stored_step *step = &program->steps[i];
-        if (!step->arrays.tables || step->info.table_bits == 4 || bits[i] == 0 || bits[i] == 8)
+        if (!step->arrays.tables || step->info.table_bits == 4 || bits[i] == 8)
             continue;
         uint8_t *tables = copy.bytes + (step->arrays.tables - (const uint8_t *)bytes);
         for (size_t e = 0; e < n_entries(&step->info); e++)

@@ -4,8 +4,6 @@
  * sums become what the next step reads. */
 #include "export/writer.h"
 
-#include <stdio.h>
-
 #include "export/helpers.h"
 
 static nimbus_status write_steps(nimbus_writer *w)
@@ -50,10 +48,9 @@ static void buffer(nimbus_buffer *out, size_t *ram, const char *type, const char
 {
     if (n == 0)
         return;
-    const size_t bytes = nimbus_type_bytes(type), each = 4 / bytes,
-                 all = (n + each - 1) / each * each;
+    const size_t all = nimbus_type_padded(type, n);
     nimbus_text(out, "static %s %s[%zu];\n", type, name, all);
-    *ram += all * bytes;
+    *ram += all * nimbus_type_bytes(type);
 }
 
 static const char *row_type_of(const nimbus_stored_program *program)
@@ -63,7 +60,7 @@ static const char *row_type_of(const nimbus_stored_program *program)
         const nimbus_step_info *info = &program->steps[i].info;
         nimbus_writer_need(&most, info->n_codebooks << info->n_levels);
     }
-    return most <= UINT16_MAX + 1 ? "uint16" : "uint32";
+    return most <= UINT16_MAX + 1 ? "uint16_t" : "uint32_t";
 }
 
 nimbus_status nimbus_source_write(const nimbus_stored_program *program,
@@ -77,9 +74,7 @@ nimbus_status nimbus_source_write(const nimbus_stored_program *program,
                        .error = error,
                        .row_type = row_type_of(program),
                        .n_values = nimbus_place_values(program, program->of_images)};
-    char row_type[16];
     nimbus_status status;
-    (void)snprintf(row_type, sizeof row_type, "%s_t", w.row_type);
     *report =
         (nimbus_export_report){.lookups = program->info.lookups,
                                .additions = program->info.lookups + program->info.multiply_adds,
@@ -94,7 +89,7 @@ nimbus_status nimbus_source_write(const nimbus_stored_program *program,
         nimbus_text(out, "#include \"%s.h\"\n\n", plan->prefix);
         nimbus_text(out, HELPER_APART);
         buffer(out, &report->ram_bytes, "int8_t", "values", w.n_values);
-        buffer(out, &report->ram_bytes, row_type, "rows", w.n_rows);
+        buffer(out, &report->ram_bytes, w.row_type, "rows", w.n_rows);
         buffer(out, &report->ram_bytes, "int32_t", "sums", w.n_sums);
         buffer(out, &report->ram_bytes, "int8_t", "patch", w.n_patch);
         nimbus_text(out, "\n");

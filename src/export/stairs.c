@@ -27,63 +27,38 @@ static float float_of_key(int64_t key)
     return bits.f;
 }
 
-/* Finds all steps of a function that never falls. */
-static void find(nimbus_stairs *stairs, int (*value)(const void *arg, int64_t at), const void *arg)
+/* The numbers low..high stand for themselves, or for floats by their keys. Falling stairs are found
+ * as those of the negative number, which climb. */
+static void find(float scale, float offset, int64_t low, int64_t high, bool by_key,
+                 nimbus_stairs *out)
 {
-    int64_t from = stairs->low;
+    out->falls = scale < 0;
+    out->low = out->falls ? -high : low;
+    out->high = out->falls ? -low : high;
+    int64_t from = out->low;
     for (int k = 1; k < 256; k++) {
-        int64_t first = from, last = stairs->high + 1; /* the step is in first..last */
+        int64_t first = from, last = out->high + 1; /* the step is in first..last */
         while (first < last) {
-            const int64_t middle = first + (last - first) / 2;
-            if (value(arg, middle) >= k - 128)
+            const int64_t middle = first + (last - first) / 2, x = out->falls ? -middle : middle;
+            if (nimbus_scale_to_i8(by_key ? float_of_key(x) : (float)x, scale, offset) >= k - 128)
                 last = middle;
             else
                 first = middle + 1;
         }
-        stairs->at[k] = from = first;
+        out->at[k] = from = first;
     }
-}
-
-typedef struct scaled {
-    float scale, offset;
-    int sign; /* of the argument */
-    bool is_key;
-} scaled;
-
-static int scaled_value(const void *arg, int64_t at)
-{
-    const scaled *s = arg;
-    const int64_t x = s->sign * at;
-    return nimbus_scale_to_i8(s->is_key ? float_of_key(x) : (float)x, s->scale, s->offset);
-}
-
-static void find_scaled(float scale, float offset, int64_t low, int64_t high, bool is_key,
-                        nimbus_stairs *out)
-{
-    const scaled s = {scale, offset, scale < 0 ? -1 : 1, is_key};
-    out->falls = scale < 0;
-    out->low = out->falls ? -high : low;
-    out->high = out->falls ? -low : high;
-    find(out, scaled_value, &s);
-}
-
-void nimbus_stairs_of_sum(const nimbus_stored_step *step, size_t m, int64_t low, int64_t high,
-                          nimbus_stairs *out)
-{
-    find_scaled(nimbus_f32_at(step->arrays.scale, m), nimbus_f32_at(step->arrays.offset, m), low,
-                high, false, out);
 }
 
 void nimbus_stairs_of_integer(float scale, float offset, int64_t low, int64_t high,
                               nimbus_stairs *out)
 {
-    find_scaled(scale, offset, low, high, false, out);
+    find(scale, offset, low, high, false, out);
 }
 
 void nimbus_stairs_of_float(float scale, float offset, nimbus_stairs *out)
 {
     /* the finite ones: infinity is beyond every step of theirs */
-    find_scaled(scale, offset, -0x7f800000ll, 0x7f7fffffll, true, out);
+    find(scale, offset, -0x7f800000ll, 0x7f7fffffll, true, out);
 }
 
 int64_t nimbus_stairs_reach(const nimbus_stairs *stairs)

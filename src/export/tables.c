@@ -163,7 +163,7 @@ static void write_add_words(nimbus_writer *w, const lanes *l, unsigned n_words, 
     nimbus_text(b, "/* Adds %s of each of n table rows, which lie %u apart, to %u sums. */\n",
                 counts[n_words], 1u << log_words, n_words * per_word);
     nimbus_text(b,
-                "APART static void add_%u_%u_%u(const uint32_t *table, const %s_t *row, uint32_t "
+                "APART static void add_%u_%u_%u(const uint32_t *table, const %s *row, uint32_t "
                 "n, uint32_t "
                 "shift,\n    const int32_t *from, int32_t *sum)\n{\n    uint32_t ",
                 l->width, n_words, 1u << log_words, w->row_type);
@@ -217,7 +217,7 @@ static void write_add(nimbus_writer *w, unsigned width)
         "/* sums = from + n table rows. A row has n_words words: four side by side as long as "
         "there "
         "are\n   four, then one by one; n_rows rows in all. */\n"
-        "static void add_%u(const uint32_t *table, uint32_t n_rows, uint32_t n_words, const %s_t "
+        "static void add_%u(const uint32_t *table, uint32_t n_rows, uint32_t n_words, const %s "
         "*row,\n    uint32_t n, uint32_t shift, const int32_t *from, int32_t *to)\n{\n    while "
         "(n) {\n",
         width, w->row_type);

@@ -63,11 +63,16 @@ size_t nimbus_type_bytes(const char *type)
     return strstr(type, "32") ? 4 : strstr(type, "16") ? 2 : 1;
 }
 
+size_t nimbus_type_padded(const char *type, size_t n)
+{
+    const size_t each = 4 / nimbus_type_bytes(type);
+    return (n + each - 1) / each * each;
+}
+
 void nimbus_text_array(nimbus_source *source, const char *type, const char *name,
                        const int64_t *values, size_t n)
 {
-    const size_t bytes = nimbus_type_bytes(type), each = 4 / bytes;
-    const size_t n_padded = (n + each - 1) / each * each;
+    const size_t n_padded = nimbus_type_padded(type, n);
     const bool hex = strcmp(type, "uint32_t") == 0;
     nimbus_buffer *b = &source->arrays;
     size_t width = 0;
@@ -90,7 +95,7 @@ void nimbus_text_array(nimbus_source *source, const char *type, const char *name
         width += (size_t)length;
     }
     nimbus_text(b, "\n};\n");
-    source->flash += n_padded * bytes;
+    source->flash += n_padded * nimbus_type_bytes(type);
 }
 
 void nimbus_source_free(nimbus_source *source)

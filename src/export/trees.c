@@ -31,7 +31,7 @@ void nimbus_write_walk(nimbus_writer *w, const nimbus_export_trees *t)
     nimbus_text(b,
                 "static void %s(const %s *x, const %s *column, const %s *threshold, uint32_t n,\n",
                 name, t->x_type, t->columns, t->threshold);
-    nimbus_text(b, "    %s%s_t *out)\n{\n", t->indexed ? "const uint16_t *row, " : "", w->row_type);
+    nimbus_text(b, "    %s%s *out)\n{\n", t->indexed ? "const uint16_t *row, " : "", w->row_type);
     nimbus_text(b, "    uint32_t i%s;\n", t->indexed ? "" : ", row = 0");
     nimbus_text(b,
                 "    for (; n--; column += %zu, threshold += %zu, row += %zu) {\n        i = 1;\n",
@@ -46,7 +46,7 @@ void nimbus_write_walk(nimbus_writer *w, const nimbus_export_trees *t)
     if (t->indexed)
         nimbus_text(b, "        *out++ = row[i - %zu];\n", K);
     else
-        nimbus_text(b, "        *out++ = (%s_t)(row + i - %zu);\n", w->row_type, K);
+        nimbus_text(b, "        *out++ = (%s)(row + i - %zu);\n", w->row_type, K);
     nimbus_text(b, "    }\n}\n\n");
 }
 

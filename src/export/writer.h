@@ -16,7 +16,7 @@ typedef struct nimbus_writer {
     nimbus_error *error;
     size_t n_values;
     size_t n_rows, n_sums, n_patch; /* of the buffers */
-    const char *row_type;           /* "uint16", or "uint32" */
+    const char *row_type;           /* "uint16_t", or "uint32_t" */
     int64_t *numbers;               /* of an array being written */
     size_t n_numbers;
 } nimbus_writer;

@@ -6,16 +6,9 @@
 /* Scales and offsets of channels, repeated for every element of a row. */
 static float *spread(const uint8_t *bytes, size_t channels, size_t n_each)
 {
-    float *of_channels = nimbus_copy_floats(bytes, channels, channels);
     float *of_all = nimbus_alloc(channels * n_each, sizeof *of_all);
-    for (size_t c = 0; of_channels && of_all && c < channels; c++)
-        for (size_t i = 0; i < n_each; i++)
-            of_all[c * n_each + i] = of_channels[c];
-    if (!of_channels) {
-        nimbus_free(of_all);
-        of_all = NULL;
-    }
-    nimbus_free(of_channels);
+    for (size_t i = 0; of_all && i < channels * n_each; i++)
+        of_all[i] = nimbus_f32_at(bytes, i / n_each);
     return of_all;
 }
 
