@@ -1,6 +1,8 @@
 /* main.c - the command-line tool: finds the verb, keeps signals and standard output in order */
+#include <cblas.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -85,9 +87,34 @@ void note(const common_arguments *common, const char *format, ...)
 
 /* OpenMP's settings are read before main. Waiting threads must sleep: while other programs wanted
  * the same cores, spinning ones made training six times slower. */
-static void let_threads_sleep(char **argv)
+static bool tell_openmp(void)
 {
-    if (!getenv("OMP_WAIT_POLICY") && setenv("OMP_WAIT_POLICY", "passive", 1) == 0)
+    return !getenv("OMP_WAIT_POLICY") && setenv("OMP_WAIT_POLICY", "passive", 1) == 0;
+}
+
+/* An OpenBLAS older than the CPU takes the kernels of a Prescott: Debian 12's on Emerald Rapids,
+ * and its products take four times as long. It reads the variable when it is loaded. */
+static bool tell_openblas(void)
+{
+#if defined(__x86_64__)
+    const char *core = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                               __builtin_cpu_supports("avx512dq") &&
+                               __builtin_cpu_supports("avx512vl")
+                           ? "SkylakeX"
+                       : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "Haswell"
+                                                                                         : NULL;
+    return core && !getenv("OPENBLAS_CORETYPE") &&
+           strcmp(openblas_get_corename(), "Prescott") == 0 &&
+           setenv("OPENBLAS_CORETYPE", core, 1) == 0;
+#else
+    return false;
+#endif
+}
+
+static void tell_libraries(char **argv)
+{
+    bool openmp = tell_openmp(), openblas = tell_openblas();
+    if (openmp || openblas)
         execv("/proc/self/exe", argv); /* if that fails, it only goes slower */
 }
 
@@ -123,7 +150,7 @@ static int dispatch(int argc, char **argv)
 int main(int argc, char **argv)
 {
     int code = EXIT_DONE;
-    let_threads_sleep(argv);
+    tell_libraries(argv);
     install_signals();
     if (argc < 2) {
         print_overview(stderr);

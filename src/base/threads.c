@@ -1,5 +1,60 @@
-/* threads.c - one loop over independent items, on OpenMP where it is compiled in */
+/* threads.c - one loop over independent items, on OpenMP where it is compiled in
+ *
+ * Within it numbers too small for a normal float count as 0: gradients of softmax have many, and
+ * products with them take a hundred times as long (training centroids took twice the time). */
 #include "base/base.h"
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+
+static uint64_t flush_denormals(void)
+{
+    uint64_t mode = _mm_getcsr();
+    _mm_setcsr((unsigned)mode | 0x8040); /* FTZ, DAZ */
+    return mode;
+}
+
+static void restore_mode(uint64_t mode)
+{
+    _mm_setcsr((unsigned)mode);
+}
+
+#elif defined(__aarch64__)
+
+static void restore_mode(uint64_t mode)
+{
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+}
+
+static uint64_t flush_denormals(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    restore_mode(mode | (uint64_t)1 << 24); /* FZ */
+    return mode;
+}
+
+#else
+
+static uint64_t flush_denormals(void)
+{
+    return 0;
+}
+
+static void restore_mode(uint64_t mode)
+{
+    (void)mode;
+}
+
+#endif
+
+static void run_here(size_t n_items, void (*body)(void *arg, size_t i), void *arg)
+{
+    uint64_t mode = flush_denormals();
+    for (size_t i = 0; i < n_items; i++)
+        body(arg, i);
+    restore_mode(mode);
+}
 
 #ifdef _OPENMP
 #include <limits.h>
@@ -17,13 +72,17 @@ void nimbus_parallel(unsigned n_threads, size_t n_items, void (*body)(void *arg,
     if (n > n_items)
         n = n_items;
     if (n <= 1 || omp_in_parallel()) {
-        for (size_t i = 0; i < n_items; i++)
-            body(arg, i);
+        run_here(n_items, body, arg);
         return;
     }
-#pragma omp parallel for schedule(static) num_threads((int)(n < INT_MAX ? n : INT_MAX))
-    for (size_t i = 0; i < n_items; i++)
-        body(arg, i);
+#pragma omp parallel num_threads((int)(n < INT_MAX ? n : INT_MAX))
+    {
+        uint64_t mode = flush_denormals();
+#pragma omp for schedule(static)
+        for (size_t i = 0; i < n_items; i++)
+            body(arg, i);
+        restore_mode(mode);
+    }
 }
 
 #else
@@ -37,8 +96,7 @@ void nimbus_parallel(unsigned n_threads, size_t n_items, void (*body)(void *arg,
                      void *arg)
 {
     (void)n_threads;
-    for (size_t i = 0; i < n_items; i++)
-        body(arg, i);
+    run_here(n_items, body, arg);
 }
 
 #endif

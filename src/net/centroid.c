@@ -17,7 +17,11 @@
 #include "net/internal.h"
 #include "net/lookup.h"
 
-enum { BLOCK = NIMBUS_ROW_BLOCK, MAX_LEAVES = 1 << NIMBUS_MAX_LEVELS };
+enum {
+    BLOCK = NIMBUS_ROW_BLOCK,
+    OUTPUTS = NIMBUS_VECTOR, /* whose weights, apart in memory, are taken together */
+    MAX_LEAVES = 1 << NIMBUS_MAX_LEVELS
+};
 
 /* The arrays of a layer, found once per pass. */
 typedef struct codebooks {
@@ -64,19 +68,39 @@ static real inverse_temperature(real sharpness)
 
 /* ---- tables -------------------------------------------------------------------------------- */
 
+/* Column d of the weights of n outputs from m on; zeros behind them, and without a column. */
+NIMBUS_INLINE void load_weights(const codebooks *b, size_t m, size_t n, real column,
+                                real *restrict out)
+{
+    memset(out, 0, OUTPUTS * sizeof *out);
+    for (size_t i = 0; column >= 0 && i < n; i++)
+        out[i] = b->weight[(m + i) * b->d + (size_t)column];
+}
+
+NIMBUS_INLINE size_t outputs_from(const codebooks *b, size_t m)
+{
+    return b->m - m < OUTPUTS ? b->m - m : OUTPUTS;
+}
+
+NIMBUS_SIMD_CLONES
+static void tables_of(const codebooks *b, size_t c)
+{
+    for (size_t m = 0; m < b->m; m += OUTPUTS) {
+        const size_t n = outputs_from(b, m);
+        nimbus_vector weights, sums[MAX_LEAVES] = {0};
+        for (size_t v = 0; v < b->v; v++) {
+            load_weights(b, m, n, b->columns[c * b->v + v], (real *)&weights);
+            for (size_t k = 0; k < b->k; k++)
+                sums[k] += weights * b->centroids[(c * b->k + k) * b->v + v];
+        }
+        for (size_t k = 0; k < b->k; k++)
+            memcpy(b->tables + (c * b->k + k) * b->m + m, &sums[k], n * sizeof(real));
+    }
+}
+
 static void tables_item(void *arg, size_t c)
 {
-    const codebooks *b = arg;
-    for (size_t k = 0; k < b->k; k++) {
-        real *table = b->tables + (c * b->k + k) * b->m;
-        const real *centroid = b->centroids + (c * b->k + k) * b->v;
-        memset(table, 0, b->m * sizeof *table);
-        for (size_t v = 0; v < b->v; v++) {
-            real column = b->columns[c * b->v + v];
-            for (size_t m = 0; column >= 0 && m < b->m; m++)
-                table[m] += centroid[v] * b->weight[m * b->d + (size_t)column];
-        }
-    }
+    tables_of(arg, c);
 }
 
 void nimbus_centroids_tables(nimbus_layer *layer, unsigned n_threads)
@@ -256,23 +280,31 @@ static void centroids_of(const job *j, size_t c)
 }
 
 /* The tables' gradients, passed on to the centroids and weights that they are made of. */
+NIMBUS_SIMD_CLONES
 static void products_of(const job *j, size_t c)
 {
     const codebooks *b = &j->b;
     for (size_t v = 0; v < b->v; v++) {
         const real column = b->columns[c * b->v + v];
-        for (size_t k = 0; column >= 0 && k < b->k; k++) {
-            const size_t at = (c * b->k + k) * b->v + v;
-            const real *dtable = j->dtables + (c * b->k + k) * b->m;
-            real sum = 0;
-            for (size_t m = 0; m < b->m; m++) {
-                sum += dtable[m] * b->weight[m * b->d + (size_t)column];
-                if (b->dweight)
-                    b->dweight[m * b->d + (size_t)column] += dtable[m] * b->centroids[at];
+        nimbus_vector sums[MAX_LEAVES] = {0};
+        for (size_t m = 0; column >= 0 && m < b->m; m += OUTPUTS) {
+            const size_t n = outputs_from(b, m);
+            nimbus_vector weights, dweights = {0};
+            load_weights(b, m, n, column, (real *)&weights);
+            for (size_t k = 0; k < b->k; k++) {
+                const size_t leaf = c * b->k + k;
+                nimbus_vector dtable = {0};
+                memcpy(&dtable, j->dtables + leaf * b->m + m,
+                       n == OUTPUTS ? sizeof dtable : n * sizeof(real));
+                sums[k] += dtable * weights;
+                dweights += dtable * b->centroids[leaf * b->v + v];
             }
-            if (b->dcentroids)
-                b->dcentroids[at] += sum;
+            for (size_t i = 0; b->dweight && i < n; i++)
+                b->dweight[(m + i) * b->d + (size_t)column] += dweights[i];
         }
+        for (size_t k = 0; b->dcentroids && k < b->k; k++)
+            for (size_t i = 0; i < OUTPUTS; i++)
+                b->dcentroids[(c * b->k + k) * b->v + v] += sums[k][i];
     }
 }
 
