@@ -82,8 +82,8 @@ void nimbus_sum_range(const nimbus_stored_step *step, size_t m, int64_t *low, in
 /* The parts of a C file while it is written. */
 typedef struct nimbus_source {
     nimbus_buffer arrays, helpers, steps;
-    size_t flash;       /* bytes of all arrays */
-    char names[64][48]; /* of helpers that are there already */
+    size_t flash;        /* bytes of all arrays */
+    char names[256][48]; /* of helpers that are there already */
     size_t n_names;
 } nimbus_source;
 

@@ -2,6 +2,7 @@
 #include "export/writer.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "export/helpers.h"
 
@@ -59,26 +60,44 @@ static void add_fault(void *list, int64_t sum, int value)
     f->to[4 * f->n++ + 3] = value;
 }
 
+/* Code in front of the loop over outputs, and from one to the next. */
+static void in_loop(nimbus_finish *f, const char *advance, const char *declare, size_t i)
+{
+    const size_t d = strlen(f->declare), a = strlen(f->advance);
+    (void)snprintf(f->declare + d, sizeof f->declare - d, declare, i);
+    (void)snprintf(f->advance + a, sizeof f->advance - a, "%s", advance);
+}
+
 /* The sums that lines get wrong, and the statement that corrects them. */
-static void write_faults(nimbus_writer *w, size_t i, const char *indent, const char *y,
-                         size_t apart, const nimbus_stairs *stairs, unsigned shift,
-                         const nimbus_line *lines, nimbus_buffer *b)
+static void write_faults(nimbus_writer *w, size_t i, nimbus_finish *f, const nimbus_stairs *stairs,
+                         unsigned shift, const nimbus_line *lines, nimbus_buffer *b)
 {
     const size_t M = w->program->steps[i].info.n_outputs;
-    fault_list f = {.apart = apart};
+    fault_list list = {.apart = f->apart};
     size_t n = 0;
     for (size_t m = 0; m < M; m++)
         n += nimbus_line_faults(&stairs[m], shift, &lines[m], NULL, NULL);
-    if (n == 0 || !(f.to = nimbus_writer_numbers(w, 4 * n)))
+    if (n == 0 || !(list.to = nimbus_writer_numbers(w, 4 * n + 4)))
         return;
-    for (f.m = 0; f.m < M; f.m++) {
-        f.falls = stairs[f.m].falls;
-        (void)nimbus_line_faults(&stairs[f.m], shift, &lines[f.m], add_fault, &f);
+    for (list.m = 0; list.m < M; list.m++) {
+        list.falls = stairs[list.m].falls;
+        (void)nimbus_line_faults(&stairs[list.m], shift, &lines[list.m], add_fault, &list);
     }
-    nimbus_writer_array(w, "int32_t", i, "faults", 4 * n);
-    nimbus_writer_helper(w, "correct", HELPER_CORRECT);
-    nimbus_text(b, "%scorrect(sums, step_%zu_faults, %zu, %s);\n", indent, i, n, y);
     w->report->comparisons += n * nimbus_positions_of(&w->program->steps[i].info);
+    if (!f->by_channel) {
+        nimbus_writer_array(w, "int32_t", i, "faults", 4 * n);
+        nimbus_writer_helper(w, "correct", HELPER_CORRECT);
+        nimbus_text(b, "%scorrect(sums, step_%zu_faults, %zu, out);\n", f->indent, i, n);
+        return;
+    }
+    list.to[4 * n] = (int64_t)M; /* of no output: the end */
+    list.to[4 * n + 1] = list.to[4 * n + 2] = list.to[4 * n + 3] = 0;
+    nimbus_writer_array(w, "int32_t", i, "faults", 4 * n + 4);
+    nimbus_writer_helper(w, "correct_line", HELPER_CORRECT_LINE);
+    in_loop(f, ", fault = next, m++",
+            "    const int32_t *fault = step_%zu_faults, *next = fault;\n", i);
+    in_loop(f, "", "    int32_t m = 0;\n", i);
+    nimbus_text(b, "%snext = correct_line(fault, m, sums, %zu, out);\n", f->indent, f->n);
 }
 
 void nimbus_put_stairs(const nimbus_stairs *stairs, int64_t to[256])
@@ -88,8 +107,7 @@ void nimbus_put_stairs(const nimbus_stairs *stairs, int64_t to[256])
         to[k] = stairs->at[k] > INT32_MAX ? INT32_MAX : stairs->at[k];
 }
 
-static void write_scaled(nimbus_writer *w, size_t i, const char *indent, const char *y,
-                         size_t apart, nimbus_buffer *b)
+static void write_scaled(nimbus_writer *w, size_t i, nimbus_finish *f, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
     const size_t M = step->info.n_outputs;
@@ -107,37 +125,46 @@ static void write_scaled(nimbus_writer *w, size_t i, const char *indent, const c
                                  nimbus_f32_at(step->arrays.offset, m), low, high, &stairs[m]);
     }
     unsigned shift = 0;
-    if (fit_lines(stairs, M, &shift, lines)) {
-        for (size_t m = 0; m < M; m++) {
-            to[2 * m] = lines[m].start;
-            to[2 * m + 1] = stairs[m].falls ? -lines[m].slope : lines[m].slope;
-        }
-        nimbus_writer_array(w, "int32_t", i, "lines", 2 * M);
+    const bool by_lines = fit_lines(stairs, M, &shift, lines);
+    const size_t each = by_lines ? 2 : 256;
+    const char *what = by_lines ? "lines" : "stairs";
+    for (size_t m = 0; m < M; m++) {
+        to[each * m] = lines[m].start;
+        to[each * m + 1] = stairs[m].falls ? -lines[m].slope : lines[m].slope;
+        if (!by_lines)
+            nimbus_put_stairs(&stairs[m], to + each * m);
+    }
+    nimbus_writer_array(w, "int32_t", i, what, each * M);
+    char scales[40];
+    (void)snprintf(scales, sizeof scales, f->by_channel ? "scale, 0" : "step_%zu_%s, %zu", i, what,
+                   each);
+    if (f->by_channel) {
+        in_loop(f, by_lines ? ", scale += 2" : ", scale += 256",
+                by_lines ? "    const int32_t *scale = step_%zu_lines;\n"
+                         : "    const int32_t *scale = step_%zu_stairs;\n",
+                i);
+    }
+    if (by_lines && exceeds(stairs, M, shift)) {
+        nimbus_writer_helper(w, "limit", HELPER_LIMIT);
+        nimbus_text(b, "%slimit(sums, %zu, %d);\n", f->indent, f->n, INT32_MAX >> shift);
+    }
+    if (by_lines) {
         nimbus_writer_helper(w, "finish_line", HELPER_LINE);
-        if (exceeds(stairs, M, shift)) {
-            nimbus_writer_helper(w, "limit", HELPER_LIMIT);
-            nimbus_text(b, "%slimit(sums, %zu, %d);\n", indent, M, INT32_MAX >> shift);
-        }
-        nimbus_text(b, "%sfinish_line(sums, %zu, step_%zu_lines, %u, %s, %zu);\n", indent, M, i,
-                    shift, y, apart);
-        write_faults(w, i, indent, y, apart, stairs, shift, lines, b);
+        nimbus_text(b, "%sfinish_line(sums, %zu, %s, %u, out, %zu);\n", f->indent, f->n, scales,
+                    shift, f->apart);
+        write_faults(w, i, f, stairs, shift, lines, b);
     } else {
-        for (size_t m = 0; m < M; m++)
-            nimbus_put_stairs(&stairs[m], to + 256 * m);
-        nimbus_writer_array(w, "int32_t", i, "stairs", 256 * M);
         nimbus_writer_helper(w, "climb", HELPER_CLIMB);
         nimbus_writer_helper(w, "finish_stairs", HELPER_STAIRS);
-        nimbus_text(b, "%sfinish_stairs(sums, %zu, step_%zu_stairs, %s, %zu);\n", indent, M, i, y,
-                    apart);
+        nimbus_text(b, "%sfinish_stairs(sums, %zu, %s, out, %zu);\n", f->indent, f->n, scales,
+                    f->apart);
     }
 done:
     nimbus_free(stairs);
     nimbus_free(lines);
 }
 
-/* The map and clamp of n values of step i. */
-void nimbus_write_map(nimbus_writer *w, size_t i, const char *indent, const char *y, size_t n,
-                      size_t apart, nimbus_buffer *b)
+void nimbus_write_map(nimbus_writer *w, size_t i, const nimbus_finish *f, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
     const bool clamps = step->low > -128 || step->high < 127;
@@ -148,32 +175,30 @@ void nimbus_write_map(nimbus_writer *w, size_t i, const char *indent, const char
         if (to)
             nimbus_writer_array(w, "int8_t", i, "map", 256);
         nimbus_writer_helper(w, "map_values", HELPER_MAP);
-        nimbus_text(b, "%smap_values(%s, %zu, %zu, step_%zu_map);\n", indent, y, n, apart, i);
+        nimbus_text(b, "%smap_values(out, %zu, %zu, step_%zu_map);\n", f->indent, f->n, f->apart,
+                    i);
     } else if (clamps) {
         nimbus_writer_helper(w, "clamp", HELPER_CLAMP);
-        nimbus_text(b, "%sclamp(%s, %zu, %zu, %d, %d);\n", indent, y, n, apart, step->low,
+        nimbus_text(b, "%sclamp(out, %zu, %zu, %d, %d);\n", f->indent, f->n, f->apart, step->low,
                     step->high);
     }
 }
 
-/* From the sums of one position to scores, or to bytes at y. */
-void nimbus_write_finish(nimbus_writer *w, size_t i, const char *indent, const char *y,
-                         size_t apart, nimbus_buffer *b)
+void nimbus_write_finish(nimbus_writer *w, size_t i, nimbus_finish *f, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
-    const size_t M = step->info.n_outputs;
     if (step->output == NIMBUS_OUT_I32) {
         nimbus_writer_helper(w, "copy", HELPER_COPY);
-        nimbus_text(b, "%scopy(sums, %zu, scores);\n", indent, M);
+        nimbus_text(b, "%scopy(sums, %zu, out);\n", f->indent, f->n);
         return;
     }
     if (step->output == NIMBUS_OUT_SHIFT) {
         nimbus_writer_helper(w, "finish_shift", HELPER_SHIFT);
-        nimbus_text(b, "%sfinish_shift(sums, %zu, %u, %s, %zu);\n", indent, M, step->shift, y,
-                    apart);
+        nimbus_text(b, "%sfinish_shift(sums, %zu, %u, out, %zu);\n", f->indent, f->n, step->shift,
+                    f->apart);
     } else {
-        write_scaled(w, i, indent, y, apart, b);
-        w->report->comparisons += 8 * M * nimbus_positions_of(&step->info);
+        write_scaled(w, i, f, b);
+        w->report->comparisons += 8 * step->info.n_outputs * nimbus_positions_of(&step->info);
     }
-    nimbus_write_map(w, i, indent, y, M, apart, b);
+    nimbus_write_map(w, i, f, b);
 }

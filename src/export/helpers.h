@@ -64,11 +64,11 @@
     "   bit; a negative slope is one of the negative sum. */\n"                                    \
     "#define TRY(bit) if (v >= at + slope) { at += slope; k += bit; } slope >>= 1\n"               \
     "static void finish_line(const int32_t *sum, uint32_t n, const int32_t *line, uint32_t "       \
-    "shift,\n"                                                                                     \
-    "    int8_t *y, uint32_t apart)\n"                                                             \
+    "next,\n"                                                                                      \
+    "    uint32_t shift, int8_t *y, uint32_t apart)\n"                                             \
     "{\n"                                                                                          \
-    "    for (; n--; y += apart) {\n"                                                              \
-    "        int32_t v = *sum++, at = *line++, slope = *line++, k = -128;\n"                       \
+    "    for (; n--; y += apart, line += next) {\n"                                                \
+    "        int32_t v = *sum++, at = line[0], slope = line[1], k = -128;\n"                       \
     "        if (slope < 0) {\n"                                                                   \
     "            v = -v;\n"                                                                        \
     "            slope = -slope;\n"                                                                \
@@ -98,6 +98,19 @@
     "            y[fault[1]] = (int8_t)fault[3];\n"                                                \
     "}\n\n"
 
+#define HELPER_CORRECT_LINE                                                                        \
+    "/* The same along a line of output m; returns where the next output's begin. */\n"            \
+    "static const int32_t *correct_line(const int32_t *fault, int32_t m, const int32_t *sum, "     \
+    "uint32_t n,\n"                                                                                \
+    "    int8_t *y)\n"                                                                             \
+    "{\n"                                                                                          \
+    "    for (; *fault == m; fault += 4)\n"                                                        \
+    "        for (uint32_t i = 0; i < n; i++)\n"                                                   \
+    "            if (sum[i] == fault[2])\n"                                                        \
+    "                y[i] = (int8_t)fault[3];\n"                                                   \
+    "    return fault;\n"                                                                          \
+    "}\n\n"
+
 #define HELPER_CLIMB                                                                               \
     "/* -128 + the number of steps 1..255 that x has reached; stairs[0] < 0: of -x. */\n"          \
     "static int8_t climb(int32_t x, const int32_t *stairs)\n"                                      \
@@ -112,11 +125,11 @@
     "}\n\n"
 
 #define HELPER_STAIRS                                                                              \
-    "static void finish_stairs(const int32_t *sum, uint32_t n, const int32_t *stairs, int8_t "     \
-    "*y,\n"                                                                                        \
-    "    uint32_t apart)\n"                                                                        \
+    "static void finish_stairs(const int32_t *sum, uint32_t n, const int32_t *stairs, uint32_t "   \
+    "next,\n"                                                                                      \
+    "    int8_t *y, uint32_t apart)\n"                                                             \
     "{\n"                                                                                          \
-    "    for (; n--; y += apart, stairs += 256)\n"                                                 \
+    "    for (; n--; y += apart, stairs += next)\n"                                                \
     "        *y = climb(*sum++, stairs);\n"                                                        \
     "}\n\n"
 
@@ -164,6 +177,28 @@
     "    }\n"                                                                                      \
     "}\n\n"
 
+#define HELPER_FRAME                                                                               \
+    "/* Pads above, rows of a plane with pads between them, pads below. */\n"                      \
+    "struct frame {\n"                                                                             \
+    "    uint32_t above, rows, columns, skip, between, below;\n"                                   \
+    "};\n\n"                                                                                       \
+    "static int8_t *fill(int8_t *to, uint32_t n, int8_t value)\n"                                  \
+    "{\n"                                                                                          \
+    "    while (n--)\n"                                                                            \
+    "        *to++ = value;\n"                                                                     \
+    "    return to;\n"                                                                             \
+    "}\n\n"                                                                                        \
+    "static void frame(const int8_t *plane, const struct frame *f, int8_t pad, int8_t *to)\n"      \
+    "{\n"                                                                                          \
+    "    to = fill(to, f->above, pad);\n"                                                          \
+    "    for (uint32_t i = f->rows; i--; plane += f->skip) {\n"                                    \
+    "        for (uint32_t j = f->columns; j--;)\n"                                                \
+    "            *to++ = *plane++;\n"                                                              \
+    "        to = fill(to, f->between, pad);\n"                                                    \
+    "    }\n"                                                                                      \
+    "    (void)fill(to, f->below, pad);\n"                                                         \
+    "}\n\n"
+
 #define HELPER_PICK                                                                                \
     "/* The taps of a window that lies inside. */\n"                                               \
     "static void pick_%s(const int8_t *in, const %s_t *offset, uint32_t n, int8_t *to)\n"          \
@@ -188,6 +223,19 @@
     "    while (n--)\n"                                                                            \
     "        sum += *x++;\n"                                                                       \
     "    return sum;\n"                                                                            \
+    "}\n\n"
+
+/* Two of the four bytes of a word, as Armv7E-M adds them in one instruction. */
+#define HELPER_ODD                                                                                 \
+    "/* Adds bytes 1 and 3 of a word to the halves of a lot. */\n"                                 \
+    "static uint32_t add_odd(uint32_t lot, uint32_t word)\n"                                       \
+    "{\n"                                                                                          \
+    "#if defined(__ARM_FEATURE_SIMD32) && defined(__GNUC__) && !defined(%s_PORTABLE)\n"            \
+    "    __asm__(\"uxtab16 %%0, %%0, %%1, ror #8\" : \"+r\"(lot) : \"r\"(word));\n"                \
+    "    return lot;\n"                                                                            \
+    "#else\n"                                                                                      \
+    "    return lot + (word >> 8 & 0x00ff00ffu);\n"                                                \
+    "#endif\n"                                                                                     \
     "}\n\n"
 
 /* Where registers hold 16 bytes: a row's four words at once. STRIPS says that it is there. */

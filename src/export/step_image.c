@@ -6,19 +6,12 @@
 
 #include "export/helpers.h"
 
-typedef struct window_shape {
-    const nimbus_stored_value *in;
-    size_t channels, taps; /* that an output sees */
-    bool pads;             /* it can reach outside */
-    bool whole;            /* it sees its input from the first byte to the last, once */
-} window_shape;
-
-static window_shape shape_of(const nimbus_stored_program *program, const nimbus_stored_step *step)
+static nimbus_window window_of(const nimbus_stored_program *program, const nimbus_stored_step *step)
 {
     const nimbus_patch *p = &step->patch;
     const nimbus_stored_value *in = &program->values[step->sources[0]];
     const size_t groups = nimbus_is_convolution(&step->info) ? step->info.n_groups : in->channels;
-    window_shape s = {.in = in, .channels = in->channels / groups};
+    nimbus_window s = {.in = in, .channels = in->channels / groups};
     s.taps = s.channels * p->height * p->width;
     s.pads = p->top + p->bottom + p->left + p->right > 0;
     s.whole = !s.pads && p->height == in->height && p->width == in->width && p->dilation_y == 1 &&
@@ -26,8 +19,18 @@ static window_shape shape_of(const nimbus_stored_program *program, const nimbus_
     return s;
 }
 
+void nimbus_write_pads(nimbus_writer *w, size_t i, const nimbus_window *s)
+{
+    const uint8_t *pad = w->program->steps[i].arrays.pad;
+    int64_t *to = nimbus_writer_numbers(w, s->in->channels);
+    for (size_t c = 0; to && c < s->in->channels; c++)
+        to[c] = pad ? (int8_t)pad[c] : -128;
+    if (to)
+        nimbus_writer_array(w, "int8_t", i, "pad", s->in->channels);
+}
+
 /* How far each tap is from the first, numbered as columns are; NULL: out of memory. */
-static uint32_t *tap_offsets(const nimbus_patch *p, const window_shape *s, uint32_t *most)
+static uint32_t *tap_offsets(const nimbus_patch *p, const nimbus_window *s, uint32_t *most)
 {
     uint32_t *offsets = nimbus_alloc(s->taps, sizeof *offsets);
     size_t t = 0;
@@ -41,21 +44,21 @@ static uint32_t *tap_offsets(const nimbus_patch *p, const window_shape *s, uint3
 }
 
 /* Whether the window fits in anywhere. */
-static bool fits_inside(const nimbus_patch *p, const window_shape *s)
+static bool fits_inside(const nimbus_patch *p, const nimbus_window *s)
 {
     return (p->height - 1) * p->dilation_y < s->in->height &&
            (p->width - 1) * p->dilation_x < s->in->width;
 }
 
 /* "y >= 0 && ...": whether the window at (y, x) lies inside. */
-static void write_inside(const nimbus_patch *p, const window_shape *s, nimbus_buffer *b)
+static void write_inside(const nimbus_patch *p, const nimbus_window *s, nimbus_buffer *b)
 {
     nimbus_text(b, "y >= 0 && y <= %zu && x >= 0 && x <= %zu",
                 s->in->height - 1 - (p->height - 1) * p->dilation_y,
                 s->in->width - 1 - (p->width - 1) * p->dilation_x);
 }
 
-static void write_window(nimbus_writer *w, size_t i, const window_shape *s)
+static void write_window(nimbus_writer *w, size_t i, const nimbus_window *s)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
     const nimbus_patch *p = &step->patch;
@@ -66,16 +69,13 @@ static void write_window(nimbus_writer *w, size_t i, const window_shape *s)
                 i, s->channels, s->in->height, s->in->width, p->height, p->width, p->dilation_y,
                 p->dilation_x, p->dilation_y * s->in->width, s->in->height * s->in->width);
     w->source.flash += 36;
-    int64_t *to = nimbus_writer_numbers(w, s->in->channels);
-    for (size_t c = 0; to && c < s->in->channels; c++)
-        to[c] = step->arrays.pad ? (int8_t)step->arrays.pad[c] : -128;
-    if (to)
-        nimbus_writer_array(w, "int8_t", i, "pad", s->in->channels);
+    nimbus_write_pads(w, i, s);
     nimbus_writer_need(&w->n_patch, s->taps);
 }
 
 /* The loops over all positions of the output, up to the statements for one of them. */
-static void begin_positions(const nimbus_stored_step *step, const window_shape *s, nimbus_buffer *b)
+static void begin_positions(const nimbus_stored_step *step, const nimbus_window *s,
+                            nimbus_buffer *b)
 {
     const nimbus_patch *p = &step->patch;
     const bool scores = step->output == NIMBUS_OUT_I32;
@@ -103,7 +103,7 @@ static void end_positions(nimbus_buffer *b)
 }
 
 /* Codes of the position, from the image itself or, at its edge, from a copy of the window. */
-static nimbus_status write_image_trees(nimbus_writer *w, size_t i, const window_shape *s, bool one,
+static nimbus_status write_image_trees(nimbus_writer *w, size_t i, const nimbus_window *s, bool one,
                                        bool indexed, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
@@ -159,7 +159,7 @@ static nimbus_status write_image_trees(nimbus_writer *w, size_t i, const window_
 static nimbus_status write_image_lookup(nimbus_writer *w, size_t i, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
-    const window_shape s = shape_of(w->program, step);
+    const nimbus_window s = window_of(w->program, step);
     const size_t n = step->info.height * step->info.width;
     const bool one = n == 1 && !s.pads;
     const char *indent = one ? "    " : "            ";
@@ -174,7 +174,8 @@ static nimbus_status write_image_lookup(nimbus_writer *w, size_t i, nimbus_buffe
         status = write_image_trees(w, i, &s, one, t.indexed, b);
     if (!status) {
         nimbus_write_tables(w, &t, indent, b);
-        nimbus_write_finish(w, i, indent, "out", n, b);
+        nimbus_write_finish(
+            w, i, &(nimbus_finish){.indent = indent, .n = step->info.n_outputs, .apart = n}, b);
     }
     if (!one)
         end_positions(b);
@@ -184,7 +185,7 @@ static nimbus_status write_image_lookup(nimbus_writer *w, size_t i, nimbus_buffe
 
 /* The statement that brings the window of a channel, or a group of them, to the patch: `from` is
  * where its channels begin, `pad` where their pads do. */
-static void write_patch(nimbus_writer *w, size_t i, const window_shape *s, const char *offset_type,
+static void write_patch(nimbus_writer *w, size_t i, const nimbus_window *s, const char *offset_type,
                         nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
@@ -205,7 +206,7 @@ static void write_patch(nimbus_writer *w, size_t i, const window_shape *s, const
 }
 
 /* The arrays that write_patch needs. Error: MEMORY. */
-static nimbus_status prepare_patch(nimbus_writer *w, size_t i, const window_shape *s,
+static nimbus_status prepare_patch(nimbus_writer *w, size_t i, const nimbus_window *s,
                                    char offset_type[12])
 {
     const nimbus_stored_step *step = &w->program->steps[i];
@@ -234,40 +235,17 @@ static nimbus_status prepare_patch(nimbus_writer *w, size_t i, const window_shap
     return NIMBUS_OK;
 }
 
-/* Of one tap, an output is a function of a byte: a map for each channel. */
-static void write_channel_maps(nimbus_writer *w, size_t i, size_t plane, nimbus_buffer *b)
-{
-    const nimbus_stored_step *step = &w->program->steps[i];
-    const size_t M = step->info.n_outputs;
-    int64_t *to = nimbus_writer_numbers(w, 256 * M);
-    for (size_t m = 0; to && m < M; m++)
-        for (int32_t x = -128; x < 128; x++)
-            *to++ = nimbus_step_output(step, m,
-                                       (int32_t)nimbus_u32_at(step->arrays.bias, m) +
-                                           (int8_t)step->arrays.weights[m] * x);
-    if (to)
-        nimbus_writer_array(w, "int8_t", i, "maps", 256 * M);
-    nimbus_writer_helper(w, "map_plane", HELPER_MAP_PLANE);
-    nimbus_text(b, "    const int8_t *map = step_%zu_maps;\n    uint32_t m;\n", i);
-    nimbus_text(b, "    for (m = 0; m < %zu; m++, in += %zu, out += %zu, map += 256)\n", M, plane,
-                plane);
-    nimbus_text(b, "        map_plane(in, %zu, map, out);\n", plane);
-    w->report->multiply_adds -= step->info.multiply_adds;
-    w->report->additions -= step->info.multiply_adds;
-}
-
 static nimbus_status write_image_exact(nimbus_writer *w, size_t i, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
     const nimbus_step_info *info = &step->info;
-    const window_shape s = shape_of(w->program, step);
+    const nimbus_window s = window_of(w->program, step);
     const size_t n = info->height * info->width, groups = info->n_groups;
     const size_t group_outputs = info->n_outputs / groups;
     char offset_type[12];
     nimbus_status status;
-    if (s.taps == 1 && group_outputs == 1 && !s.pads && step->patch.stride_y == 1 &&
-        step->patch.stride_x == 1 && step->output != NIMBUS_OUT_I32) {
-        write_channel_maps(w, i, n, b);
+    if (nimbus_reads_channels(step, &s)) {
+        nimbus_write_channel_step(w, i, &s, b);
         return NIMBUS_OK;
     }
     nimbus_write_weights(w, i, s.taps);
@@ -275,7 +253,8 @@ static nimbus_status write_image_exact(nimbus_writer *w, size_t i, nimbus_buffer
     if (n == 1 && s.whole && groups == 1) {
         nimbus_text(b, "    dot_int8(in, step_%zu_weights, step_%zu_bias, %zu, %zu, sums);\n", i, i,
                     s.taps, info->n_outputs);
-        nimbus_write_finish(w, i, "    ", "out", 1, b);
+        nimbus_write_finish(
+            w, i, &(nimbus_finish){.indent = "    ", .n = info->n_outputs, .apart = 1}, b);
         return NIMBUS_OK;
     }
     if ((status = prepare_patch(w, i, &s, offset_type)))
@@ -296,59 +275,8 @@ static nimbus_status write_image_exact(nimbus_writer *w, size_t i, nimbus_buffer
     write_patch(w, i, &s, offset_type, b);
     nimbus_text(b, "                dot_int8(patch, weight, bias, %zu, %zu, sum);\n            }\n",
                 s.taps, group_outputs);
-    nimbus_write_finish(w, i, "            ", "out", n, b);
-    end_positions(b);
-    return NIMBUS_OK;
-}
-
-static nimbus_status write_image_pool(nimbus_writer *w, size_t i, nimbus_buffer *b)
-{
-    const nimbus_stored_step *step = &w->program->steps[i];
-    const nimbus_step_info *info = &step->info;
-    const window_shape s = shape_of(w->program, step);
-    const size_t n = info->height * info->width, plane = s.in->height * s.in->width;
-    const bool average = info->kind == NIMBUS_STEP_AVERAGE_POOL;
-    char offset_type[12];
-    nimbus_status status;
-    nimbus_writer_need(&w->n_sums, average ? info->n_outputs : 0);
-    nimbus_writer_helper(w, average ? "sum_of" : "most_of", average ? HELPER_SUM : HELPER_MOST);
-    if (n == 1 && s.whole) {
-        nimbus_text(b, "    uint32_t c;\n    for (c = 0; c < %zu; c++, in += %zu)\n",
-                    info->n_outputs, plane);
-        nimbus_text(b,
-                    average ? "        sums[c] = sum_of(in, %zu);\n"
-                            : "        out[c] = most_of(in, %zu);\n",
-                    s.taps);
-        if (average)
-            nimbus_write_finish(w, i, "    ", "out", 1, b);
-        else
-            nimbus_write_map(w, i, "    ", "out", info->n_outputs, 1, b);
-        return NIMBUS_OK;
-    }
-    if ((status = prepare_patch(w, i, &s, offset_type)))
-        return status;
-    begin_positions(step, &s, b);
-    nimbus_text(b, "            const int8_t *from = in;\n            uint32_t c;\n");
-    if (average)
-        nimbus_text(b, "            int32_t *sum = sums;\n");
-    else
-        nimbus_text(b, "            int8_t *to = out;\n");
-    if (s.pads)
-        nimbus_text(b, "            const int8_t *pad = step_%zu_pad;\n", i);
-    nimbus_text(b, "            for (c = 0; c < %zu; c++, from += %zu%s) {\n", info->n_outputs,
-                plane, s.pads ? ", pad++" : "");
-    write_patch(w, i, &s, offset_type, b);
-    if (average)
-        nimbus_text(b, "                *sum++ = sum_of(patch, %zu);\n            }\n", s.taps);
-    else
-        nimbus_text(b,
-                    "                *to = most_of(patch, %zu);\n                to += %zu;\n      "
-                    "      }\n",
-                    s.taps, n);
-    if (average)
-        nimbus_write_finish(w, i, "            ", "out", n, b);
-    else
-        nimbus_write_map(w, i, "            ", "out", info->n_outputs, n, b);
+    nimbus_write_finish(
+        w, i, &(nimbus_finish){.indent = "            ", .n = info->n_outputs, .apart = n}, b);
     end_positions(b);
     return NIMBUS_OK;
 }
@@ -379,7 +307,7 @@ static nimbus_status write_image_join(nimbus_writer *w, size_t i, nimbus_buffer 
             at += bytes;
         }
     }
-    nimbus_write_map(w, i, "    ", "out", n, 1, b);
+    nimbus_write_map(w, i, &(nimbus_finish){.indent = "    ", .n = n, .apart = 1}, b);
     return NIMBUS_OK;
 }
 
@@ -388,7 +316,9 @@ nimbus_status nimbus_write_image_step(nimbus_writer *w, size_t i, nimbus_buffer 
     const nimbus_stored_step *step = &w->program->steps[i];
     nimbus_text(b, "    const int8_t *in = values + %zu;\n",
                 w->program->values[step->sources[0]].place);
-    if (i + 1 < w->program->info.n_steps)
+    if (i + 1 == w->program->info.n_steps)
+        nimbus_text(b, "    int32_t *out = scores;\n");
+    else
         nimbus_text(b, "    int8_t *out = values + %zu;\n", w->program->values[i + 1].place);
     switch (step->info.kind) {
     case NIMBUS_STEP_LOOKUP:
@@ -396,8 +326,11 @@ nimbus_status nimbus_write_image_step(nimbus_writer *w, size_t i, nimbus_buffer 
     case NIMBUS_STEP_EXACT:
         return write_image_exact(w, i, b);
     case NIMBUS_STEP_MAX_POOL:
-    case NIMBUS_STEP_AVERAGE_POOL:
-        return write_image_pool(w, i, b);
+    case NIMBUS_STEP_AVERAGE_POOL: {
+        const nimbus_window s = window_of(w->program, step);
+        nimbus_write_channel_step(w, i, &s, b);
+        return NIMBUS_OK;
+    }
     default:
         return write_image_join(w, i, b);
     }

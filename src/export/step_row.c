@@ -85,15 +85,16 @@ static nimbus_status write_row_exact(nimbus_writer *w, size_t i, nimbus_buffer *
 nimbus_status nimbus_write_row_step(nimbus_writer *w, size_t i, nimbus_buffer *b)
 {
     const nimbus_stored_step *step = &w->program->steps[i];
-    const bool last = i + 1 == w->program->info.n_steps;
-    char y[32] = "";
-    if (!last)
-        (void)snprintf(y, sizeof y, "values + %zu", w->program->values[i + 1].place);
+    if (i + 1 < w->program->info.n_steps)
+        nimbus_text(b, "    int8_t *out = values + %zu;\n", w->program->values[i + 1].place);
+    else
+        nimbus_text(b, "    int32_t *out = scores;\n");
     if (i)
         nimbus_text(b, "    const int8_t *x = values + %zu;\n", w->program->values[i].place);
     nimbus_status status = step->info.kind == NIMBUS_STEP_LOOKUP ? write_row_lookup(w, i, b)
                                                                  : write_row_exact(w, i, b);
     if (!status)
-        nimbus_write_finish(w, i, "    ", y, 1, b);
+        nimbus_write_finish(
+            w, i, &(nimbus_finish){.indent = "    ", .n = step->info.n_outputs, .apart = 1}, b);
     return status;
 }

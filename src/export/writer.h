@@ -40,6 +40,24 @@ typedef struct nimbus_export_tables {
     bool indexed; /* sharing rows pays for their numbers */
 } nimbus_export_tables;
 
+/* The window of a step on images. */
+typedef struct nimbus_window {
+    const nimbus_stored_value *in;
+    size_t channels, taps; /* that an output sees */
+    bool pads;             /* it can reach outside */
+    bool whole;            /* it sees its input from the first byte to the last, once */
+} nimbus_window;
+
+/* What becomes of n sums or values of a step: they go to `out`, `apart` apart. They are of all
+ * outputs at one position, or `by_channel`, of positions of one output: then the code in front of
+ * the loop over outputs, and what it does from one to the next, is set here. */
+typedef struct nimbus_finish {
+    const char *indent;
+    size_t n, apart;
+    bool by_channel;
+    char declare[120], advance[60];
+} nimbus_finish;
+
 /* ---- writer.c ------------------------------------------------------------------------------- */
 
 /* Room for n numbers of the array that is written next, or NULL. */
@@ -81,12 +99,10 @@ void nimbus_write_tables(nimbus_writer *w, const nimbus_export_tables *t, const 
 size_t nimbus_positions_of(const nimbus_step_info *info); /* of a step's output; on rows 1 */
 /* Stairs as climb reads them. */
 void nimbus_put_stairs(const nimbus_stairs *stairs, int64_t to[256]);
-/* Map and clamp of n values of step i, `apart` apart from y on. */
-void nimbus_write_map(nimbus_writer *w, size_t i, const char *indent, const char *y, size_t n,
-                      size_t apart, nimbus_buffer *b);
-/* From the sums of one position to scores, or to bytes `apart` apart from y on. */
-void nimbus_write_finish(nimbus_writer *w, size_t i, const char *indent, const char *y,
-                         size_t apart, nimbus_buffer *b);
+/* Map and clamp of values. */
+void nimbus_write_map(nimbus_writer *w, size_t i, const nimbus_finish *f, nimbus_buffer *b);
+/* From sums to scores, or to bytes. */
+void nimbus_write_finish(nimbus_writer *w, size_t i, nimbus_finish *f, nimbus_buffer *b);
 
 /* ---- step_row.c ----------------------------------------------------------------------------- */
 
@@ -101,7 +117,16 @@ nimbus_status nimbus_write_row_step(nimbus_writer *w, size_t i, nimbus_buffer *b
 
 /* Error: MEMORY. */
 nimbus_status nimbus_write_image_step(nimbus_writer *w, size_t i, nimbus_buffer *b);
+/* What a step reads outside of its input, for each channel. */
+void nimbus_write_pads(nimbus_writer *w, size_t i, const nimbus_window *s);
 /* The function that brings a raw image to the int8 values that the first steps read. */
 void nimbus_write_image_input(nimbus_writer *w, nimbus_buffer *b);
+
+/* ---- step_channel.c ------------------------------------------------------------------------- */
+
+/* Whether every output of a step sees one channel; a lookup's does not. */
+bool nimbus_reads_channels(const nimbus_stored_step *step, const nimbus_window *s);
+void nimbus_write_channel_step(nimbus_writer *w, size_t i, const nimbus_window *s,
+                               nimbus_buffer *b);
 
 #endif
