@@ -633,6 +633,8 @@ typedef enum nimbus_export_input {
     NIMBUS_EXPORT_F32  /* read as bits and compared as integers */
 } nimbus_export_input;
 
+#define NIMBUS_EXPORT_CODE_BYTES 4096
+
 typedef struct nimbus_export_options {
     size_t size;
     const char *prefix; /* of every name, a C identifier of up to 32 characters; NULL: "model" */
@@ -644,11 +646,12 @@ typedef struct nimbus_export_options {
     /* Bytes, 0: no limit. Tables are narrowed step by step, the least harm first, until arrays and
      * code fit into most_flash. */
     size_t most_flash, most_ram;
-    size_t code_bytes; /* of most_flash that the code will need; 0: 4096 */
-    /* For the README, where a compiler was tried: its command, and what it made of the C. */
+    size_t code_bytes; /* of most_flash that the code will need; 0: NIMBUS_EXPORT_CODE_BYTES */
+    /* For PREFIX.md, where a compiler was tried: its command, and what it made of the C. */
     const char *compiler;    /* NULL: none was */
     size_t stack_bytes;      /* below the call; code_bytes is then exact */
     const nimbus_data *rows; /* for the self-test; NULL: made up */
+    const char *schema;      /* as nimbus_data_schema: names for the header; NULL: none */
     size_t n_golden;         /* rows in the self-test, 0: 4; at most 64 */
 } nimbus_export_options;
 #define NIMBUS_EXPORT_OPTIONS_INIT                                                                 \
@@ -661,6 +664,9 @@ typedef struct nimbus_export_report {
     size_t array_bytes; /* constant arrays, in flash; what the code needs comes on top */
     size_t ram_bytes;   /* static buffers */
     size_t lookups, additions, comparisons, multiply_adds; /* the last in exact steps alone */
+    /* Thresholds of the first step that no value of the input type can pass, or fail: many of them
+     * say that rows are not of that type. */
+    size_t idle_thresholds, n_thresholds;
     size_t n_steps;
     unsigned char table_bits[NIMBUS_REPORT_LAYERS]; /* by step, 0: no tables */
     /* What entries were rounded to, which may need fewer; as options.step_bits has it. */
@@ -674,8 +680,8 @@ typedef struct nimbus_export_file {
 } nimbus_export_file;
 
 /* PREFIX.c and PREFIX.h, which need nothing but a C99 compiler; PREFIX_test.c, the self-test;
- * PREFIX.mk, a part of a makefile; README.md; and PREFIX.nimbus, the program that the C computes to
- * the last bit, with the tables that it has. */
+ * PREFIX.mk, a part of a makefile; PREFIX.md, what it costs; and PREFIX.nimbus, the program that
+ * the C computes to the last bit, with the tables that it has. */
 typedef struct nimbus_export {
     nimbus_export_report report;
     nimbus_export_file files[6];

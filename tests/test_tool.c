@@ -653,7 +653,8 @@ static void programs_are_exported(void **state)
                1);
     check_contains(out, "differ");
     assert_true(accuracy_of("c5/digits.nimbus") > 0.1);
-    check_code(shell("grep 'linear1 | lookup | [45]' c5/README.md"), 0);
+    check_code(shell("grep 'linear1 | lookup | [45]' c5/digits.md"), 0);
+    check_code(shell("grep '^   9  9 \\*/$' c5/digits.h && grep 'DIGITS_SCALE ' c5/digits.h"), 0);
 }
 
 static void exports_say_what_does_not_fit(void **state)
@@ -665,6 +666,10 @@ static void exports_say_what_does_not_fit(void **state)
     check_contains(err, "bytes of RAM, 10 are allowed");
     check_code(shell("nimbus export digits.nimbus -o small --prefix 'a b'"), 1);
     check_contains(err, "prefix is \"a b\"");
+    check_code(shell("nimbus export digits.nimbus -o small --prefix stdint"), 1);
+    check_contains(err, "stdint.h would be in the way");
+    check_code(shell("nimbus export . -o small"), 1);
+    check_contains(err, "Is a directory");
     check_code(shell("nimbus export digits.nimbus -o small --input i16"), 1);
     check_contains(err, "the program reads u8");
     check_code(shell("nimbus export float.net -o small"), 1);
@@ -688,7 +693,7 @@ static void exports_state_code_and_stack(void **state)
     const json_int_t arrays = json_integer_value(json_object_get(json, "array_bytes"));
     assert_true(code > 200 && code < 20000 && stack > 8 && stack < 2000);
     json_decref(json);
-    check_code(shell("grep '^| flash in all | %d |$' measured/README.md", (int)(arrays + code)), 0);
+    check_code(shell("grep '^| flash in all | %d |$' measured/digits.md", (int)(arrays + code)), 0);
     check_code(shell("nimbus export digits.nimbus -o measured --prefix digits --cc 'cc -O2' "
                      "--fit-flash %d",
                      (int)(arrays + code - 1)),

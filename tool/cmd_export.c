@@ -37,8 +37,7 @@ static const option_entry entries[] = {
      "what --fit-flash leaves for the code (4096)"},
     {"cc", 0, OPTION_TEXT, "COMMAND", AT(compiler), 0, 0, NULL,
      "a GCC and its options for the device, \"arm-none-eabi-gcc -Os -mcpu=cortex-m0 -mthumb\": its "
-     "code "
-     "and stack are measured, stated in the README, and count for --fit-flash"},
+     "code and stack are measured, stated in PREFIX.md, and count for --fit-flash"},
     {"golden", 0, OPTION_COUNT, "N", AT(golden), 1, 64, NULL,
      "rows in the self-test, of --data's test rows if given, else made up (4)"},
 };
@@ -51,7 +50,7 @@ const nimbus_verb verb_export = {
     .usage = "FILE.nimbus [-o DIR] [options]",
     .about = "Writes C99 that needs no library, no allocation and no floating point, and in lookup "
              "layers no multiplication: PREFIX.c and PREFIX.h, a self-test with rows and their "
-             "scores, a part of a makefile, a README that says how many bytes and operations it "
+             "scores, a part of a makefile, PREFIX.md that says how many bytes and operations it "
              "takes, and PREFIX.nimbus, the program that the C computes to the last bit.",
     .examples = {"nimbus export mnist.nimbus -o firmware/mnist --prefix mnist",
                  "nimbus export mnist.nimbus --fit-flash 524288 --fit-ram 16384"},
@@ -67,9 +66,13 @@ const nimbus_verb verb_export = {
 static nimbus_status read_file(const char *path, unsigned char **bytes, size_t *n,
                                nimbus_error *error)
 {
+    struct stat what;
     FILE *file = fopen(path, "rb");
     long size = -1;
-    if (file && fseek(file, 0, SEEK_END) == 0)
+    errno = 0;
+    if (file && fstat(fileno(file), &what) == 0 && S_ISDIR(what.st_mode))
+        errno = EISDIR;
+    else if (file && fseek(file, 0, SEEK_END) == 0)
         size = ftell(file);
     *n = size > 0 ? (size_t)size : 0;
     *bytes = malloc(*n + 1);
@@ -82,18 +85,13 @@ static nimbus_status read_file(const char *path, unsigned char **bytes, size_t *
               : tool_error(error, NIMBUS_ERR_IO, "%s: cannot be read: %s", path, strerror(why));
 }
 
-static nimbus_status open_rows(const export_arguments *args, nimbus_data **out, nimbus_error *error)
+static nimbus_status open_rows(const export_arguments *args, const char *schema, nimbus_data **out,
+                               nimbus_error *error)
 {
-    model m;
-    nimbus_status status = model_open(args->common.files[0], &m, error);
-    if (status)
-        return status;
-    nimbus_data_options options = data_options_of(&args->common, m.schema);
+    nimbus_data_options options = data_options_of(&args->common, schema);
     if (!options.n_rows)
         options.n_rows = args->golden ? args->golden : 4;
-    status = nimbus_data_open(args->common.data, NIMBUS_SPLIT_TEST, &options, out, error);
-    model_close(&m);
-    return status;
+    return nimbus_data_open(args->common.data, NIMBUS_SPLIT_TEST, &options, out, error);
 }
 
 static int report_result(const export_arguments *args, const nimbus_export_report *r,
@@ -109,8 +107,11 @@ static int report_result(const export_arguments *args, const nimbus_export_repor
                  {"comparisons", "comparisons a row", r->comparisons},
                  {"multiply_adds", "multiply-adds a row", r->multiply_adds},
                  {"code_bytes", "bytes of code", options->code_bytes},
+                 {"flash_bytes", "bytes of flash in all", r->array_bytes + options->code_bytes},
                  {"stack_bytes", "bytes of stack", options->stack_bytes}};
-    const size_t n_lines = sizeof lines / sizeof *lines - (options->compiler ? 0 : 2);
+    const size_t n_lines = sizeof lines / sizeof *lines - (options->compiler ? 0 : 3);
+    char by_step[3 * NIMBUS_REPORT_LAYERS + 1] = "";
+    size_t n_tables = 0;
     json_t *json = json_pack("{s:s}", "output", args->output), *bits = json_array();
     table t;
     table_init(&t, "lr");
@@ -119,9 +120,24 @@ static int report_result(const export_arguments *args, const nimbus_export_repor
         table_size(&t, lines[i].value);
         json_object_set_new(json, lines[i].name, json_integer((json_int_t)lines[i].value));
     }
-    for (size_t i = 0; i < r->n_steps && i < NIMBUS_REPORT_LAYERS; i++)
+    for (size_t i = 0; i < r->n_steps && i < NIMBUS_REPORT_LAYERS; i++) {
         json_array_append_new(bits, json_integer(r->table_bits[i]));
+        if (r->table_bits[i])
+            (void)snprintf(by_step + 2 * n_tables++, 3, " %d", r->table_bits[i] % 10);
+    }
     json_object_set_new(json, "table_bits", bits);
+    if (n_tables) {
+        table_cell(&t, "bits of an entry, by layer");
+        table_cell(&t, "%s", by_step + 1);
+    }
+    if (options->most_flash && !options->compiler)
+        note(&args->common, "%zu bytes of flash are left for code; --cc measures it",
+             options->code_bytes ? options->code_bytes : (size_t)NIMBUS_EXPORT_CODE_BYTES);
+    if (r->idle_thresholds > r->n_thresholds / 10)
+        note(&args->common,
+             "%zu of %zu thresholds of the first layer lie outside of --input %s: are rows of that "
+             "type, in the units that the net was trained on?",
+             r->idle_thresholds, r->n_thresholds, inputs[args->input]);
     note(&args->common, "%s: written", args->output);
     return result_finish(&args->common, &t, json);
 }
@@ -194,7 +210,7 @@ static nimbus_status export_measured(const export_arguments *args, const unsigne
     if (!status && m.result->report.n_steps > NIMBUS_REPORT_LAYERS)
         status =
             tool_error(error, NIMBUS_ERR_LIMIT, "--cc: more than %d steps", NIMBUS_REPORT_LAYERS);
-    if (!status) { /* the same once more, with what was measured in its README */
+    if (!status) { /* the same once more, with what was measured in its page */
         memcpy(bits, m.result->report.rounded_bits, sizeof bits);
         options->step_bits = bits;
         options->table_bits = 0;
@@ -228,6 +244,7 @@ static int export_run(int argc, char **argv)
     size_t n_bytes = 0;
     nimbus_data *rows = NULL;
     nimbus_export *result = NULL;
+    model m = {0};
     char *output = NULL;
     int code = options_parse(&verb_export, argc, argv, &args);
     if (code >= 0)
@@ -252,8 +269,10 @@ static int export_run(int argc, char **argv)
     nimbus_status status =
         args.output ? NIMBUS_OK : tool_error(&error, NIMBUS_ERR_MEMORY, "out of memory");
     if (!status && !(status = read_file(args.common.files[0], &bytes, &n_bytes, &error)) &&
-        (!args.common.data || !(status = open_rows(&args, &rows, &error)))) {
+        !(status = model_open(args.common.files[0], &m, &error)) &&
+        (!args.common.data || !(status = open_rows(&args, m.schema, &rows, &error)))) {
         options.rows = rows;
+        options.schema = m.schema;
         status = export_measured(&args, bytes, n_bytes, &options, &result, &error);
         if (status)
             code = fail_with("%s: %s", args.common.files[0], error.message);
@@ -264,6 +283,7 @@ static int export_run(int argc, char **argv)
         status ? code > 0 ? code : fail(&error) : report_result(&args, &result->report, &options);
     nimbus_export_free(result);
     nimbus_data_free(rows);
+    model_close(&m);
     free(bytes);
     free(output);
     return code;

@@ -1,4 +1,4 @@
-/* export.c - a program becomes stand-alone C: options, limits, and the files around it */
+/* export.c - a program becomes stand-alone C: options, limits, and the files */
 #include "export/export.h"
 
 #include <errno.h>
@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { DEFAULT_GOLDEN = 4, MOST_GOLDEN = 64, DEFAULT_CODE_BYTES = 4096 };
+enum { DEFAULT_GOLDEN = 4, MOST_GOLDEN = 64 };
 
 static bool is_identifier(const char *name)
 {
@@ -22,6 +22,21 @@ static bool is_identifier(const char *name)
     return n > 0 && n <= NIMBUS_MOST_PREFIX && name[0] != '_' && !is_test;
 }
 
+/* NAME.h would be found in place of a header that it includes, or that a compiler's brings along.
+ */
+static bool is_header(const char *name)
+{
+    static const char *const taken[] = {
+        "arm_acle", "arm_mve", "arm_neon",  "assert",   "complex", "ctype",  "emmintrin", "errno",
+        "fenv",     "float",   "immintrin", "inttypes", "iso646",  "limits", "locale",    "math",
+        "setjmp",   "signal",  "stdarg",    "stdbool",  "stddef",  "stdint", "stdio",     "stdlib",
+        "string",   "tgmath",  "time",      "wchar",    "wctype"};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (strcmp(name, taken[i]) == 0)
+            return true;
+    return false;
+}
+
 static nimbus_status check_options(const nimbus_export_options *options, nimbus_error *error)
 {
     if (options->size != sizeof *options)
@@ -32,6 +47,10 @@ static nimbus_status check_options(const nimbus_export_options *options, nimbus_
                            "prefix is \"%s\", expected a letter, then letters, digits and "
                            "underscores, at most %d, not ending in _test",
                            options->prefix, NIMBUS_MOST_PREFIX);
+    if (options->prefix && is_header(options->prefix))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "prefix is \"%s\": %s.h would be in the way of the header of that name",
+                           options->prefix, options->prefix);
     if (options->table_bits && (options->table_bits < 4 || options->table_bits > 8))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "table_bits is %u, expected 4 to 8",
                            options->table_bits);
@@ -99,7 +118,7 @@ static double harm_of(const nimbus_stored_program *program, size_t i, unsigned b
 
 static bool fits(const attempt *a, const nimbus_export_options *options)
 {
-    const size_t code = options->code_bytes ? options->code_bytes : DEFAULT_CODE_BYTES;
+    const size_t code = options->code_bytes ? options->code_bytes : NIMBUS_EXPORT_CODE_BYTES;
     return !options->most_flash || a->report.array_bytes + code <= options->most_flash;
 }
 
@@ -153,7 +172,7 @@ static nimbus_status give_bits(attempt *a, const nimbus_export_options *options,
 static nimbus_status fit(attempt *a, const nimbus_export_options *options,
                          const nimbus_export_plan *plan, unsigned *bits, nimbus_error *error)
 {
-    const size_t code = options->code_bytes ? options->code_bytes : DEFAULT_CODE_BYTES;
+    const size_t code = options->code_bytes ? options->code_bytes : NIMBUS_EXPORT_CODE_BYTES;
     bool fitting = false;
     for (size_t i = 0; i < a->original->info.n_steps; i++)
         bits[i] = options->step_bits && options->step_bits[i] ? options->step_bits[i]
@@ -165,15 +184,19 @@ static nimbus_status fit(attempt *a, const nimbus_export_options *options,
         status = give_bits(a, options, plan, bits, error);
     if (status)
         return status;
-    if (!fitting)
+    if (!fitting) {
+        char how[40] = "";
+        if (a->report.lookups)
+            (void)snprintf(how, sizeof how, " with tables of %u bits",
+                           options->table_bits ? options->table_bits : 4);
         return nimbus_fail(error, NIMBUS_ERR_LIMIT,
-                           "needs %zu bytes of flash with tables of %u bits, %zu of them for code; "
-                           "%zu are allowed: %s",
-                           a->report.array_bytes + code,
-                           options->table_bits ? options->table_bits : 4, code, options->most_flash,
-                           options->table_bits > 4
-                               ? "allow fewer bits"
-                               : "a net with fewer codebooks or narrower layers is smaller");
+                           "needs %zu bytes of flash%s, %zu of them for code; %zu are allowed: %s",
+                           a->report.array_bytes + code, how, code, options->most_flash,
+                           !a->report.lookups        ? "it has no tables that could be narrowed"
+                           : options->table_bits > 4 ? "allow fewer bits"
+                                                     : "a net with fewer codebooks or narrower "
+                                                       "layers is smaller");
+    }
     if (options->most_ram && a->report.ram_bytes > options->most_ram)
         return nimbus_fail(error, NIMBUS_ERR_LIMIT,
                            "needs %zu bytes of RAM, %zu are allowed: they hold the values between "
@@ -183,134 +206,6 @@ static nimbus_status fit(attempt *a, const nimbus_export_options *options,
 }
 
 /* ---- files ---------------------------------------------------------------------------------- */
-
-static void write_header(const nimbus_stored_program *program, const nimbus_export_plan *plan,
-                         const nimbus_export_report *report, nimbus_buffer *b)
-{
-    const nimbus_program_info *info = &program->info;
-    char big[NIMBUS_MOST_PREFIX + 1];
-    int64_t low, high;
-    nimbus_input_range(plan->input, &low, &high);
-    nimbus_upper(plan->prefix, big);
-    nimbus_text(b, "/* %s.h - a lookup program as plain C (C99, nothing else needed)\n *\n",
-                plan->prefix);
-    nimbus_text(b, " * %s_run reads a row of %zu ", plan->prefix, info->n_inputs);
-    if (plan->input == NIMBUS_EXPORT_F32)
-        nimbus_text(b, "floats, as training read them: what the net\n"
-                       " * normalised is folded in (the columns of a table are encoded before). "
-                       "They are compared as\n"
-                       " * integers; what is no number counts as not greater.\n");
-    else
-        nimbus_text(
-            b,
-            "integers in %lld..%lld, as they came to training:\n * nothing is to be normalised.\n",
-            (long long)low, (long long)high);
-    if (info->height)
-        nimbus_text(b, " * It is an image, [channel][y][x] of %zu x %zu x %zu.\n", info->channels,
-                    info->height, info->width);
-    nimbus_text(
-        b,
-        " * Both arrays need the alignment of their elements. The largest score is the class; "
-        "scores times\n * %.9g are the net's outputs. %zu bytes of static buffers are "
-        "written: one call at a time. */\n",
-        (double)info->output_scale, report->ram_bytes);
-    nimbus_text(b, "#ifndef %s_H\n#define %s_H\n\n#include <stdint.h>\n\n", big, big);
-    nimbus_text(b, "#define %s_INPUTS  %zu\n#define %s_OUTPUTS %zu\n\n", big, info->n_inputs, big,
-                info->n_outputs);
-    nimbus_text(b, "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n");
-    nimbus_text(b, "void %s_run(const %s input[%zu], int32_t scores[%zu]);\n\n", plan->prefix,
-                nimbus_input_type(plan->input), info->n_inputs, info->n_outputs);
-    nimbus_text(
-        b,
-        "/* In %s_test.c: 0 if its rows get the scores they must, else the number of the first "
-        "that does\n   not, from 1. */\nint %s_selftest(void);\n\n",
-        plan->prefix, plan->prefix);
-    nimbus_text(b, "#ifdef __cplusplus\n}\n#endif\n#endif\n");
-}
-
-static void write_makefile(const nimbus_export_plan *plan, nimbus_buffer *b)
-{
-    const char *p = plan->prefix;
-    nimbus_text(b,
-                "# %s.mk - include it in a makefile, or use it alone: make -f %s.mk %s-selftest\n"
-                "%s_GOAL := $(.DEFAULT_GOAL)\n"
-                "%s_DIR := $(dir $(lastword $(MAKEFILE_LIST)))\n"
-                "%s_CFLAGS ?= -O2 -std=c99 -Wall -Wextra -Wconversion\n\n",
-                p, p, p, p, p, p);
-    nimbus_text(
-        b,
-        "%s.o: $(%s_DIR)%s.c $(%s_DIR)%s.h\n"
-        "\t$(CC) $(%s_CFLAGS) $(CFLAGS) -c $< -o $@\n\n"
-        ".PHONY: %s-selftest\n"
-        "%s-selftest:\n"
-        "\t$(CC) $(%s_CFLAGS) $(CFLAGS) -DSELFTEST_MAIN $(%s_DIR)%s.c $(%s_DIR)%s_test.c -o $@\n"
-        "\t./$@ && echo \"%s: all rows have the scores they must\"\n\n"
-        ".DEFAULT_GOAL := $(%s_GOAL)\n",
-        p, p, p, p, p, p, p, p, p, p, p, p, p, p, p);
-}
-
-static void write_costs(const nimbus_export_report *report, const nimbus_export_options *options,
-                        nimbus_buffer *b)
-{
-    nimbus_text(b, "| what | bytes |\n|---|---|\n");
-    nimbus_text(b, "| constant arrays, in flash | %zu |\n", report->array_bytes);
-    if (options->compiler)
-        nimbus_text(b, "| code, in flash | %zu |\n| flash in all | %zu |\n", options->code_bytes,
-                    report->array_bytes + options->code_bytes);
-    nimbus_text(b, "| static buffers, in RAM | %zu |\n", report->ram_bytes);
-    if (options->compiler)
-        nimbus_text(b, "| stack, below the call | %zu |\n", options->stack_bytes);
-    nimbus_text(b, "\n| what | for one row |\n|---|---|\n");
-    nimbus_text(b, "| table entries looked up | %zu |\n", report->lookups);
-    nimbus_text(b, "| additions of entries and products | %zu |\n", report->additions);
-    nimbus_text(b, "| comparisons | %zu |\n", report->comparisons);
-    nimbus_text(b, "| products, in exact layers alone | %zu |\n\n", report->multiply_adds);
-    nimbus_text(b, "Arrays and buffers are the same with every compiler; code and stack are ");
-    if (options->compiler)
-        nimbus_text(b, "those of\n`%s`.\n\n", options->compiler);
-    else
-        nimbus_text(b,
-                    "the compiler's:\n`nimbus export --cc` with its command states them here.\n\n");
-}
-
-static void write_readme(const nimbus_stored_program *program, const nimbus_export_plan *plan,
-                         const nimbus_export_report *report, const nimbus_export_options *options,
-                         nimbus_buffer *b)
-{
-    const char *p = plan->prefix;
-    char big[NIMBUS_MOST_PREFIX + 1];
-    nimbus_upper(p, big);
-    nimbus_text(b,
-                "# %s\n\nA lookup program as plain C99. `%s.c` and `%s.h` need nothing else.\n\n",
-                p, p, p);
-    nimbus_text(b,
-                "```c\n#include \"%s.h\"\n\n%s input[%zu];\nint32_t scores[%zu];\n%s_run(input, "
-                "scores);\n```\n\n",
-                p, nimbus_input_type(plan->input), program->info.n_inputs, program->info.n_outputs,
-                p);
-    write_costs(report, options, b);
-    nimbus_text(
-        b,
-        "Vector registers of SSE2, AVX2, NEON and Helium are used where the compiler has them; "
-        "with\n`-D%s_PORTABLE` it is plain C everywhere. The bits are the same.\n\n",
-        big);
-    nimbus_text(
-        b,
-        "`%s.nimbus` is the program that the C computes, bit for bit: `nimbus eval %s.nimbus "
-        "--data ...` tells its\naccuracy.\n\n`make -f %s.mk %s-selftest` builds and runs the "
-        "self-test. On a device call `%s_selftest()`, which is\nin `%s_test.c`.\n\n",
-        p, p, p, p, p, p);
-    nimbus_text(b, "| layer | step | bits of an entry |\n|---|---|---|\n");
-    for (size_t i = 0; i < program->info.n_steps; i++) {
-        const nimbus_step_info *info = &program->steps[i].info;
-        const unsigned bits = i < NIMBUS_REPORT_LAYERS ? report->table_bits[i] : 0;
-        char text[12] = "", name[sizeof info->name];
-        if (bits)
-            (void)snprintf(text, sizeof text, "%u", bits);
-        nimbus_plain_name(info->name, name);
-        nimbus_text(b, "| %s | %s | %s |\n", name, nimbus_step_kind_name(info->kind), text);
-    }
-}
 
 /* Hands a buffer's bytes over. */
 static bool put_file(nimbus_export *result, size_t i, const char *prefix, const char *suffix,
@@ -333,29 +228,29 @@ static nimbus_status put_files(attempt *a, const nimbus_export_options *options,
                                const nimbus_export_plan *plan, nimbus_export *result,
                                nimbus_error *error)
 {
-    nimbus_buffer header = {0}, test = {0}, makefile = {0}, readme = {0};
+    nimbus_buffer header = {0}, test = {0}, makefile = {0}, page = {0};
     const char *p = plan->prefix;
     nimbus_status status =
         nimbus_golden_write(&a->narrow, a->program.bytes, a->program.size, plan, options->rows,
                             options->n_golden ? options->n_golden : DEFAULT_GOLDEN, &test, error);
+    if (!status)
+        status = nimbus_write_header(&a->narrow, plan, &a->report, options, &header, error);
     if (!status) {
         for (size_t i = 0; i < a->report.n_steps && i < NIMBUS_REPORT_LAYERS; i++)
             a->report.rounded_bits[i] = (unsigned char)plan->bits[i];
         result->report = a->report;
-        write_header(&a->narrow, plan, &a->report, &header);
-        write_makefile(plan, &makefile);
-        write_readme(&a->narrow, plan, &a->report, options, &readme);
+        nimbus_write_makefile(plan, &makefile);
+        nimbus_write_page(&a->narrow, plan, &a->report, options, &page);
         if (!put_file(result, 0, p, ".c", &a->source) || !put_file(result, 1, p, ".h", &header) ||
             !put_file(result, 2, p, "_test.c", &test) ||
-            !put_file(result, 3, p, ".mk", &makefile) ||
-            !put_file(result, 4, "README", ".md", &readme) ||
+            !put_file(result, 3, p, ".mk", &makefile) || !put_file(result, 4, p, ".md", &page) ||
             !put_file(result, 5, p, ".nimbus", &a->program))
             status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "out of memory for the files");
     }
     nimbus_buffer_free(&header);
     nimbus_buffer_free(&test);
     nimbus_buffer_free(&makefile);
-    nimbus_buffer_free(&readme);
+    nimbus_buffer_free(&page);
     return status;
 }
 

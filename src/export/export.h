@@ -8,6 +8,7 @@
  *     stairs.c   what a sum becomes, without a product: the sums at which the output changes
  *     text.c     arrays and text
  *     source.c   the C of a program, with the parts of writer.h
+ *     pages.c    what is written beside it
  *     golden.c   rows, at thresholds and beside them, their scores, and the self-test
  *     export.c   options, limits, and the files */
 #ifndef NIMBUS_EXPORT_H
@@ -133,6 +134,20 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_source_write(const nimbus_stored_program 
 const char *nimbus_input_type(nimbus_export_input input);
 /* The range of its values; of floats, that of keys. */
 void nimbus_input_range(nimbus_export_input input, int64_t *low, int64_t *high);
+
+/* ---- pages.c ------------------------------------------------------------------------------- */
+
+/* Errors: those of nimbus_schema_read. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_write_header(const nimbus_stored_program *program,
+                                                    const nimbus_export_plan *plan,
+                                                    const nimbus_export_report *report,
+                                                    const nimbus_export_options *options,
+                                                    nimbus_buffer *b, nimbus_error *error);
+void nimbus_write_makefile(const nimbus_export_plan *plan, nimbus_buffer *b);
+/* Bytes, operations and layers, in Markdown. */
+void nimbus_write_page(const nimbus_stored_program *program, const nimbus_export_plan *plan,
+                       const nimbus_export_report *report, const nimbus_export_options *options,
+                       nimbus_buffer *b);
 
 /* ---- golden.c ------------------------------------------------------------------------------ */
 

@@ -57,6 +57,8 @@ void nimbus_write_thresholds(nimbus_writer *w, nimbus_export_trees *t)
     const size_t n = info->n_codebooks * (nimbus_step_leaves(info) - 1);
     const nimbus_export_input input = w->plan->input;
     int64_t *to = nimbus_writer_numbers(w, n), low = INT64_MAX, high = INT64_MIN;
+    int64_t least, most;
+    nimbus_input_range(input, &least, &most);
     t->threshold = "int8_t";
     if (!to)
         return;
@@ -68,6 +70,10 @@ void nimbus_write_thresholds(nimbus_writer *w, nimbus_export_trees *t)
             to[i] = nimbus_float_key(nimbus_f32_at(stored, i) + 0.0f);
         else
             to[i] = nimbus_writer_floor_of(nimbus_f32_at(stored, i), input);
+        if (t->step->input == NIMBUS_IN_F32) {
+            w->report->n_thresholds++;
+            w->report->idle_thresholds += to[i] < least || to[i] >= most;
+        }
         low = to[i] < low ? to[i] : low;
         high = to[i] > high ? to[i] : high;
     }
