@@ -654,7 +654,7 @@ static void programs_are_exported(void **state)
     check_contains(out, "differ");
     assert_true(accuracy_of("c5/digits.nimbus") > 0.1);
     check_code(shell("grep 'linear1 | lookup | [45]' c5/digits.md"), 0);
-    check_code(shell("grep '^   9  9 \\*/$' c5/digits.h && grep 'DIGITS_SCALE ' c5/digits.h"), 0);
+    check_code(shell("grep '^  9  9$' c5/digits.h && grep 'DIGITS_SCALE ' c5/digits.h"), 0);
 }
 
 static void exports_say_what_does_not_fit(void **state)

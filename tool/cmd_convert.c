@@ -84,8 +84,9 @@ static const option_entry entries[] = {
      "weight of the float net's outputs against the labels (the conversion's own)"},
     {"temperature", 0, OPTION_NUMBER, "T", AT(temperature), 0.01, 100, NULL,
      "softens both sides' outputs for that part (2; with convolutions 3)"},
-    {"hint", 0, OPTION_NUMBER, "X", AT(hint), 0, 1000, NULL,
-     "weight of what the float net gives wherever trees read, for few rows (0)"},
+    {"hint", 0, OPTION_NUMBER, "X", AT(hint), -1, 1000, NULL,
+     "weight of what the float net gives wherever trees read, for few rows; -1: none (0.3 where 24 "
+     "linear layers or more are converted, else none)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
      "images are moved by up to this many pixels while fine-tuning (1, in colour 2; tables and "
      "floats 0)"},

@@ -245,7 +245,7 @@ static int export_run(int argc, char **argv)
     nimbus_data *rows = NULL;
     nimbus_export *result = NULL;
     model m = {0};
-    char *output = NULL;
+    char *output = NULL, *comment = NULL;
     int code = options_parse(&verb_export, argc, argv, &args);
     if (code >= 0)
         return code;
@@ -272,7 +272,7 @@ static int export_run(int argc, char **argv)
         !(status = model_open(args.common.files[0], &m, &error)) &&
         (!args.common.data || !(status = open_rows(&args, m.schema, &rows, &error)))) {
         options.rows = rows;
-        options.schema = m.schema;
+        options.comment = comment = names_of_schema(m.schema);
         status = export_measured(&args, bytes, n_bytes, &options, &result, &error);
         if (status)
             code = fail_with("%s: %s", args.common.files[0], error.message);
@@ -284,6 +284,7 @@ static int export_run(int argc, char **argv)
     nimbus_export_free(result);
     nimbus_data_free(rows);
     model_close(&m);
+    free(comment);
     free(bytes);
     free(output);
     return code;

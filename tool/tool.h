@@ -195,6 +195,8 @@ void model_close(model *m);
 /* Opens a net, refusing a .nimbus program with a hint. */
 nimbus_status net_open(const char *path, nimbus_net **out, nimbus_error *error) NIMBUS_MUST_CHECK;
 char *schema_of_metadata(const char *metadata, json_t **classes); /* malloc'd or NULL */
+/* Lines that say what scores and inputs are; malloc'd, NULL if the schema has no names. */
+char *names_of_schema(const char *schema);
 
 /* Scores [N][n_outputs] of a program over all rows of data, times its output scale; freed with
  * free(). Errors: MISMATCH, MEMORY. */

@@ -233,12 +233,11 @@ static nimbus_status put_files(attempt *a, const nimbus_export_options *options,
     nimbus_status status =
         nimbus_golden_write(&a->narrow, a->program.bytes, a->program.size, plan, options->rows,
                             options->n_golden ? options->n_golden : DEFAULT_GOLDEN, &test, error);
-    if (!status)
-        status = nimbus_write_header(&a->narrow, plan, &a->report, options, &header, error);
     if (!status) {
         for (size_t i = 0; i < a->report.n_steps && i < NIMBUS_REPORT_LAYERS; i++)
             a->report.rounded_bits[i] = (unsigned char)plan->bits[i];
         result->report = a->report;
+        nimbus_write_header(&a->narrow, plan, &a->report, options, &header);
         nimbus_write_makefile(plan, &makefile);
         nimbus_write_page(&a->narrow, plan, &a->report, options, &page);
         if (!put_file(result, 0, p, ".c", &a->source) || !put_file(result, 1, p, ".h", &header) ||

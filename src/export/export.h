@@ -137,12 +137,9 @@ void nimbus_input_range(nimbus_export_input input, int64_t *low, int64_t *high);
 
 /* ---- pages.c ------------------------------------------------------------------------------- */
 
-/* Errors: those of nimbus_schema_read. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_write_header(const nimbus_stored_program *program,
-                                                    const nimbus_export_plan *plan,
-                                                    const nimbus_export_report *report,
-                                                    const nimbus_export_options *options,
-                                                    nimbus_buffer *b, nimbus_error *error);
+void nimbus_write_header(const nimbus_stored_program *program, const nimbus_export_plan *plan,
+                         const nimbus_export_report *report, const nimbus_export_options *options,
+                         nimbus_buffer *b);
 void nimbus_write_makefile(const nimbus_export_plan *plan, nimbus_buffer *b);
 /* Bytes, operations and layers, in Markdown. */
 void nimbus_write_page(const nimbus_stored_program *program, const nimbus_export_plan *plan,

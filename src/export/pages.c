@@ -2,67 +2,22 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "data/data.h"
 #include "export/export.h"
 
-enum { MOST_NAMES = 256 };
-
-/* A name of the data for a comment. */
-static void write_name(const char *name, nimbus_buffer *b)
+/* Text as a comment: what could end it, or is no plain character, becomes "_". */
+static void write_comment(const char *text, nimbus_buffer *b)
 {
-    char plain[NIMBUS_STEP_NAME_BYTES], some[NIMBUS_STEP_NAME_BYTES];
-    (void)snprintf(some, sizeof some, "%s", name);
-    nimbus_plain_name(some, plain);
-    nimbus_text(b, "%s", plain);
+    nimbus_text(b, "/* ");
+    for (; *text; text++) {
+        const bool plain = (*text >= ' ' && *text <= '~' && *text != '*') || *text == '\n';
+        nimbus_write_u8(b, (uint8_t)(plain ? *text : '_'));
+    }
+    nimbus_text(b, " */\n\n");
 }
 
-/* What the scores are of, and the columns of a table that a row is made of. Errors: FORMAT, LIMIT,
- * MEMORY (of the schema). */
-static nimbus_status write_names(const nimbus_stored_program *program, const char *text,
-                                 nimbus_buffer *b, nimbus_error *error)
-{
-    nimbus_schema *schema = NULL;
-    nimbus_status status = text ? nimbus_schema_read(text, &schema, error) : NIMBUS_OK;
-    if (status || !text)
-        return status;
-    const size_t C = schema->classes.n;
-    if (C && C == program->info.n_outputs && C <= MOST_NAMES) {
-        nimbus_text(b, "/* scores:\n");
-        for (size_t i = 0; i < C; i++) {
-            nimbus_text(b, "   %zu  ", i);
-            write_name(schema->classes.name[i], b);
-            nimbus_text(b, i + 1 < C ? "\n" : " */\n\n");
-        }
-    }
-    if (schema->kind == NIMBUS_SCHEMA_TABLE && schema->headings.n <= MOST_NAMES &&
-        nimbus_schema_width(schema) == program->info.n_inputs) {
-        size_t at = 0;
-        nimbus_text(b, "/* inputs, by columns of the table:");
-        for (size_t i = 0; i < schema->headings.n; i++) {
-            const nimbus_column *column = &schema->columns[i];
-            const size_t width = nimbus_column_width(column);
-            if (width == 0)
-                continue;
-            nimbus_text(b, width > 1 ? "\n   %zu..%zu  " : "\n   %zu  ", at, at + width - 1);
-            write_name(schema->headings.name[i], b);
-            if (column->kind == NIMBUS_COLUMN_CATEGORY)
-                nimbus_text(b, ": 1 at its value's place, else 0");
-            else if (column->log1p)
-                nimbus_text(b, ": sign(x) ln(1 + |x|)");
-            at += width;
-        }
-        nimbus_text(b, " */\n\n");
-    }
-    nimbus_schema_free(schema);
-    nimbus_free(schema);
-    return NIMBUS_OK;
-}
-
-nimbus_status nimbus_write_header(const nimbus_stored_program *program,
-                                  const nimbus_export_plan *plan,
-                                  const nimbus_export_report *report,
-                                  const nimbus_export_options *options, nimbus_buffer *b,
-                                  nimbus_error *error)
+void nimbus_write_header(const nimbus_stored_program *program, const nimbus_export_plan *plan,
+                         const nimbus_export_report *report, const nimbus_export_options *options,
+                         nimbus_buffer *b)
 {
     const nimbus_program_info *info = &program->info;
     char big[NIMBUS_MOST_PREFIX + 1];
@@ -94,7 +49,8 @@ nimbus_status nimbus_write_header(const nimbus_stored_program *program,
     nimbus_text(b, "#ifndef %s_H\n#define %s_H\n\n#include <stdint.h>\n\n", big, big);
     nimbus_text(b, "#define %s_INPUTS  %zu\n#define %s_OUTPUTS %zu\n#define %s_SCALE   %.9e\n\n",
                 big, info->n_inputs, big, info->n_outputs, big, (double)info->output_scale);
-    nimbus_status status = write_names(program, options->schema, b, error);
+    if (options->comment)
+        write_comment(options->comment, b);
     nimbus_text(b, "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n");
     nimbus_text(b, "void %s_run(const %s input[%zu], int32_t scores[%zu]);\n\n", plan->prefix,
                 nimbus_input_type(plan->input), info->n_inputs, info->n_outputs);
@@ -104,7 +60,6 @@ nimbus_status nimbus_write_header(const nimbus_stored_program *program,
         "that does\n   not, from 1. */\nint %s_selftest(void);\n\n",
         plan->prefix, plan->prefix);
     nimbus_text(b, "#ifdef __cplusplus\n}\n#endif\n#endif\n");
-    return status;
 }
 
 void nimbus_write_makefile(const nimbus_export_plan *plan, nimbus_buffer *b)

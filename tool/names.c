@@ -1,0 +1,61 @@
+/* names.c - what the numbers of a row and of the scores stand for, as far as the data has names */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+enum { MOST_NAMES = 256 };
+
+/* The columns of a table and the inputs that each of them becomes. */
+static void write_columns(const json_t *columns, FILE *out)
+{
+    size_t i, at = 0;
+    const json_t *column;
+    fprintf(out, "\ninputs, by columns of the table:\n");
+    json_array_foreach(columns, i, column)
+    {
+        const char *kind = json_string_value(json_object_get(column, "kind"));
+        const char *name = json_string_value(json_object_get(column, "name"));
+        const json_t *values = json_object_get(column, "values");
+        const int missing = json_is_true(json_object_get(column, "missing"));
+        const size_t width = values ? json_array_size(values) + (size_t)missing : 1;
+        if (!kind || !name || (!values && strcmp(kind, "number") != 0))
+            continue;
+        if (width > 1)
+            fprintf(out, "  %zu..%zu  %s", at, at + width - 1, name);
+        else
+            fprintf(out, "  %zu  %s", at, name);
+        if (values)
+            fputs(": 1 at the place of its value, else 0", out);
+        else if (json_object_get(column, "map"))
+            fputs(": sign(x) ln(1 + |x|)", out);
+        fputc('\n', out);
+        at += width;
+    }
+}
+
+char *names_of_schema(const char *schema)
+{
+    char *text = NULL;
+    size_t size = 0, i;
+    json_t *root = schema ? json_loads(schema, 0, NULL) : NULL;
+    const json_t *classes = json_object_get(root, "classes"), *name;
+    const json_t *columns = json_object_get(root, "columns");
+    FILE *out = json_array_size(classes) ? open_memstream(&text, &size) : NULL;
+    if (out) {
+        fprintf(out, "scores:\n");
+        json_array_foreach(classes, i, name)
+        {
+            if (i < MOST_NAMES)
+                fprintf(out, "  %zu  %s\n", i, json_string_value(name));
+        }
+        if (json_array_size(columns) && json_array_size(columns) <= MOST_NAMES)
+            write_columns(columns, out);
+        if (fclose(out) != 0) {
+            free(text);
+            text = NULL;
+        }
+    }
+    json_decref(root);
+    return text;
+}
