@@ -163,6 +163,18 @@ def conversion_loss(data, v, floor):
                   **spread(losses))
 
 
+def four_bit_loss(data, floor):
+    """Points that tables of 4 bits lose against those of 8, both trained as such."""
+    need(data)
+    eight, four = (compiled_accuracies(data, *case)
+                   for case in (("-v 8", "v8"), ("-v 8 --bits 4", "v8b4")))
+    losses = [e - f for e, f in zip(eight, four)]
+    return figure(f"{data}, V=8: points that 4-bit tables lose against 8-bit ones",
+                  statistics.mean(losses), floor, "points",
+                  f"{TOOL} convert float.net --data {data} -v 8 --bits 4", run.seeds,
+                  **spread(losses))
+
+
 def count_tests(name, done):
     """What a cmocka program said."""
     text = done.stdout + done.stderr
