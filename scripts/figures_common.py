@@ -23,7 +23,7 @@ WORK = "build/figures"
 FIGURES = "docs/figures"
 DATA = os.environ.get("NIMBUS_DATA") or "../shared/data"
 # Waiting threads sleep: a machine that does something else meanwhile does not slow down by more
-# than it must. Libraries choose their kernels by themselves.
+# than it must. Which kernels OpenBLAS takes is left to it and to the tool.
 ENV = dict(os.environ, NIMBUS_DATA=DATA, OMP_WAIT_POLICY="passive")
 ENV.pop("OPENBLAS_CORETYPE", None)
 # What the command line says, and the commits that the present group of figures is made of.
@@ -171,7 +171,8 @@ def four_bit_loss(data, floor):
     losses = [e - f for e, f in zip(eight, four)]
     return figure(f"{data}, V=8: points that 4-bit tables lose against 8-bit ones",
                   statistics.mean(losses), floor, "points",
-                  f"{TOOL} convert float.net --data {data} -v 8 --bits 4", run.seeds,
+                  f"{TOOL} convert float.net --data {data} -v 8 --seed S, with --bits 4 and without, each "
+                  f"then {TOOL} compile and {TOOL} eval", run.seeds,
                   **spread(losses))
 
 

@@ -1,5 +1,6 @@
 /* test_base.c - src/base: errors, memory, bytes and checksums, random numbers, threads */
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -384,6 +385,30 @@ static void nest(void *arg, size_t i)
     nimbus_parallel(4, 10, count_call, (uint64_t *)arg + 10 * i);
 }
 
+#if defined(__SSE2__) || defined(__aarch64__)
+static void multiply(void *arg, size_t i)
+{
+    volatile float *x = arg;
+    x[i] = x[i] * 0.5f;
+}
+
+/* Products that are too small become 0 within loops, and behind them are what they were. */
+static void test_parallel_flushes_denormals(void **state)
+{
+    (void)state;
+    for (unsigned n_threads = 1; n_threads <= 4; n_threads += 3) {
+        volatile float x[8], behind = FLT_MIN;
+        for (size_t i = 0; i < 8; i++)
+            x[i] = FLT_MIN;
+        nimbus_parallel(n_threads, 8, multiply, (void *)x);
+        for (size_t i = 0; i < 8; i++)
+            assert_true(x[i] == 0);
+        behind = behind * 0.5f;
+        assert_true(behind > 0);
+    }
+}
+#endif
+
 static void test_parallel_nests(void **state)
 {
     (void)state;
@@ -415,6 +440,9 @@ int main(void)
         cmocka_unit_test(test_random_shuffle),
         cmocka_unit_test(test_parallel_runs_every_item_once),
         cmocka_unit_test(test_parallel_nests),
+#if defined(__SSE2__) || defined(__aarch64__)
+        cmocka_unit_test(test_parallel_flushes_denormals),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,10 +120,17 @@ static void test_random_programs(void **state)
     assert_in_range(n_refused, 1, 20);
 }
 
+/* What the C of images can have; the random ones below have all of it. */
+static const char *const parts[] = {"gather(",    "frame(",      "correct_line(", "finish_stairs(",
+                                    "map_plane(", "sum_of(",     "most_of(",      "v[0]",
+                                    "v[j]",       "-128, patch", "scale += 2",    "scale += 256"};
+
 static void test_random_images(void **state)
 {
     (void)state;
-    for (uint64_t seed = 0; seed < 40; seed++) {
+    size_t n_seen[sizeof parts / sizeof *parts] = {0};
+    for (uint64_t draw = 0; draw < 41; draw++) {
+        const uint64_t seed = draw < 40 ? draw : 54; /* the last for its maps by channel */
         char what[64];
         made_image p = made_random_image(seed, 9, 12);
         nimbus_buffer program = made_image_write(&p);
@@ -135,10 +142,15 @@ static void test_random_images(void **state)
         (void)snprintf(what, sizeof what, "image program %d", (int)seed);
         nimbus_export *result = export_program(&program, &options);
         assert_selftest_with(result, what, seed / 2);
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+            n_seen[i] += strstr((const char *)result->files[0].bytes, parts[i]) != NULL;
         nimbus_export_free(result);
         nimbus_buffer_free(&program);
         made_image_free(&p);
     }
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (n_seen[i] == 0)
+            fail_msg("no program has %s", parts[i]);
 }
 
 static nimbus_status try_export(const nimbus_buffer *program, nimbus_export_options options)
@@ -368,24 +380,33 @@ static void test_floor(void **state)
 }
 
 /* Out of memory anywhere is a clean error. */
-static void test_failing_allocations(void **state)
+static void assert_allocations_can_fail(nimbus_buffer *program)
 {
-    (void)state;
-    made_program p = made_random_program(8, 30);
-    nimbus_buffer program = made_write(&p);
     const nimbus_export_options options = WITH(.prefix = "p", .most_flash = 1 << 20);
     long n = 0;
     for (nimbus_status status = NIMBUS_ERR_MEMORY; status; n++) {
         nimbus_fail_alloc_after = n + 1;
-        status = try_export(&program, options);
+        status = try_export(program, options);
         nimbus_fail_alloc_after = 0;
         if (status)
             assert_int_equal(status, NIMBUS_ERR_MEMORY);
     }
     print_message("%ld allocations\n", n);
     assert_true(n > 10);
-    nimbus_buffer_free(&program);
+    nimbus_buffer_free(program);
+}
+
+static void test_failing_allocations(void **state)
+{
+    (void)state;
+    made_program p = made_random_program(8, 30);
+    nimbus_buffer program = made_write(&p);
+    assert_allocations_can_fail(&program);
     made_free(&p);
+    made_image q = made_random_image(3, 9, 12);
+    program = made_image_write(&q);
+    assert_allocations_can_fail(&program);
+    made_image_free(&q);
 }
 
 int main(void)

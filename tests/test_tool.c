@@ -670,6 +670,8 @@ static void exports_say_what_does_not_fit(void **state)
     check_contains(err, "stdint.h would be in the way");
     check_code(shell("nimbus export . -o small"), 1);
     check_contains(err, "Is a directory");
+    check_code(shell("nimbus export none.nimbus -o small"), 1);
+    check_contains(err, "No such file");
     check_code(shell("nimbus export digits.nimbus -o small --input i16"), 1);
     check_contains(err, "the program reads u8");
     check_code(shell("nimbus export float.net -o small"), 1);

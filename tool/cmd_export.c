@@ -67,9 +67,9 @@ static nimbus_status read_file(const char *path, unsigned char **bytes, size_t *
                                nimbus_error *error)
 {
     struct stat what;
-    FILE *file = fopen(path, "rb");
     long size = -1;
     errno = 0;
+    FILE *file = fopen(path, "rb");
     if (file && fstat(fileno(file), &what) == 0 && S_ISDIR(what.st_mode))
         errno = EISDIR;
     else if (file && fseek(file, 0, SEEK_END) == 0)
@@ -269,7 +269,8 @@ static int export_run(int argc, char **argv)
     nimbus_status status =
         args.output ? NIMBUS_OK : tool_error(&error, NIMBUS_ERR_MEMORY, "out of memory");
     if (!status && !(status = read_file(args.common.files[0], &bytes, &n_bytes, &error)) &&
-        !(status = model_open(args.common.files[0], &m, &error)) &&
+        (!(status = model_open(args.common.files[0], &m, &error)) ||
+         status == NIMBUS_ERR_UNSUPPORTED || status == NIMBUS_ERR_LIMIT) && /* here, not there */
         (!args.common.data || !(status = open_rows(&args, m.schema, &rows, &error)))) {
         options.rows = rows;
         options.comment = comment = names_of_schema(m.schema);

@@ -14,6 +14,10 @@ static void write_columns(const json_t *columns, FILE *out)
     fprintf(out, "\ninputs, by columns of the table:\n");
     json_array_foreach(columns, i, column)
     {
+        if (i == MOST_NAMES) {
+            fprintf(out, "  and %zu columns more\n", json_array_size(columns) - i);
+            break;
+        }
         const char *kind = json_string_value(json_object_get(column, "kind"));
         const char *name = json_string_value(json_object_get(column, "name"));
         const json_t *values = json_object_get(column, "values");
@@ -46,10 +50,12 @@ char *names_of_schema(const char *schema)
         fprintf(out, "scores:\n");
         json_array_foreach(classes, i, name)
         {
-            if (i < MOST_NAMES)
+            if (i < MOST_NAMES && json_is_string(name))
                 fprintf(out, "  %zu  %s\n", i, json_string_value(name));
         }
-        if (json_array_size(columns) && json_array_size(columns) <= MOST_NAMES)
+        if (i > MOST_NAMES)
+            fprintf(out, "  and %zu classes more\n", i - MOST_NAMES);
+        if (json_array_size(columns))
             write_columns(columns, out);
         if (fclose(out) != 0) {
             free(text);

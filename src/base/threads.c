@@ -1,7 +1,7 @@
 /* threads.c - one loop over independent items, on OpenMP where it is compiled in
  *
- * Within it numbers too small for a normal float count as 0: gradients of softmax have many, and
- * products with them take a hundred times as long (training centroids took twice the time). */
+ * Within it numbers too small for a normal float count as 0, in what is read as well: gradients of
+ * softmax have many, and arithmetic with them is slow (training centroids took twice the time). */
 #include "base/base.h"
 
 #if defined(__SSE2__)

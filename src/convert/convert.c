@@ -575,8 +575,6 @@ static nimbus_status begin(const nimbus_net *teacher, const nimbus_data *data,
     c->method = nimbus_method_recipe_of(c->options.method);
     if (c->method->start == NIMBUS_START_RANDOM)
         forget_norms(c->net);
-    resolve_rates(c);
-    resolve_epochs(c, nimbus_data_get_info(data)->n_rows);
     return check_plans(c, error);
 }
 
@@ -610,6 +608,8 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
     if ((status = begin(teacher, data, options, &c, error)) ||
         (c->options.most_change > 0 && (status = nimbus_conversion_choose(c, data, report, error))))
         goto done;
+    resolve_rates(c); /* now that it is known which layers are converted */
+    resolve_epochs(c, nimbus_data_get_info(data)->n_rows);
     if (c->options.method == NIMBUS_METHOD_NIMBUS) {
         if ((status = nimbus_conversion_insert_norms(c, error)))
             goto done;

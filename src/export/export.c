@@ -22,19 +22,19 @@ static bool is_identifier(const char *name)
     return n > 0 && n <= NIMBUS_MOST_PREFIX && name[0] != '_' && !is_test;
 }
 
-/* NAME.h would be found in place of a header that it includes, or that a compiler's brings along.
- */
+/* NAME.h would be found in place of a header of C99, or of a compiler's. */
 static bool is_header(const char *name)
 {
     static const char *const taken[] = {
-        "arm_acle", "arm_mve", "arm_neon",  "assert",   "complex", "ctype",  "emmintrin", "errno",
-        "fenv",     "float",   "immintrin", "inttypes", "iso646",  "limits", "locale",    "math",
-        "setjmp",   "signal",  "stdarg",    "stdbool",  "stddef",  "stdint", "stdio",     "stdlib",
-        "string",   "tgmath",  "time",      "wchar",    "wctype"};
+        "assert",   "complex", "ctype",   "errno",  "fenv",  "features", "float",
+        "inttypes", "iso646",  "limits",  "locale", "math",  "setjmp",   "signal",
+        "string",   "tgmath",  "threads", "time",   "uchar", "wchar",    "wctype"};
+    const size_t n = strlen(name);
+    bool found = strncmp(name, "std", 3) == 0 || strncmp(name, "arm_", 4) == 0 ||
+                 (n >= 6 && strcmp(name + n - 6, "intrin") == 0);
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
-        if (strcmp(name, taken[i]) == 0)
-            return true;
-    return false;
+        found |= strcmp(name, taken[i]) == 0;
+    return found;
 }
 
 static nimbus_status check_options(const nimbus_export_options *options, nimbus_error *error)
@@ -48,9 +48,10 @@ static nimbus_status check_options(const nimbus_export_options *options, nimbus_
                            "underscores, at most %d, not ending in _test",
                            options->prefix, NIMBUS_MOST_PREFIX);
     if (options->prefix && is_header(options->prefix))
-        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                           "prefix is \"%s\": %s.h would be in the way of the header of that name",
-                           options->prefix, options->prefix);
+        return nimbus_fail(
+            error, NIMBUS_ERR_ARGUMENT,
+            "prefix is \"%s\": %s.h would be in the way of a header of C or of a compiler",
+            options->prefix, options->prefix);
     if (options->table_bits && (options->table_bits < 4 || options->table_bits > 8))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "table_bits is %u, expected 4 to 8",
                            options->table_bits);

@@ -83,9 +83,8 @@ void nimbus_sum_range(const nimbus_stored_step *step, size_t m, int64_t *low, in
 /* The parts of a C file while it is written. */
 typedef struct nimbus_source {
     nimbus_buffer arrays, helpers, steps;
+    nimbus_buffer names; /* of helpers that are there already, one behind the other */
     size_t flash;        /* bytes of all arrays */
-    char names[256][48]; /* of helpers that are there already */
-    size_t n_names;
 } nimbus_source;
 
 /* The prefix as macros have it. */
@@ -95,6 +94,9 @@ void nimbus_upper(const char *name, char out[NIMBUS_MOST_PREFIX + 1]);
 void nimbus_plain_name(const char *name, char out[NIMBUS_STEP_NAME_BYTES]);
 
 void nimbus_text(nimbus_buffer *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Adds what `from` holds, which is freed; a failure is handed on. */
+void nimbus_text_move(nimbus_buffer *to, nimbus_buffer *from);
 
 /* Whether a helper of this name is still to be written; then it counts as written. */
 bool nimbus_needs_helper(nimbus_source *source, const char *name);

@@ -63,9 +63,8 @@ static void add_fault(void *list, int64_t sum, int value)
 /* Code in front of the loop over outputs, and from one to the next. */
 static void in_loop(nimbus_finish *f, const char *advance, const char *declare, size_t i)
 {
-    const size_t d = strlen(f->declare), a = strlen(f->advance);
-    (void)snprintf(f->declare + d, sizeof f->declare - d, declare, i);
-    (void)snprintf(f->advance + a, sizeof f->advance - a, "%s", advance);
+    nimbus_text(&f->declare, declare, i);
+    nimbus_text(&f->advance, "%s", advance);
 }
 
 /* The sums that lines get wrong, and the statement that corrects them. */

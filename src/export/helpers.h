@@ -1,5 +1,6 @@
 /* helpers.h - the functions that steps of the exported C share, as text; each is written where it
- * is used first. They go by a name and have no product but in dot. */
+ * is used first. They go by a name; nothing is multiplied but in those
+ * named dot. */
 #ifndef NIMBUS_EXPORT_HELPERS_H
 #define NIMBUS_EXPORT_HELPERS_H
 
@@ -33,7 +34,7 @@
     "}\n\n"
 
 #define HELPER_DOT                                                                                 \
-    "/* n_sums exact sums of n products: here alone anything is multiplied. */\n"                  \
+    "/* n_sums exact sums of n products. */\n"                                                     \
     "APART static void dot_%s(const %s *x, const int8_t *weight, const int32_t *bias, uint32_t "   \
     "n,\n"                                                                                         \
     "    uint32_t n_sums, int32_t *sum)\n"                                                         \

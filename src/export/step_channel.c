@@ -37,7 +37,8 @@ static size_t write_frame(nimbus_writer *w, size_t i, const nimbus_window *s)
                 top * wide + left, rows, columns, s->in->width - columns, right + left,
                 bottom > left ? bottom - left : 0);
     w->source.flash += 24;
-    nimbus_write_pads(w, i, s);
+    if (step->arrays.pad)
+        nimbus_write_pads(w, i, s);
     /* pads behind the last row are as many as between rows */
     nimbus_writer_need(&w->n_patch, high * wide + left);
     return wide;
@@ -65,13 +66,14 @@ static void write_slide(nimbus_writer *w, size_t i, size_t wide, char name[48])
     const bool exact = kind == NIMBUS_STEP_EXACT, most = kind == NIMBUS_STEP_MAX_POOL;
     const bool unrolled = p->width <= MOST_UNROLLED;
     const char *type = most ? "int8_t" : "int32_t";
-    const size_t row = p->dilation_y * wide;
+    const size_t row = p->height > 1 ? p->dilation_y * wide : 0; /* alike where it is not used */
+    const size_t dilation = p->width > 1 ? p->dilation_x : 1;
     nimbus_buffer *b = &w->source.helpers;
     (void)snprintf(name, 48, "%s_%zux%zu_%zu_%zu_%zu",
                    exact  ? "dot"
                    : most ? "most"
                           : "sum",
-                   p->height, p->width, row, p->dilation_x, p->stride_x);
+                   p->height, p->width, row, dilation, p->stride_x);
     if (!nimbus_needs_helper(&w->source, name))
         return;
     nimbus_text(b, "/* n windows of %zu x %zu along a line%s. */\n", p->height, p->width,
@@ -93,11 +95,11 @@ static void write_slide(nimbus_writer *w, size_t i, size_t wide, char name[48])
     for (size_t j = 0; unrolled && j < p->width; j++) {
         char number[24];
         (void)snprintf(number, sizeof number, "%zu", j);
-        write_tap(b, kind, number, p->dilation_x);
+        write_tap(b, kind, number, dilation);
     }
     if (!unrolled) {
         nimbus_text(b, "            for (j = 0; j < %zu; j++)\n    ", p->width);
-        write_tap(b, kind, "j", p->dilation_x);
+        write_tap(b, kind, "j", dilation);
     }
     nimbus_text(b, "        }\n        *to++ = s;\n    }\n}\n\n");
 }
@@ -169,7 +171,9 @@ void nimbus_write_channel_step(nimbus_writer *w, size_t i, const nimbus_window *
         nimbus_write_weights(w, i, s->taps);
     nimbus_writer_need(&w->n_sums, most ? 0 : info->width);
     const size_t wide = s->pads ? write_frame(w, i, s) : s->in->width;
-    char slide[48];
+    char slide[48], pad[32] = "-128"; /* the least, as a maximum has it */
+    if (step->arrays.pad)
+        (void)snprintf(pad, sizeof pad, "step_%zu_pad[c]", i);
     write_slide(w, i, wide, slide);
     nimbus_finish finish = {
         .indent = "                ", .n = info->width, .apart = 1, .by_channel = true};
@@ -178,20 +182,18 @@ void nimbus_write_channel_step(nimbus_writer *w, size_t i, const nimbus_window *
         nimbus_write_map(w, i, &finish, &rest);
     else
         nimbus_write_finish(w, i, &finish, &rest);
-    b->failed |= rest.failed;
-
     nimbus_text(b, "    uint32_t c, k, i;\n");
     if (exact)
         nimbus_text(b,
                     "    const int8_t *weight = step_%zu_weights;\n"
                     "    const int32_t *bias = step_%zu_bias;\n",
                     i, i);
-    if (finish.declare[0])
-        nimbus_text(b, "%s", finish.declare);
+    nimbus_text_move(b, &finish.declare);
     nimbus_text(b, "    for (c = 0; c < %zu; c++, in += %zu) {\n", s->in->channels, plane);
     if (s->pads)
-        nimbus_text(b, "        frame(in, &step_%zu_frame, step_%zu_pad[c], patch);\n", i, i);
-    nimbus_text(b, "        for (k = 0; k < %zu; k++%s", repeats, finish.advance);
+        nimbus_text(b, "        frame(in, &step_%zu_frame, %s, patch);\n", i, pad);
+    nimbus_text(b, "        for (k = 0; k < %zu; k++", repeats);
+    nimbus_text_move(b, &finish.advance);
     if (exact)
         nimbus_text(b, ", weight += %zu, bias++", s->taps);
     nimbus_text(b, ") {\n            const int8_t *from = %s;\n", s->pads ? "patch" : "in");
@@ -199,7 +201,6 @@ void nimbus_write_channel_step(nimbus_writer *w, size_t i, const nimbus_window *
                 info->height, p->stride_y * wide, info->width);
     nimbus_text(b, "                %s(from%s, %zu, %s);\n", slide, exact ? ", weight, *bias" : "",
                 info->width, most ? "out" : "sums");
-    nimbus_write_bytes(b, rest.bytes, rest.size);
+    nimbus_text_move(b, &rest);
     nimbus_text(b, "            }\n        }\n    }\n");
-    nimbus_buffer_free(&rest);
 }

@@ -244,13 +244,15 @@ static nimbus_status write_image_exact(nimbus_writer *w, size_t i, nimbus_buffer
     const size_t group_outputs = info->n_outputs / groups;
     char offset_type[12];
     nimbus_status status;
-    if (nimbus_reads_channels(step, &s)) {
+    const bool whole = n == 1 && s.whole && groups == 1;
+    if (!whole && nimbus_reads_channels(step, &s)) {
         nimbus_write_channel_step(w, i, &s, b);
         return NIMBUS_OK;
     }
     nimbus_write_weights(w, i, s.taps);
     nimbus_write_dot(w, "int8_t");
-    if (n == 1 && s.whole && groups == 1) {
+    nimbus_writer_need(&w->n_sums, info->n_outputs);
+    if (whole) {
         nimbus_text(b, "    dot_int8(in, step_%zu_weights, step_%zu_bias, %zu, %zu, sums);\n", i, i,
                     s.taps, info->n_outputs);
         nimbus_write_finish(

@@ -53,7 +53,6 @@ void nimbus_write_weights(nimbus_writer *w, size_t i, size_t D)
         to[m] = (int32_t)nimbus_u32_at(step->arrays.bias, m);
     if (to)
         nimbus_writer_array(w, "int32_t", i, "bias", M);
-    nimbus_writer_need(&w->n_sums, M);
 }
 
 void nimbus_write_dot(nimbus_writer *w, const char *type)
@@ -77,6 +76,7 @@ static nimbus_status write_row_exact(nimbus_writer *w, size_t i, nimbus_buffer *
                            info->name);
     nimbus_write_weights(w, i, info->n_inputs);
     nimbus_write_dot(w, type);
+    nimbus_writer_need(&w->n_sums, info->n_outputs);
     nimbus_text(b, "    dot_%.*s(x, step_%zu_weights, step_%zu_bias, %zu, %zu, sums);\n",
                 (int)strcspn(type, "_"), type, i, i, info->n_inputs, info->n_outputs);
     return NIMBUS_OK;

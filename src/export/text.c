@@ -18,6 +18,14 @@ void nimbus_text(nimbus_buffer *b, const char *format, ...)
         nimbus_write_bytes(b, line, (size_t)n);
 }
 
+void nimbus_text_move(nimbus_buffer *to, nimbus_buffer *from)
+{
+    to->failed |= from->failed;
+    if (!from->failed)
+        nimbus_write_bytes(to, from->bytes, from->size);
+    nimbus_buffer_free(from);
+}
+
 void nimbus_upper(const char *name, char out[NIMBUS_MOST_PREFIX + 1])
 {
     size_t i = 0;
@@ -39,13 +47,12 @@ void nimbus_plain_name(const char *name, char out[NIMBUS_STEP_NAME_BYTES])
 
 bool nimbus_needs_helper(nimbus_source *source, const char *name)
 {
-    for (size_t i = 0; i < source->n_names; i++)
-        if (strcmp(source->names[i], name) == 0)
+    const nimbus_buffer *names = &source->names;
+    for (size_t i = 0; i < names->size; i += strlen((const char *)names->bytes + i) + 1)
+        if (strcmp((const char *)names->bytes + i, name) == 0)
             return false;
-    if (source->n_names == sizeof source->names / sizeof *source->names)
-        source->helpers.failed = true;
-    else
-        (void)snprintf(source->names[source->n_names++], sizeof *source->names, "%s", name);
+    nimbus_write_bytes(&source->names, name, strlen(name) + 1);
+    source->helpers.failed |= source->names.failed;
     return true;
 }
 
@@ -103,4 +110,5 @@ void nimbus_source_free(nimbus_source *source)
     nimbus_buffer_free(&source->arrays);
     nimbus_buffer_free(&source->helpers);
     nimbus_buffer_free(&source->steps);
+    nimbus_buffer_free(&source->names);
 }

@@ -40,7 +40,7 @@ void nimbus_write_walk(nimbus_writer *w, const nimbus_export_trees *t)
         char column[40] = "column[i - 1]";
         if (!t->per_node)
             (void)snprintf(column, sizeof column, "column[%zu]", h);
-        nimbus_text(b, "        i = 2 * i + (uint32_t)(%sx[%s]%s > threshold[i - 1]);\n",
+        nimbus_text(b, "        i += i + (uint32_t)(%sx[%s]%s > threshold[i - 1]);\n",
                     t->by_key ? "key(" : "", column, t->by_key ? ")" : "");
     }
     if (t->indexed)
@@ -70,7 +70,7 @@ void nimbus_write_thresholds(nimbus_writer *w, nimbus_export_trees *t)
             to[i] = nimbus_float_key(nimbus_f32_at(stored, i) + 0.0f);
         else
             to[i] = nimbus_writer_floor_of(nimbus_f32_at(stored, i), input);
-        if (t->step->input == NIMBUS_IN_F32) {
+        if (t->step->input == NIMBUS_IN_F32 && input != NIMBUS_EXPORT_F32) {
             w->report->n_thresholds++;
             w->report->idle_thresholds += to[i] < least || to[i] >= most;
         }

@@ -55,7 +55,7 @@ typedef struct nimbus_finish {
     const char *indent;
     size_t n, apart;
     bool by_channel;
-    char declare[120], advance[60];
+    nimbus_buffer declare, advance;
 } nimbus_finish;
 
 /* ---- writer.c ------------------------------------------------------------------------------- */

@@ -87,7 +87,9 @@ static void tables_of(const codebooks *b, size_t c)
 {
     for (size_t m = 0; m < b->m; m += OUTPUTS) {
         const size_t n = outputs_from(b, m);
-        nimbus_vector weights, sums[MAX_LEAVES] = {0};
+        nimbus_vector weights, sums[MAX_LEAVES];
+        for (size_t k = 0; k < b->k; k++)
+            sums[k] = (nimbus_vector){0};
         for (size_t v = 0; v < b->v; v++) {
             load_weights(b, m, n, b->columns[c * b->v + v], (real *)&weights);
             for (size_t k = 0; k < b->k; k++)
@@ -286,7 +288,9 @@ static void products_of(const job *j, size_t c)
     const codebooks *b = &j->b;
     for (size_t v = 0; v < b->v; v++) {
         const real column = b->columns[c * b->v + v];
-        nimbus_vector sums[MAX_LEAVES] = {0};
+        nimbus_vector sums[MAX_LEAVES];
+        for (size_t k = 0; k < b->k; k++)
+            sums[k] = (nimbus_vector){0};
         for (size_t m = 0; column >= 0 && m < b->m; m += OUTPUTS) {
             const size_t n = outputs_from(b, m);
             nimbus_vector weights, dweights = {0};

@@ -20,10 +20,7 @@ void nimbus_parallel_ranges(unsigned n_threads, size_t n, size_t grain, nimbus_r
 {
     struct ranges r = {.n = n, .grain = grain, .body = body, .arg = arg};
     size_t n_chunks = n / grain + (n % grain != 0);
-    if (n_chunks == 1)
-        body(arg, 0, n);
-    else
-        nimbus_parallel(n_threads, n_chunks, run_range, &r);
+    nimbus_parallel(n_threads, n_chunks, run_range, &r);
 }
 
 void nimbus_parallel_rows(nimbus_layer *layer, nimbus_io *io, nimbus_range_fn body)
