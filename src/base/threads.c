@@ -1,59 +1,70 @@
-/* threads.c - one loop over independent items, on OpenMP where it is compiled in
- *
- * Within it numbers too small for a normal float count as 0, in what is read as well: gradients of
- * softmax have many, and arithmetic with them is slow (training centroids took twice the time). */
+/* threads.c - one loop over independent items, on OpenMP where it is compiled in; how floats too
+ * small to be normal are treated */
 #include "base/base.h"
 
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 
-static uint64_t flush_denormals(void)
+enum { SMALL_AS_ZERO = 0x8040 }; /* FTZ, DAZ */
+
+static uint64_t float_mode(void)
 {
-    uint64_t mode = _mm_getcsr();
-    _mm_setcsr((unsigned)mode | 0x8040); /* FTZ, DAZ */
-    return mode;
+    return _mm_getcsr();
 }
 
-static void restore_mode(uint64_t mode)
+static void set_float_mode(uint64_t mode)
 {
     _mm_setcsr((unsigned)mode);
 }
 
 #elif defined(__aarch64__)
 
-static void restore_mode(uint64_t mode)
+enum { SMALL_AS_ZERO = 1 << 24 }; /* FZ */
+
+static uint64_t float_mode(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+
+static void set_float_mode(uint64_t mode)
 {
     __asm__ volatile("msr fpcr, %0" : : "r"(mode));
 }
 
-static uint64_t flush_denormals(void)
-{
-    uint64_t mode;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
-    restore_mode(mode | (uint64_t)1 << 24); /* FZ */
-    return mode;
-}
-
 #else
 
-static uint64_t flush_denormals(void)
+enum { SMALL_AS_ZERO = 0 };
+
+static uint64_t float_mode(void)
 {
     return 0;
 }
 
-static void restore_mode(uint64_t mode)
+static void set_float_mode(uint64_t mode)
 {
     (void)mode;
 }
 
 #endif
 
+uint64_t nimbus_small_as_zero(void)
+{
+    const uint64_t mode = float_mode();
+    set_float_mode(mode | SMALL_AS_ZERO);
+    return mode;
+}
+
+void nimbus_small_as_before(uint64_t mode)
+{
+    set_float_mode(mode);
+}
+
 static void run_here(size_t n_items, void (*body)(void *arg, size_t i), void *arg)
 {
-    uint64_t mode = flush_denormals();
     for (size_t i = 0; i < n_items; i++)
         body(arg, i);
-    restore_mode(mode);
 }
 
 #ifdef _OPENMP
@@ -75,13 +86,15 @@ void nimbus_parallel(unsigned n_threads, size_t n_items, void (*body)(void *arg,
         run_here(n_items, body, arg);
         return;
     }
+    const uint64_t mode = float_mode(); /* all threads take the caller's */
 #pragma omp parallel num_threads((int)(n < INT_MAX ? n : INT_MAX))
     {
-        uint64_t mode = flush_denormals();
+        const uint64_t own = float_mode();
+        set_float_mode(mode);
 #pragma omp for schedule(static)
         for (size_t i = 0; i < n_items; i++)
             body(arg, i);
-        restore_mode(mode);
+        set_float_mode(own);
     }
 }
 
