@@ -2,6 +2,7 @@
 import math
 
 WIDE, HIGH, LEFT, TOP, GAP = 250, 190, 46, 58, 52
+CAPTION = 600
 KINDS = {"int8": ("#b4541a", "int8 MLPs, oneDNN"), "lookups": ("#1a5fb4", "lookups")}
 
 
@@ -58,7 +59,7 @@ def frontier(entries):
     """entries: {(data, batch): figure with points}."""
     sets = list(dict.fromkeys(data for data, _ in entries))
     batches = sorted({batch for _, batch in entries}, reverse=True)
-    width = LEFT + len(sets) * (WIDE + GAP)
+    width = max(LEFT + len(sets) * (WIDE + GAP), CAPTION)
     height = TOP + len(batches) * (HIGH + GAP) + 14
     legend = "".join(
         f'<circle cx="{LEFT + 6 + 190 * i}" cy="18" r="4" fill="{colour}"/>'
