@@ -657,6 +657,24 @@ static void programs_are_exported(void **state)
     check_code(shell("grep '^  9  9$' c5/digits.h && grep 'DIGITS_SCALE ' c5/digits.h"), 0);
 }
 
+/* Fewer bits are never larger. */
+static void exports_shrink_with_bits(void **state)
+{
+    (void)state;
+    json_int_t before = 0;
+    for (int bits = 4; bits <= 8; bits++) {
+        char command[120];
+        snprintf(command, sizeof command, "export digits.nimbus -o bits --table-bits %d", bits);
+        json_t *json = json_of(command);
+        const json_int_t bytes = json_integer_value(json_object_get(json, "array_bytes"));
+        assert_true(bytes >= before && bytes > 0);
+        before = bytes;
+        json_decref(json);
+    }
+    check_code(shell("nimbus export float.net -o bits"), 1);
+    check_contains(err, "is a .net file");
+}
+
 static void exports_say_what_does_not_fit(void **state)
 {
     (void)state;
@@ -744,6 +762,7 @@ int main(void)
         cmocka_unit_test(json_is_valid_everywhere),
         cmocka_unit_test(peers_classify_like_the_float_net),
         cmocka_unit_test(programs_are_exported),
+        cmocka_unit_test(exports_shrink_with_bits),
         cmocka_unit_test(exports_say_what_does_not_fit),
         cmocka_unit_test(exports_state_code_and_stack),
     };

@@ -23,12 +23,13 @@ static const option_entry entries[] = {
     {"output", 'o', OPTION_TEXT, "DIR", AT(output), 0, 0, NULL,
      "the folder to write into (FILE, without its suffix)"},
     {"prefix", 0, OPTION_TEXT, "NAME", AT(prefix), 0, 0, NULL,
-     "what every file and name begins with (model)"},
+     "what every file and name begins with: letters, digits and _, at most 32 (model)"},
     {"input", 0, OPTION_CHOICE, "TYPE", AT(input), 0, 0, inputs,
      "type of a row's elements. A program trained on floats takes integers too, if its rows were "
-     "whole numbers: raw sensor units (stored)"},
+     "whole numbers, raw sensor units: stored, u8, i8, u16, i16, i32, f32 (stored)"},
     {"table-bits", 0, OPTION_COUNT, "N", AT(table_bits), 4, 8, NULL,
-     "bits of a table entry, 4 to 8: fewer are smaller and less accurate (8)"},
+     "bits of a table entry, 4 to 8, or more where that is as small; fixed for --fit-flash too (8, "
+     "or what fits)"},
     {"fit-flash", 0, OPTION_COUNT, "BYTES", AT(flash), 1, 1e9, NULL,
      "narrow tables until arrays and code fit, where it harms least first (no limit)"},
     {"fit-ram", 0, OPTION_COUNT, "BYTES", AT(ram), 1, 1e9, NULL,
@@ -39,7 +40,7 @@ static const option_entry entries[] = {
      "a GCC and its options for the device, \"arm-none-eabi-gcc -Os -mcpu=cortex-m0 -mthumb\": its "
      "code and stack are measured, stated in PREFIX.md, and count for --fit-flash"},
     {"golden", 0, OPTION_COUNT, "N", AT(golden), 1, 64, NULL,
-     "rows in the self-test, of --data's test rows if given, else made up (4)"},
+     "rows in the self-test, 1 to 64, of --data's test rows if given, else made up (4)"},
 };
 
 static int export_run(int argc, char **argv);
@@ -271,6 +272,10 @@ static int export_run(int argc, char **argv)
     if (!status && !(status = read_file(args.common.files[0], &bytes, &n_bytes, &error)) &&
         (!(status = model_open(args.common.files[0], &m, &error)) ||
          status == NIMBUS_ERR_UNSUPPORTED || status == NIMBUS_ERR_LIMIT) && /* here, not there */
+        (!m.net ||
+         (status = tool_error(&error, NIMBUS_ERR_FORMAT,
+                              "%s: is a .net file; 'nimbus compile' makes a program of it",
+                              args.common.files[0])) == NIMBUS_OK) &&
         (!args.common.data || !(status = open_rows(&args, m.schema, &rows, &error)))) {
         options.rows = rows;
         options.comment = comment = names_of_schema(m.schema);

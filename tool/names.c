@@ -9,8 +9,8 @@ enum { MOST_NAMES = 256 };
 /* The columns of a table and the inputs that each of them becomes. */
 static void write_columns(const json_t *columns, FILE *out)
 {
-    size_t i, at = 0;
-    const json_t *column;
+    size_t i, k, at = 0;
+    const json_t *column, *value;
     fprintf(out, "\ninputs, by columns of the table:\n");
     json_array_foreach(columns, i, column)
     {
@@ -25,15 +25,15 @@ static void write_columns(const json_t *columns, FILE *out)
         const size_t width = values ? json_array_size(values) + (size_t)missing : 1;
         if (!kind || !name || (!values && strcmp(kind, "number") != 0))
             continue;
-        if (width > 1)
-            fprintf(out, "  %zu..%zu  %s", at, at + width - 1, name);
-        else
-            fprintf(out, "  %zu  %s", at, name);
-        if (values)
-            fputs(": 1 at the place of its value, else 0", out);
-        else if (json_object_get(column, "map"))
-            fputs(": sign(x) ln(1 + |x|)", out);
-        fputc('\n', out);
+        if (!values)
+            fprintf(out, "  %zu  %s%s\n", at, name,
+                    json_object_get(column, "map") ? ": sign(x) ln(1 + |x|)" : "");
+        json_array_foreach(values, k, value)
+        {
+            fprintf(out, "  %zu  1 if %s is %s, else 0\n", at + k, name, json_string_value(value));
+        }
+        if (missing)
+            fprintf(out, "  %zu  1 if %s is missing, else 0\n", at + width - 1, name);
         at += width;
     }
 }

@@ -1,5 +1,5 @@
 /* export.c - a program becomes stand-alone C: options, limits, and the files */
-#include "export/export.h"
+#include "export/writer.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -106,6 +106,17 @@ static bool has_tables(const nimbus_stored_program *program, size_t i)
     return program->steps[i].arrays.tables && program->steps[i].info.table_bits == 8;
 }
 
+/* The next fewer bits that make a step smaller; the same if none do. */
+static unsigned fewer_bits(const nimbus_stored_program *program, size_t i, unsigned bits)
+{
+    const nimbus_step_info *info = &program->steps[i].info;
+    unsigned fewer = bits > 4 ? bits - 1 : 4;
+    while (fewer > 4 && nimbus_widest_as_small(info, fewer) >= bits)
+        fewer--;
+    fewer = nimbus_widest_as_small(info, fewer);
+    return fewer < bits ? fewer : bits;
+}
+
 /* How much worse the tables of a step become with a bit less, of what is in them, for each entry.
  */
 static double harm_of(const nimbus_stored_program *program, size_t i, unsigned bits)
@@ -137,7 +148,7 @@ static nimbus_status take_bits(attempt *a, const nimbus_export_options *options,
         if (status || (*fitting = fits(a, options)) || options->table_bits || options->step_bits)
             return status;
         for (size_t i = 0; i < program->info.n_steps; i++) {
-            if (!has_tables(program, i) || bits[i] == 4)
+            if (!has_tables(program, i) || fewer_bits(program, i, bits[i]) == bits[i])
                 continue;
             const double harm = harm_of(program, i, bits[i]);
             if (best == SIZE_MAX || harm < least) {
@@ -147,7 +158,7 @@ static nimbus_status take_bits(attempt *a, const nimbus_export_options *options,
         }
         if (best == SIZE_MAX)
             return NIMBUS_OK;
-        bits[best]--;
+        bits[best] = fewer_bits(program, best, bits[best]);
     }
 }
 
@@ -159,11 +170,12 @@ static nimbus_status give_bits(attempt *a, const nimbus_export_options *options,
     nimbus_status status = NIMBUS_OK;
     for (size_t i = 0; i < program->info.n_steps && !status; i++)
         while (has_tables(program, i) && bits[i] < 8 && !status) {
-            bits[i]++;
+            const unsigned before = bits[i];
+            bits[i] = nimbus_widest_as_small(&program->steps[i].info, before + 1);
             status = write_with(a, plan, error);
             if (status || fits(a, options))
                 continue;
-            bits[i]--;
+            bits[i] = before;
             status = write_with(a, plan, error);
             break;
         }
@@ -175,10 +187,13 @@ static nimbus_status fit(attempt *a, const nimbus_export_options *options,
 {
     const size_t code = options->code_bytes ? options->code_bytes : NIMBUS_EXPORT_CODE_BYTES;
     bool fitting = false;
-    for (size_t i = 0; i < a->original->info.n_steps; i++)
+    for (size_t i = 0; i < a->original->info.n_steps; i++) {
         bits[i] = options->step_bits && options->step_bits[i] ? options->step_bits[i]
                   : options->table_bits                       ? options->table_bits
                                                               : 8;
+        if (has_tables(a->original, i))
+            bits[i] = nimbus_widest_as_small(&a->original->steps[i].info, bits[i]);
+    }
     const bool fixed = options->table_bits || options->step_bits;
     nimbus_status status = take_bits(a, options, plan, bits, &fitting, error);
     if (!status && fitting && !fixed)
@@ -194,7 +209,7 @@ static nimbus_status fit(attempt *a, const nimbus_export_options *options,
                            "needs %zu bytes of flash%s, %zu of them for code; %zu are allowed: %s",
                            a->report.array_bytes + code, how, code, options->most_flash,
                            !a->report.lookups        ? "it has no tables that could be narrowed"
-                           : options->table_bits > 4 ? "allow fewer bits"
+                           : options->table_bits > 4 ? "leave table_bits out, or allow fewer"
                                                      : "a net with fewer codebooks or narrower "
                                                        "layers is smaller");
     }

@@ -36,6 +36,24 @@ static size_t planes_of(unsigned bits, unsigned widths[3])
     return n;
 }
 
+static size_t words_of_entries(const nimbus_step_info *info, unsigned bits)
+{
+    unsigned widths[3];
+    size_t n = 0;
+    for (size_t p = 0, n_planes = planes_of(bits, widths); p < n_planes; p++)
+        n += words_of_row(info, widths[p]);
+    return n;
+}
+
+unsigned nimbus_widest_as_small(const nimbus_step_info *info, unsigned bits)
+{
+    unsigned widest = bits;
+    for (unsigned b = bits + 1; b <= 8; b++)
+        if (words_of_entries(info, b) <= words_of_entries(info, widest))
+            widest = b;
+    return widest;
+}
+
 static bool same_row(const nimbus_export_tables *t, size_t a, size_t b)
 {
     for (size_t m = 0; m < t->step->info.n_outputs; m++)
@@ -80,13 +98,10 @@ bool nimbus_init_tables(nimbus_export_tables *t, const nimbus_stored_step *step,
                         unsigned bits)
 {
     const size_t n = step->info.n_codebooks << step->info.n_levels;
-    unsigned widths[3];
     *t = (nimbus_export_tables){.step = step, .i = i, .packing = nimbus_packing_of(step, bits)};
     if (!share_rows(t, n))
         return false;
-    size_t row_bytes = 0;
-    for (size_t p = 0, n_planes = planes_of(t->packing.bits, widths); p < n_planes; p++)
-        row_bytes += 4 * words_of_row(&step->info, widths[p]);
+    const size_t row_bytes = 4 * words_of_entries(&step->info, t->packing.bits);
     t->indexed = t->n_rows <= UINT16_MAX && (n - t->n_rows) * row_bytes > 2 * n;
     if (!t->indexed)
         t->n_rows = n;
