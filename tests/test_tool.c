@@ -663,9 +663,7 @@ static void exports_shrink_with_bits(void **state)
     (void)state;
     json_int_t before = 0;
     for (int bits = 4; bits <= 8; bits++) {
-        char command[120];
-        snprintf(command, sizeof command, "export digits.nimbus -o bits --table-bits %d", bits);
-        json_t *json = json_of(command);
+        json_t *json = json_of("export digits.nimbus -o bits --table-bits %d", bits);
         const json_int_t bytes = json_integer_value(json_object_get(json, "array_bytes"));
         assert_true(bytes >= before && bytes > 0);
         before = bytes;
