@@ -14,13 +14,10 @@ def ticks_of(low, high, steps=(1, 2, 5)):
     return powers if len(powers) > 2 else [v for _, v in found]
 
 
-def scale_of(values, length, turned=False):
-    """Places of values between 0 and length, by logarithms; from the other end if turned."""
+def scale_of(values, length):
+    """Places of values between 0 and length, by logarithms."""
     low, high = min(values) / 1.15, max(values) * 1.15
-    def place(value):
-        at = length * math.log(value / low) / math.log(high / low)
-        return length - at if turned else at
-    return place, low, high
+    return lambda value: length * math.log(value / low) / math.log(high / low), low, high
 
 
 def best(points):

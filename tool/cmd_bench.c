@@ -163,11 +163,7 @@ static nimbus_status open_rows(const common_arguments *common, bench_inputs *in,
 
 static nimbus_status open_inputs(const bench_arguments *args, bench_inputs *in, nimbus_error *error)
 {
-    const char *path = args->common.files[0];
-    nimbus_status status = model_open(path, &in->m, error);
-    if (!status && in->m.net)
-        status = tool_error(error, NIMBUS_ERR_FORMAT,
-                            "%s: is a .net file; 'nimbus compile' makes a program of it", path);
+    nimbus_status status = program_open(args->common.files[0], &in->m, error);
     if (!status && args->float_net)
         status = net_open(args->float_net, &in->float_net, error);
     if (!status && args->common.data)

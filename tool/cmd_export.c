@@ -95,6 +95,21 @@ static nimbus_status open_rows(const export_arguments *args, const char *schema,
     return nimbus_data_open(args->common.data, NIMBUS_SPLIT_TEST, &options, out, error);
 }
 
+/* What is exported: the file's bytes, rows for the self-test, and in `m` the names of its data, as
+ * far as this machine's runtime can load the program. */
+static nimbus_status open_inputs(const export_arguments *args, unsigned char **bytes,
+                                 size_t *n_bytes, model *m, nimbus_data **rows, nimbus_error *error)
+{
+    const char *path = args->common.files[0];
+    nimbus_status status = read_file(path, bytes, n_bytes, error);
+    if (status)
+        return status;
+    status = program_open(path, m, error);
+    if (status && status != NIMBUS_ERR_UNSUPPORTED && status != NIMBUS_ERR_LIMIT)
+        return status;
+    return args->common.data ? open_rows(args, m->schema, rows, error) : NIMBUS_OK;
+}
+
 static int report_result(const export_arguments *args, const nimbus_export_report *r,
                          const nimbus_export_options *options)
 {
@@ -111,7 +126,7 @@ static int report_result(const export_arguments *args, const nimbus_export_repor
                  {"flash_bytes", "bytes of flash in all", r->array_bytes + options->code_bytes},
                  {"stack_bytes", "bytes of stack", options->stack_bytes}};
     const size_t n_lines = sizeof lines / sizeof *lines - (options->compiler ? 0 : 3);
-    char by_step[3 * NIMBUS_REPORT_LAYERS + 1] = "";
+    char by_step[2 * NIMBUS_REPORT_LAYERS + 1] = "";
     size_t n_tables = 0;
     json_t *json = json_pack("{s:s}", "output", args->output), *bits = json_array();
     table t;
@@ -123,8 +138,10 @@ static int report_result(const export_arguments *args, const nimbus_export_repor
     }
     for (size_t i = 0; i < r->n_steps && i < NIMBUS_REPORT_LAYERS; i++) {
         json_array_append_new(bits, json_integer(r->table_bits[i]));
-        if (r->table_bits[i])
-            (void)snprintf(by_step + 2 * n_tables++, 3, " %d", r->table_bits[i] % 10);
+        if (r->table_bits[i]) {
+            by_step[2 * n_tables] = ' ';
+            by_step[2 * n_tables++ + 1] = (char)('0' + r->table_bits[i]);
+        }
     }
     json_object_set_new(json, "table_bits", bits);
     if (n_tables) {
@@ -161,8 +178,7 @@ static nimbus_status measure(const export_arguments *args, const unsigned char *
     nimbus_export_free(out->result);
     nimbus_status status = nimbus_export_c(bytes, n_bytes, options, &out->result, error);
     return status ? status
-                  : compiled_measure(args->compiler, out->result,
-                                     args->prefix ? args->prefix : "model", &out->code_bytes,
+                  : compiled_measure(args->compiler, out->result, args->prefix, &out->code_bytes,
                                      &out->stack_bytes, error);
 }
 
@@ -231,8 +247,7 @@ static int replaces_input(const export_arguments *args)
 {
     struct stat a, b;
     char path[4200];
-    int n = snprintf(path, sizeof path, "%s/%s.nimbus", args->output,
-                     args->prefix ? args->prefix : "model");
+    int n = snprintf(path, sizeof path, "%s/%s.nimbus", args->output, args->prefix);
     return n > 0 && (size_t)n < sizeof path && stat(path, &a) == 0 &&
            stat(args->common.files[0], &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
@@ -250,6 +265,8 @@ static int export_run(int argc, char **argv)
     int code = options_parse(&verb_export, argc, argv, &args);
     if (code >= 0)
         return code;
+    if (!args.prefix)
+        args.prefix = "model";
     if (!args.output)
         args.output = output = path_with_suffix(args.common.files[0], "");
     if (args.output && replaces_input(&args)) {
@@ -269,14 +286,7 @@ static int export_run(int argc, char **argv)
     options.n_golden = args.golden;
     nimbus_status status =
         args.output ? NIMBUS_OK : tool_error(&error, NIMBUS_ERR_MEMORY, "out of memory");
-    if (!status && !(status = read_file(args.common.files[0], &bytes, &n_bytes, &error)) &&
-        (!(status = model_open(args.common.files[0], &m, &error)) ||
-         status == NIMBUS_ERR_UNSUPPORTED || status == NIMBUS_ERR_LIMIT) && /* here, not there */
-        (!m.net ||
-         (status = tool_error(&error, NIMBUS_ERR_FORMAT,
-                              "%s: is a .net file; 'nimbus compile' makes a program of it",
-                              args.common.files[0])) == NIMBUS_OK) &&
-        (!args.common.data || !(status = open_rows(&args, m.schema, &rows, &error)))) {
+    if (!status && !(status = open_inputs(&args, &bytes, &n_bytes, &m, &rows, &error))) {
         options.rows = rows;
         options.comment = comment = names_of_schema(m.schema);
         status = export_measured(&args, bytes, n_bytes, &options, &result, &error);

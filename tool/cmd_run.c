@@ -228,14 +228,8 @@ static int run_run(int argc, char **argv)
         return code;
     if (args.common.n_files == 2 && args.common.data)
         return usage_error(&verb_run, "give either a file of rows or --data, not both");
-    if ((status = model_open(args.common.files[0], &m, &error)))
+    if ((status = program_open(args.common.files[0], &m, &error)))
         goto done;
-    if (m.net) {
-        status = tool_error(&error, NIMBUS_ERR_FORMAT,
-                            "%s: is a .net file; 'nimbus compile' makes a program of it",
-                            args.common.files[0]);
-        goto done;
-    }
     if (args.common.data) {
         nimbus_data_options o = data_options_of(&args.common, m.schema);
         if ((status = nimbus_data_open(args.common.data, (nimbus_split)args.common.split, &o, &data,

@@ -186,6 +186,17 @@ void model_close(model *m)
     *m = (model){0};
 }
 
+nimbus_status program_open(const char *path, model *out, nimbus_error *error)
+{
+    nimbus_status status = model_open(path, out, error);
+    if (!status && out->net) {
+        model_close(out);
+        status = tool_error(error, NIMBUS_ERR_FORMAT,
+                            "%s: is a .net file; 'nimbus compile' makes a program of it", path);
+    }
+    return status;
+}
+
 nimbus_status net_open(const char *path, nimbus_net **out, nimbus_error *error)
 {
     int is_program;

@@ -192,6 +192,8 @@ typedef struct model {
 nimbus_status model_open(const char *path, model *out, nimbus_error *error) NIMBUS_MUST_CHECK;
 void model_close(model *m);
 
+/* Opens a model, refusing a net with a hint. */
+nimbus_status program_open(const char *path, model *out, nimbus_error *error) NIMBUS_MUST_CHECK;
 /* Opens a net, refusing a .nimbus program with a hint. */
 nimbus_status net_open(const char *path, nimbus_net **out, nimbus_error *error) NIMBUS_MUST_CHECK;
 char *schema_of_metadata(const char *metadata, json_t **classes); /* malloc'd or NULL */

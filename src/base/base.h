@@ -188,13 +188,13 @@ void nimbus_random_shuffle(uint64_t seed, uint64_t stream, uint32_t *items, size
  * independent; results must not depend on which thread runs which. */
 void nimbus_parallel(unsigned n_threads, size_t n_items, void (*body)(void *arg, size_t i),
                      void *arg);
+unsigned nimbus_thread_count(unsigned n_threads); /* resolves 0 */
 
-/* From here on floats too small to be normal count as 0 in this thread, and in loops that it starts:
- * gradients of softmax have many, and arithmetic with them is slow. Returns what to give to
+/* From here on floats too small to be normal count as 0 in this thread, and in loops that it
+ * starts: gradients of softmax have many, and arithmetic with them is slow. Returns what to give to
  * nimbus_small_as_before. Does nothing on CPUs that it does not know. */
 uint64_t nimbus_small_as_zero(void);
 void nimbus_small_as_before(uint64_t mode);
-unsigned nimbus_thread_count(unsigned n_threads); /* resolves 0 */
 
 /* ---- clock.c ----------------------------------------------------------------------------- */
 

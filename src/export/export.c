@@ -1,5 +1,5 @@
 /* export.c - a program becomes stand-alone C: options, limits, and the files */
-#include "export/writer.h"
+#include "export/export.h"
 
 #include <errno.h>
 #include <stdio.h>

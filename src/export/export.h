@@ -137,6 +137,12 @@ const char *nimbus_input_type(nimbus_export_input input);
 /* The range of its values; of floats, that of keys. */
 void nimbus_input_range(nimbus_export_input input, int64_t *low, int64_t *high);
 
+/* ---- tables.c ------------------------------------------------------------------------------ */
+
+/* The most bits, at least `bits`, that take no more words a row: those of 5 to 7 lie in several
+ * planes, each padded, so that narrow layers are smaller, and better, with 8. */
+unsigned nimbus_widest_as_small(const nimbus_step_info *info, unsigned bits);
+
 /* ---- pages.c ------------------------------------------------------------------------------- */
 
 void nimbus_write_header(const nimbus_stored_program *program, const nimbus_export_plan *plan,

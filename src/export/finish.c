@@ -2,7 +2,6 @@
 #include "export/writer.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "export/helpers.h"
 
@@ -46,7 +45,7 @@ static bool exceeds(const nimbus_stairs *stairs, size_t M, unsigned shift)
 }
 
 typedef struct fault_list {
-    int64_t *to; /* four numbers each; NULL: only counted */
+    int64_t *to; /* four numbers each */
     size_t n, m, apart;
     bool falls;
 } fault_list;
@@ -58,13 +57,6 @@ static void add_fault(void *list, int64_t sum, int value)
     f->to[4 * f->n + 1] = (int64_t)(f->m * f->apart);
     f->to[4 * f->n + 2] = f->falls ? -sum : sum;
     f->to[4 * f->n++ + 3] = value;
-}
-
-/* Code in front of the loop over outputs, and from one to the next. */
-static void in_loop(nimbus_finish *f, const char *advance, const char *declare, size_t i)
-{
-    nimbus_text(&f->declare, declare, i);
-    nimbus_text(&f->advance, "%s", advance);
 }
 
 /* The sums that lines get wrong, and the statement that corrects them. */
@@ -93,9 +85,10 @@ static void write_faults(nimbus_writer *w, size_t i, nimbus_finish *f, const nim
     list.to[4 * n + 1] = list.to[4 * n + 2] = list.to[4 * n + 3] = 0;
     nimbus_writer_array(w, "int32_t", i, "faults", 4 * n + 4);
     nimbus_writer_helper(w, "correct_line", HELPER_CORRECT_LINE);
-    in_loop(f, ", fault = next, m++",
-            "    const int32_t *fault = step_%zu_faults, *next = fault;\n", i);
-    in_loop(f, "", "    int32_t m = 0;\n", i);
+    nimbus_text(&f->declare,
+                "    const int32_t *fault = step_%zu_faults, *next = fault;\n    int32_t m = 0;\n",
+                i);
+    nimbus_text(&f->advance, ", fault = next, m++");
     nimbus_text(b, "%snext = correct_line(fault, m, sums, %zu, out);\n", f->indent, f->n);
 }
 
@@ -138,10 +131,8 @@ static void write_scaled(nimbus_writer *w, size_t i, nimbus_finish *f, nimbus_bu
     (void)snprintf(scales, sizeof scales, f->by_channel ? "scale, 0" : "step_%zu_%s, %zu", i, what,
                    each);
     if (f->by_channel) {
-        in_loop(f, by_lines ? ", scale += 2" : ", scale += 256",
-                by_lines ? "    const int32_t *scale = step_%zu_lines;\n"
-                         : "    const int32_t *scale = step_%zu_stairs;\n",
-                i);
+        nimbus_text(&f->declare, "    const int32_t *scale = step_%zu_%s;\n", i, what);
+        nimbus_text(&f->advance, ", scale += %zu", each);
     }
     if (by_lines && exceeds(stairs, M, shift)) {
         nimbus_writer_helper(w, "limit", HELPER_LIMIT);

@@ -24,7 +24,7 @@ void nimbus_write_pads(nimbus_writer *w, size_t i, const nimbus_window *s)
     const uint8_t *pad = w->program->steps[i].arrays.pad;
     int64_t *to = nimbus_writer_numbers(w, s->in->channels);
     for (size_t c = 0; to && c < s->in->channels; c++)
-        to[c] = pad ? (int8_t)pad[c] : -128;
+        to[c] = (int8_t)pad[c];
     if (to)
         nimbus_writer_array(w, "int8_t", i, "pad", s->in->channels);
 }
@@ -183,8 +183,8 @@ static nimbus_status write_image_lookup(nimbus_writer *w, size_t i, nimbus_buffe
     return status;
 }
 
-/* The statement that brings the window of a channel, or a group of them, to the patch: `from` is
- * where its channels begin, `pad` where their pads do. */
+/* The statement that brings the window of a group of channels to the patch: `from` is where they
+ * begin, `pad` where their pads do. */
 static void write_patch(nimbus_writer *w, size_t i, const nimbus_window *s, const char *offset_type,
                         nimbus_buffer *b)
 {

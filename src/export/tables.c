@@ -190,9 +190,11 @@ static void write_add_words(nimbus_writer *w, const lanes *l, unsigned n_words, 
         log_words);
     for (unsigned k = 0; k < n_words; k++) {
         nimbus_text(b, "        uint32_t w_%u = at[%u];\n        lot_%u_0 += w_%u;\n", k, k, k, k);
-        if (l->width == 8)
+        if (l->width == 8) {
             nimbus_text(b, "        lot_%u_1 = add_odd(lot_%u_1, w_%u);\n", k, k, k);
-        for (unsigned a = 1; a < l->lots && l->width < 8; a++)
+            continue;
+        }
+        for (unsigned a = 1; a < l->lots; a++)
             nimbus_text(b, "        lot_%u_%u += w_%u >> %u & 0x%xu;\n", k, a, k, a * l->width,
                         l->mask);
     }

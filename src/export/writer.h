@@ -90,9 +90,6 @@ void nimbus_write_columns(nimbus_writer *w, const nimbus_export_trees *t, const 
 bool nimbus_init_tables(nimbus_export_tables *t, const nimbus_stored_step *step, size_t i,
                         unsigned bits);
 void nimbus_free_tables(nimbus_export_tables *t);
-/* The most bits, at least `bits`, that take no more words a row: those of 5 to 7 lie in several
- * planes, each padded, so that narrow layers are smaller, and better, with 8. */
-unsigned nimbus_widest_as_small(const nimbus_step_info *info, unsigned bits);
 /* Tables and biases of the step, and the statements that make the sums of the rows found. */
 void nimbus_write_tables(nimbus_writer *w, const nimbus_export_tables *t, const char *indent,
                          nimbus_buffer *b);
