@@ -102,7 +102,38 @@ HELPER vec walk(const nimbus_walk *trees, size_t c, const uint8_t *x)
     return v_join_tops8(path);
 }
 
-/* The same for any H. */
+/* The same for H levels, at most 6: the decisions so far pick one of a level's 2^h thresholds, each
+ * from what the ones before it have left. */
+HELPER vec walk_levels(const nimbus_walk *trees, size_t c, const size_t H, const uint8_t *x)
+{
+    const size_t C = trees->n_codebooks;
+    const int8_t *thresholds = trees->thresholds + c;
+    mask8 decisions[6];
+    vec values[6], code = v_zero();
+    gather(&trees->gather, c / LANES, 0, H, c, C, x, values);
+    UNROLL
+    for (size_t h = 0; h < H; h++) {
+        const size_t n = (size_t)1 << h;
+        const int8_t *level = thresholds + (n - 1) * C;
+        vec left[16];
+        left[0] = v_load(level);
+        UNROLL
+        for (size_t i = 0; i < n / 2; i++)
+            left[i] = v_select8(decisions[0], v_load(level + (n / 2 + i) * C), v_load(level + i * C));
+        UNROLL
+        for (size_t j = 1; j < h; j++) {
+            const size_t half = n >> (j + 1);
+            UNROLL
+            for (size_t i = 0; i < half; i++)
+                left[i] = v_select8(decisions[j], left[half + i], left[i]);
+        }
+        decisions[h] = v_greater8(values[h], left[0]);
+        code = v_add_where8(decisions[h], code, v_set8((int)(1u << (H - 1 - h))));
+    }
+    return code;
+}
+
+/* The same for any H, out of registers. */
 HELPER vec walk_deep(const nimbus_walk *trees, size_t c, size_t H, const uint8_t *x)
 {
     const size_t C = trees->n_codebooks;
@@ -125,9 +156,23 @@ HELPER vec walk_deep(const nimbus_walk *trees, size_t c, size_t H, const uint8_t
 
 TARGET void KERNEL(walk_u8u8)(const nimbus_walk *trees, const uint8_t *x, uint8_t *codes)
 {
-    for (size_t c = 0; c < trees->n_codebooks; c += LANES)
-        v_store(codes + c,
-                trees->n_levels == 4 ? walk(trees, c, x) : walk_deep(trees, c, trees->n_levels, x));
+    for (size_t c = 0; c < trees->n_codebooks; c += LANES) {
+        vec code;
+        switch (trees->n_levels) {
+        case 4:
+            code = walk(trees, c, x);
+            break;
+        case 5:
+            code = walk_levels(trees, c, 5, x);
+            break;
+        case 6:
+            code = walk_levels(trees, c, 6, x);
+            break;
+        default:
+            code = walk_deep(trees, c, trees->n_levels, x);
+        }
+        v_store(codes + c, code);
+    }
 }
 
 #ifdef DECISION_BITS
