@@ -23,7 +23,7 @@ static const option_entry entries[] = {
     {"net", 'n', OPTION_TEXT, "SPEC", AT(net), 0, 0, NULL,
      "what to train: mlp:512,512 with ;bn, ;residual, ;relu|gelu|tanh|sigmoid, ;dropout=P after "
      "it, or lookup "
-     "layers lut:392x16,256x10 with ;levels=H, ;window=W, or for images resnet8, resnet9 "
+     "layers lut:392x16,256x10 with ;levels=H, ;window=W, ;span=N, or for images resnet8, resnet9 "
      "with ;width=CHANNELS (mlp:512,512)"},
     {"output", 'o', OPTION_TEXT, "FILE", AT(output), 0, 0, NULL, "where the trained net goes"},
     {"epochs", 'e', OPTION_COUNT, "N", AT(epochs), 1, 1e6, NULL,

@@ -35,7 +35,8 @@ struct sample {
     size_t n, stride;
     double *deviation; /* [D] */
     double floor;      /* least deviation that margins are divided by */
-    uint32_t *live;    /* columns that vary; all if none does */
+    size_t first, end; /* columns first .. end - 1 may be read */
+    uint32_t *live;    /* those of them that vary; all if none does */
     size_t n_live;
 };
 
@@ -52,8 +53,25 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Has s->first .. s->end be the n adjoining columns with the greatest sum of variances. */
+static void choose_span(struct sample *s, size_t d, size_t n)
+{
+    double sum = 0, greatest = -1;
+    for (size_t i = 0; i < d; i++) {
+        sum += s->deviation[i] * s->deviation[i];
+        if (i >= n)
+            sum -= s->deviation[i - n] * s->deviation[i - n];
+        if (i + 1 >= n && sum > greatest * (1 + 1e-9)) {
+            greatest = sum;
+            s->first = i + 1 - n;
+        }
+    }
+    s->end = s->first + n;
+}
+
+/* span: columns that may be read, 0 for all. */
 static nimbus_status sample_open(struct sample *s, nimbus_net *net, const nimbus_data *data,
-                                 nimbus_error *error)
+                                 size_t span, nimbus_error *error)
 {
     size_t d, rows;
     s->info = nimbus_data_get_info(data);
@@ -82,15 +100,17 @@ static nimbus_status sample_open(struct sample *s, nimbus_net *net, const nimbus
         double mean = s->deviation[i] / (double)s->n;
         double variance = square[i] / (double)s->n - mean * mean;
         s->deviation[i] = variance > 1e-12 ? sqrt(variance) : 0;
+    }
+    choose_span(s, d, span > 0 && span < d ? span : d);
+    for (size_t i = s->first; i < s->end; i++)
         if (s->deviation[i] > 0) {
             sorted[s->n_live] = s->deviation[i];
             s->live[s->n_live++] = (uint32_t)i;
         }
-    }
     qsort(sorted, s->n_live, sizeof *sorted, compare_doubles);
     s->floor = s->n_live > 0 ? 0.05 * sorted[s->n_live / 2] : 1;
     if (s->n_live == 0)
-        for (size_t i = 0; i < d; i++)
+        for (size_t i = s->first; i < s->end; i++)
             s->live[s->n_live++] = (uint32_t)i;
     nimbus_free(sorted);
     return NIMBUS_OK;
@@ -123,8 +143,8 @@ static size_t window_start(size_t centre, size_t side, size_t length)
     return start + side > length ? length - side : start;
 }
 
-/* The pixels of the window around position `centre`, all channels; those that vary if there are
- * at least `enough`. */
+/* The pixels of the window around position `centre`, all channels, that may be read; those that
+ * vary if there are at least `enough`. */
 static size_t list_window(const struct sample *s, size_t centre, size_t window, size_t enough,
                           uint32_t *pixels)
 {
@@ -137,10 +157,13 @@ static size_t list_window(const struct sample *s, size_t centre, size_t window, 
             for (size_t y = y0; y < y0 + rows; y++)
                 for (size_t x = x0; x < x0 + cols; x++) {
                     size_t column = (ch * h + y) * w + x;
-                    if (!varying || s->deviation[column] > 0)
+                    if (column >= s->first && column < s->end &&
+                        (!varying || s->deviation[column] > 0))
                         pixels[n++] = (uint32_t)column;
                 }
     }
+    if (n == 0) /* no pixel varies, and this one may not be read */
+        pixels[n++] = (uint32_t)s->first;
     return n;
 }
 
@@ -157,8 +180,9 @@ static nimbus_status choose_pixels(const struct sample *s, const nimbus_spec *sp
     }
     for (size_t i = 0; i < area; i++) {
         upto[i] = i > 0 ? upto[i - 1] : 0;
-        for (size_t ch = 0; ch < s->info->channels; ch++)
-            upto[i] += s->deviation[ch * area + i] * s->deviation[ch * area + i];
+        for (size_t column = i; column < s->info->n_features; column += area)
+            if (column >= s->first && column < s->end)
+                upto[i] += s->deviation[column] * s->deviation[column];
     }
     for (size_t c = 0; c < spec->trees[0]; c++) {
         double at = upto[area - 1] * nimbus_random_uniform(seed, stream_of(1, CENTRE, 0), c);
@@ -287,7 +311,7 @@ nimbus_status nimbus_lut_start(nimbus_net *net, const nimbus_spec *spec, const n
                                uint64_t seed, nimbus_error *error)
 {
     struct sample s = {0};
-    nimbus_status status = sample_open(&s, net, data, error);
+    nimbus_status status = sample_open(&s, net, data, spec->span, error);
     for (size_t i = 0, number = 0; i < net->n_layers && status == NIMBUS_OK; i++)
         if (net->layers[i].type == &nimbus_layer_linear)
             status = start_layer(net, i, number++, spec, &s, seed, error);

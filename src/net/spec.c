@@ -133,7 +133,9 @@ static nimbus_status take_option(struct cursor *c, nimbus_spec *spec)
             return take_number(c, NIMBUS_MAX_LEVELS, &spec->levels);
         if (take(c, "window="))
             return take_number(c, 255, &spec->window);
-        return wrong(c, NIMBUS_ERR_ARGUMENT, "expected levels= or window=");
+        if (take(c, "span="))
+            return take_number(c, NIMBUS_MAX_WIDTH, &spec->span);
+        return wrong(c, NIMBUS_ERR_ARGUMENT, "expected levels=, window= or span=");
     }
     if (spec->kind != NIMBUS_SPEC_LAYERS) {
         if (take(c, "width="))

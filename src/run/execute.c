@@ -181,7 +181,7 @@ static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, s
 {
     const size_t H = step->n_levels, n_nodes = step->n_leaves - 1;
     const size_t columns = step->info.shared_columns ? H : n_nodes;
-    const size_t thresholds = !step->info.shared_columns ? 4 * n_nodes : H * (H > 4 ? 64 : 16);
+    const size_t thresholds = step->info.shared_columns ? nimbus_level_thresholds(H) : 4 * n_nodes;
     uint8_t *slots = spare_activations(b);
     for (size_t r = 0; r < b->n_rows; r += NIMBUS_PAD) {
         const size_t left = b->n_rows - r, rows = left < NIMBUS_PAD ? left : NIMBUS_PAD;

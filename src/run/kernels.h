@@ -47,6 +47,21 @@ typedef struct nimbus_trees {
     size_t n_codebooks, n_levels;
 } nimbus_trees;
 
+/* Bytes of thresholds that a tree with a column per level has: a table of 16 for each level, or one
+ * of 64 for all where one level alone would not fit those. */
+static inline size_t nimbus_level_thresholds(size_t n_levels)
+{
+    return n_levels > 4 ? 64 : n_levels * 16;
+}
+
+/* Where among them the threshold of node k of a level stands: in the level's table at the first
+ * code of the leaves below it, in the table for all between the leaves that it separates. */
+static inline size_t nimbus_threshold_place(size_t n_levels, size_t level, size_t k)
+{
+    return n_levels > 4 ? (2 * k + 1) << (n_levels - 1 - level)
+                        : level * 16 + (k << (n_levels - level));
+}
+
 /* Twice NIMBUS_PAD bytes of a row. */
 typedef struct nimbus_window {
     uint32_t first[2]; /* bytes of the row where its halves begin */
@@ -120,8 +135,8 @@ typedef struct nimbus_weights {
  *                    at 16 p and becomes column 16 p. Reads no byte outside rows of in that are
  *                    `width` bytes long
  * encode_i8u8        codes[c][r], a column per level; H <= 4, or 6 where the set has `wide`
- *                    lookups; thresholds i8 [C][H][16 or 64], 64 if H > 4: level h's 2^h at
- *                    multiples of 2^(H-h)
+ *                    lookups; thresholds i8 [C][nimbus_level_thresholds(H)], each
+ *                    at nimbus_threshold_place
  * encode_nodes_i8u8  the same for H <= 4 with a column per node; thresholds i8 [C][K-1][4], heap
  *                    order, each four times: 32 bits are quicker to broadcast than 8
  * encode_nodes_f32u8 the same from f32 columns (stride in elements) with f32 thresholds [C][K-1]

@@ -40,14 +40,14 @@ void nimbus_transpose_u8u8__c(const uint8_t *in, size_t in_stride, size_t width,
 void nimbus_encode_i8u8__c(const nimbus_trees *trees, const int8_t *columns, size_t stride,
                            size_t n, uint8_t *codes, size_t codes_stride)
 {
-    size_t H = trees->n_levels, table_bytes = H > 4 ? 64 : 16;
+    size_t H = trees->n_levels, table_bytes = nimbus_level_thresholds(H);
     for (size_t c = 0; c < trees->n_codebooks; c++) {
-        const int8_t *thresholds = (const int8_t *)trees->thresholds + c * H * table_bytes;
+        const int8_t *thresholds = (const int8_t *)trees->thresholds + c * table_bytes;
         for (size_t r = 0; r < n; r++) {
             unsigned code = 0;
             for (size_t h = 0; h < H; h++) {
                 int8_t x = columns[trees->columns[c * H + h] * stride + r];
-                code += (unsigned)(x > thresholds[h * table_bytes + code]) << (H - 1 - h);
+                code = 2 * code + (x > thresholds[nimbus_threshold_place(H, h, code)]);
             }
             codes[c * codes_stride + r] = (uint8_t)code;
         }

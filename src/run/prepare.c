@@ -219,7 +219,7 @@ static bool prepare_live(nimbus_program_step *step, size_t n)
 static bool prepare_tree_thresholds(nimbus_program_step *step, bool levels)
 {
     const size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
-    const size_t table_bytes = H > 4 ? 64 : 16, bytes = levels ? H * table_bytes : 4 * n_nodes;
+    const size_t bytes = levels ? nimbus_level_thresholds(H) : 4 * n_nodes;
     const int8_t *from = step->thresholds;
     int8_t *to = step->tree_thresholds = nimbus_alloc_product(C, bytes, 1, 0);
     if (!to)
@@ -233,7 +233,7 @@ static bool prepare_tree_thresholds(nimbus_program_step *step, bool levels)
             memset(to + 4 * i, from[i], 4);
         for (size_t h = 0; h < H && levels; h++)
             for (size_t k = 0; k < (size_t)1 << h; k++)
-                to[h * table_bytes + (k << (H - h))] = from[((size_t)1 << h) - 1 + k];
+                to[nimbus_threshold_place(H, h, k)] = from[((size_t)1 << h) - 1 + k];
     }
     return true;
 }

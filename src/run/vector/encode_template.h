@@ -28,21 +28,28 @@ HELPER void encode_levels(const nimbus_trees *trees, size_t c, const size_t H,
 }
 
 #ifdef WIDE
-/* The same with tables of 64 thresholds. */
+/* The same with all thresholds in one table, in the order of the leaves that they lie between: from
+ * where a row has come to at level h its next threshold is 2^(H-2-h) places away. */
 HELPER void encode_levels_wide(const nimbus_trees *trees, size_t c, const size_t H,
                                const int8_t *columns, size_t stride, size_t n, uint8_t *codes,
                                size_t codes_stride)
 {
-    const int8_t *thresholds = (const int8_t *)trees->thresholds + c * H * 64;
+    const int8_t *thresholds = (const int8_t *)trees->thresholds + c * 64, *x[6];
+    const wide_table table = v_load_wide_table(thresholds);
+    UNROLL
+    for (size_t h = 0; h < H; h++)
+        x[h] = columns + trees->columns[c * H + h] * stride;
     for (size_t r = 0; r < n; r += LANES) {
-        vec code = v_zero();
+        vec at = v_set8(1 << (H - 1));
         UNROLL
-        for (size_t h = 0; h < H; h++) {
-            const int8_t *x = columns + trees->columns[c * H + h] * stride + r;
-            vec threshold = v_shuffle64(v_load_wide_table(thresholds + h * 64), code);
-            code = v_add_where8(v_greater8(v_load(x), threshold), code, v_set8(1 << (H - 1 - h)));
+        for (size_t h = 0; h + 1 < H; h++) {
+            const mask8 greater = v_greater8(v_load(x[h] + r), v_shuffle64(table, at));
+            const int step = 1 << (H - 2 - h);
+            at = v_add_where8(greater, v_sub8(at, v_set8(step)), v_set8(2 * step));
         }
-        v_store(codes + c * codes_stride + r, code);
+        const mask8 greater = v_greater8(v_load(x[H - 1] + r), v_shuffle64(table, at));
+        v_store(codes + c * codes_stride + r,
+                v_add_where8(greater, v_sub8(at, v_set8(1)), v_set8(1)));
     }
 }
 #endif
