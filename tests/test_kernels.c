@@ -446,11 +446,12 @@ static void check_wide_u8i32(trial *t)
 
 static void check_scores_i32i32(trial *t)
 {
-    const size_t T = t->k->shape.tile, n = 1 + below(t, 150), stride = padded(n, NIMBUS_PAD);
+    const size_t T = 1 + below(t, t->k->shape.tile), n = 1 + below(t, 150);
+    const size_t stride = padded(n, NIMBUS_PAD);
     const size_t M = T + below(t, 9), size = (n - 1) * M + T;
     int32_t *sums = random_i32s(t, T * stride), *scores = array(t, size * sizeof *scores);
     memset(scores, 0, size * sizeof *scores);
-    t->k->scores_i32i32(sums, stride, n, scores, M);
+    t->k->scores_i32i32(sums, stride, n, T, scores, M);
     for (size_t r = 0; r < n; r++)
         for (size_t i = 0; i < M && r * M + i < size; i++)
             assert_int_equal(scores[r * M + i], i < T ? sums[i * stride + r] : 0);

@@ -202,14 +202,9 @@ static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, s
 /* The sums of outputs m .. of a tile to scores. */
 static void store_scores(const nimbus_block *b, size_t M, size_t m, size_t stride)
 {
-    const int32_t *sums = b->sums;
-    if (M - m >= b->kernels->shape.tile) {
-        b->kernels->scores_i32i32(sums, stride, b->n_rows, b->scores + m, M);
-        return;
-    }
-    for (size_t r = 0; r < b->n_rows; r++)
-        for (size_t t = 0; t < M - m; t++)
-            b->scores[r * M + m + t] = sums[t * stride + r];
+    const size_t tile = b->kernels->shape.tile;
+    b->kernels->scores_i32i32(b->sums, stride, b->n_rows, M - m < tile ? M - m : tile,
+                              b->scores + m, M);
 }
 
 /* Outputs m .. of a tile, from codes or packed columns; `out` is where output m goes. */

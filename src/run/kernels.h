@@ -151,8 +151,8 @@ typedef struct nimbus_weights {
  *                    packed and the shift at most 8
  * lookup_u8i32       the sums themselves, any
  * lookup_rounded_u8i8  any sums, rounded for outputs m ..
- * scores_i32i32      scores[r * scores_stride + t] = sums[t][r] for the outputs of a tile and
- *                    exactly n_rows rows
+ * scores_i32i32      scores[r * scores_stride + t] = sums[t][r] for n_outputs, at most a tile's,
+ *                    and exactly n_rows rows
  * add_u8i8           out[m] = sat8(sum >> shift), where sum = bias + sum over c of
  *                    entries[c][codes[c]][m], modulo 2^16; the biases of even and odd outputs lie
  *                    apart, as such sums do in registers
@@ -193,7 +193,7 @@ typedef struct nimbus_weights {
       (const nimbus_tile *tile, const uint8_t *codes, size_t stride, size_t n,                     \
        const nimbus_rounding *rounding, size_t m, int8_t *out, size_t out_stride))                 \
     K(isa, scores_i32i32,                                                                          \
-      (const int32_t *sums, size_t sums_stride, size_t n_rows, int32_t *scores,                    \
+      (const int32_t *sums, size_t sums_stride, size_t n_rows, size_t n_outputs, int32_t *scores,  \
        size_t scores_stride))                                                                      \
     K(isa, add_u8i8,                                                                               \
       (const nimbus_table *table, const uint8_t *codes, const int16_t *even, const int16_t *odd,   \

@@ -167,9 +167,9 @@ LOOKUP(lookup, 16)
 LOOKUP(wide, 64)
 
 void nimbus_scores_i32i32__c(const int32_t *sums, size_t sums_stride, size_t n_rows,
-                             int32_t *scores, size_t scores_stride)
+                             size_t n_outputs, int32_t *scores, size_t scores_stride)
 {
-    (void)sums_stride; /* tiles of one output */
+    (void)sums_stride, (void)n_outputs; /* tiles of one output */
     for (size_t r = 0; r < n_rows; r++)
         scores[r * scores_stride] = sums[r];
 }

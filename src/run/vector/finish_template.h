@@ -11,10 +11,36 @@ TARGET void KERNEL(shift_i32i8)(const int32_t *sums, size_t n, unsigned shift, i
     }
 }
 
+/* Row by row, of T outputs. */
+HELPER void scores_of_rows(const int32_t *sums, size_t sums_stride, size_t n_rows, const size_t T,
+                           int32_t *scores, size_t scores_stride)
+{
+    for (size_t r = 0; r < n_rows; r++) {
+        UNROLL
+        for (size_t t = 0; t < T; t++)
+            scores[r * scores_stride + t] = sums[t * sums_stride + r];
+    }
+}
+
 TARGET void KERNEL(scores_i32i32)(const int32_t *sums, size_t sums_stride, size_t n_rows,
-                                  int32_t *scores, size_t scores_stride)
+                                  size_t n_outputs, int32_t *scores, size_t scores_stride)
 {
     size_t r = 0;
+    switch (n_outputs) {
+    case 1:
+        scores_of_rows(sums, sums_stride, n_rows, 1, scores, scores_stride);
+        return;
+#if TILE == 4
+    case 2:
+        scores_of_rows(sums, sums_stride, n_rows, 2, scores, scores_stride);
+        return;
+    case 3:
+        scores_of_rows(sums, sums_stride, n_rows, 3, scores, scores_stride);
+        return;
+#endif
+    default:
+        break;
+    }
 #if TILE == 4 /* the scores of a row are 16 bytes then */
     for (; r + LANES / 4 <= n_rows; r += LANES / 4) {
         vec a = v_load(sums + r), b = v_load(sums + sums_stride + r);
@@ -31,11 +57,8 @@ TARGET void KERNEL(scores_i32i32)(const int32_t *sums, size_t sums_stride, size_
         }
     }
 #endif
-    for (; r < n_rows; r++) {
-        UNROLL
-        for (size_t t = 0; t < TILE; t++)
-            scores[r * scores_stride + t] = sums[t * sums_stride + r];
-    }
+    scores_of_rows(sums + r, sums_stride, n_rows - r, TILE, scores + r * scores_stride,
+                   scores_stride);
 }
 
 TARGET void KERNEL(scale_i32i8)(const int32_t *sums, size_t n, const float *scale,
