@@ -117,11 +117,11 @@ def compiled_accuracies(data, arguments, tag):
     return [accuracy(converted(data, s, arguments, tag)[0] + ".nimbus", data) for s in run.seeds]
 
 
-def native_net(name, spec, seed, data="mnist", teacher=None):
+def native_net(name, spec, seed, data="mnist", teacher=None, options=""):
     """A net trained as lookup layers, teacher the float net if no other is given."""
     teacher = teacher or float_net(data, seed)[0]
-    return train(f"{name}-{seed}", f"--data {data} --net {spec} --teacher {teacher} "
-                                   f"--seed {seed} -t {run.threads}")[0]
+    return train(f"{name}-{seed}", f"--data {data} --net '{spec}' --teacher {teacher} "
+                                   f"{options} --seed {seed} -t {run.threads}")[0]
 
 
 def compiled(net, folder=None, options=""):
