@@ -83,7 +83,7 @@ static const option_entry entries[] = {
     {"distill", 0, OPTION_NUMBER, "X", AT(distill), 0, 1, NULL,
      "weight of the float net's outputs against the labels (the conversion's own)"},
     {"temperature", 0, OPTION_NUMBER, "T", AT(temperature), 0.01, 100, NULL,
-     "softens both sides' outputs for that part (4; with convolutions 3)"},
+     "softens both sides' outputs for that part (1; with convolutions 3)"},
     {"hint", 0, OPTION_NUMBER, "X", AT(hint), -1, 1000, NULL,
      "weight of what the float net gives wherever trees read, for few rows; -1: none (0.3 where 24 "
      "linear layers or more are converted, else none)"},
