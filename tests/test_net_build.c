@@ -73,7 +73,9 @@ static void test_right_specs(void **state)
     assert_true(s.lookup && s.n_layers == 2 && s.trees[0] == 392 && s.units[0] == 16 &&
                 s.trees[1] == 256 && s.units[1] == 10 && s.levels == 3 && s.window == 5);
     ok(nimbus_spec_parse("lut:8x10", 784, 10, &s, &error), &error);
-    assert_true(s.levels == 4 && s.window == 7);
+    assert_true(s.levels == 4 && s.window == 7 && s.span == 0);
+    ok(nimbus_spec_parse("lut:8x10;span=300", 784, 10, &s, &error), &error);
+    assert_int_equal(s.span, 300);
     ok(nimbus_spec_parse("resnet8", 784, 10, &s, &error), &error);
     assert_true(s.kind == NIMBUS_SPEC_RESNET8 && s.width == 16);
     ok(nimbus_spec_parse("resnet9;width=32", 784, 10, &s, &error), &error);
@@ -123,6 +125,7 @@ static void test_wrong_specs(void **state)
         {"lut:0x10", 4, NIMBUS_ERR_ARGUMENT},
         {"lut:9x10;levels=9", 16, NIMBUS_ERR_ARGUMENT},
         {"lut:9x10;window=0", 16, NIMBUS_ERR_ARGUMENT},
+        {"lut:9x10;span=0", 14, NIMBUS_ERR_ARGUMENT},
         {"lut:9x10;bn", 9, NIMBUS_ERR_ARGUMENT},
     };
     (void)state;
@@ -319,6 +322,43 @@ static void test_lookup_nets(void **state)
     nimbus_data_free(data);
 }
 
+/* Of the first layer's columns all lie in `span` adjoining ones, where the data varies most. */
+static void check_span(const nimbus_data *data, const char *spec, size_t first, size_t span)
+{
+    nimbus_net *net = build(data, spec, 1);
+    const nimbus_param *columns = nimbus_layer_param(&net->layers[1], "columns");
+    for (size_t i = 0; i < columns->n; i++)
+        assert_true(columns->value[i] >= (real)first && columns->value[i] < (real)(first + span));
+    nimbus_net_free(net);
+}
+
+static void test_spans(void **state)
+{
+    enum { ROWS = 200 };
+    (void)state;
+    nimbus_data *image = some_data(ROWS, (nimbus_shape){1, 9, 11}, NIMBUS_U8, 3);
+    nimbus_data *table = some_data(ROWS, (nimbus_shape){41, 1, 1}, NIMBUS_U8, 3);
+    nimbus_data *same = some_data(1, (nimbus_shape){1, 9, 11}, NIMBUS_U8, 3);
+    uint8_t *pixels = (uint8_t *)(uintptr_t)nimbus_data_features(image);
+    uint8_t *cells = (uint8_t *)(uintptr_t)nimbus_data_features(table);
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t i = 0; i < 99; i++)
+            if (i < 33 || i >= 66)
+                pixels[r * 99 + i] /= 16;
+        for (size_t i = 0; i < 41; i++)
+            if (i >= 20)
+                cells[r * 41 + i] /= 16;
+    }
+    check_span(image, "lut:40x4,8x3;window=3;span=33", 33, 33);
+    check_span(image, "lut:40x4,8x3;window=3;span=99", 0, 99);
+    check_span(image, "lut:40x4,8x3;window=3;span=500", 0, 99);
+    check_span(table, "lut:40x4,8x3;span=20", 1, 20); /* column 0 never changes */
+    check_span(same, "lut:9x4,8x3;window=1;levels=6;span=5", 0, 5);
+    nimbus_data_free(image);
+    nimbus_data_free(table);
+    nimbus_data_free(same);
+}
+
 /* Tables are dealt out evenly; fewer columns than levels, windows of one pixel, constant data. */
 static void test_odd_lookup_nets(void **state)
 {
@@ -445,10 +485,11 @@ static void test_predict(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_right_specs),    cmocka_unit_test(test_wrong_specs),
-        cmocka_unit_test(test_residual_nets),  cmocka_unit_test(test_dense_nets),
-        cmocka_unit_test(test_lookup_nets),    cmocka_unit_test(test_odd_lookup_nets),
-        cmocka_unit_test(test_failing_builds), cmocka_unit_test(test_predict),
+        cmocka_unit_test(test_right_specs),   cmocka_unit_test(test_wrong_specs),
+        cmocka_unit_test(test_residual_nets), cmocka_unit_test(test_dense_nets),
+        cmocka_unit_test(test_lookup_nets),   cmocka_unit_test(test_odd_lookup_nets),
+        cmocka_unit_test(test_spans),         cmocka_unit_test(test_failing_builds),
+        cmocka_unit_test(test_predict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
