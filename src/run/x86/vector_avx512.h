@@ -72,12 +72,10 @@ HELPER vec v_load_table32(const void *p)
 /* The 16 bytes at p, p + at[1], p + at[2], ...; at[0] is 0. */
 HELPER vec v_load_parts(const uint8_t *p, const size_t at[LANES / 16])
 {
-    __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)p)),
-                                          _mm_loadu_si128((const void *)(p + at[1])), 1);
-    __m256i high =
-        _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)(p + at[2]))),
-                                _mm_loadu_si128((const void *)(p + at[3])), 1);
-    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    vec all = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
+    all = _mm512_mask_broadcast_i32x4(all, 0x00f0, _mm_loadu_si128((const void *)(p + at[1])));
+    all = _mm512_mask_broadcast_i32x4(all, 0x0f00, _mm_loadu_si128((const void *)(p + at[2])));
+    return _mm512_mask_broadcast_i32x4(all, 0xf000, _mm_loadu_si128((const void *)(p + at[3])));
 }
 
 /* Bytes 16i..16i+15 of a. */
