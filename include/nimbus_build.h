@@ -185,8 +185,9 @@ typedef struct nimbus_net_options {
      *                              is added to what comes out, before the activation
      *   "lut:392x16,256x10"        lookup layers from the start: trees x outputs
      *   "lut:392x16,256x10;levels=4;window=7"    levels per tree, side of the pixel window
-     *   "lut:98x16,64x10;span=392"   the first layer reads only as many adjoining columns, those
-     *                              that vary most: less memory to go through
+     *   "lut:98x16,64x10;span=392"   images: the first layer reads only as many adjoining pixels,
+     *                              those that vary most (channels lie one after the other), so
+     *                              that less memory is gone through
      *   "resnet8"                  images: 16 channels, residual blocks of 16, 32 and 64, the mean
      *                              of every channel (MLPerf Tiny's); 2 x 2 pixels and more
      *   "resnet9"                  images: 64, 128, 128 + 128 residual, 256, 256, 256 + 256

@@ -120,7 +120,8 @@ static void compare_encode(trial *t, encode_i8 *k, encode_i8 *c, bool nodes)
     size_t H = 1 + below(t, !nodes && t->k->wide_u8i8 ? 6 : 4), C = 1 + below(t, 9);
     size_t D = 1 + below(t, 30), n = NIMBUS_PAD * (1 + below(t, 4)), stride = n + below(t, 70);
     size_t per_tree = nodes ? ((size_t)1 << H) - 1 : H;
-    int8_t *thresholds = random_bytes(t, C * (nodes ? per_tree * 4 : nimbus_level_thresholds(H)));
+    int8_t *thresholds =
+        random_bytes(t, C * (nodes ? per_tree * 4 : nimbus_level_threshold_bytes(H)));
     for (size_t i = 0; i < C * per_tree && nodes; i++)
         memset(thresholds + 4 * i, thresholds[4 * i], 4);
     nimbus_trees trees = {random_u32s(t, C * per_tree, D), thresholds, C, H};

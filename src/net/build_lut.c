@@ -1,11 +1,12 @@
 /* build_lut.c - starts a net made of lookup layers: which columns trees read, thresholds, tables
  *
  * First layer, on images: a tree takes H random pixels of a small window whose centre is drawn in
- * proportion to the pixels' variance; its thresholds are the means of each column among the rows
- * that reach the node. Other layers and other data: columns are dealt out from shuffled decks, so
- * all are read equally often. Behind batch norm columns have mean 0 and deviation 1, which is where
- * the thresholds of hidden layers begin. Noise keeps trees of equal columns apart; its sizes are
- * the best of a few tried on held-out rows of Fashion-MNIST. */
+ * proportion to the pixels' variance, in a span of the image if one is asked for; its thresholds
+ * are the means of each column among the rows that reach the node. Other layers and other data:
+ * columns are dealt out from shuffled decks, so all are read equally often. Behind batch norm
+ * columns have mean 0 and deviation 1, which is where the thresholds of hidden layers begin. Noise
+ * keeps trees of equal columns apart; its sizes are the best of a few tried on held-out rows of
+ * Fashion-MNIST. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,7 +54,7 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Has s->first .. s->end be the n adjoining columns with the greatest sum of variances. */
+/* Has s->first .. s->end - 1 be the n adjoining columns with the greatest sum of variances. */
 static void choose_span(struct sample *s, size_t d, size_t n)
 {
     double sum = 0, greatest = -1;
@@ -311,6 +312,11 @@ nimbus_status nimbus_lut_start(nimbus_net *net, const nimbus_spec *spec, const n
                                uint64_t seed, nimbus_error *error)
 {
     struct sample s = {0};
+    const nimbus_data_info *info = nimbus_data_get_info(data);
+    if (spec->span > 0 && info->height * info->width == 1)
+        return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
+                           "span=%zu is for images, and the data has columns without an order",
+                           spec->span);
     nimbus_status status = sample_open(&s, net, data, spec->span, error);
     for (size_t i = 0, number = 0; i < net->n_layers && status == NIMBUS_OK; i++)
         if (net->layers[i].type == &nimbus_layer_linear)

@@ -27,7 +27,7 @@ typedef struct nimbus_spec {
     bool batch_norm;
     bool residual; /* a shortcut around every two hidden layers, from the second on */
     double dropout;
-    size_t levels, window, span; /* lookup; span 0: the first layer reads all columns */
+    size_t levels, window, span; /* lookup; span 0: the first layer reads all pixels */
 } nimbus_spec;
 
 /* Parses text for data of n_inputs columns and n_outputs classes or targets; grammar:
@@ -37,7 +37,7 @@ typedef struct nimbus_spec {
  *            | "lut:" trees "x" units {"," trees "x" units} {";" setting}
  *            | ("resnet8" | "resnet9") {";width=" channels}    for images
  *     option = "bn" | "residual" | "relu" | "gelu" | "tanh" | "sigmoid" | "dropout=" fraction
- *     setting = "levels=" 1..8 | "window=" 1..255 | "span=" columns
+ *     setting = "levels=" 1..8 | "window=" 1..255 | "span=" pixels
  *
  * Errors: ARGUMENT (wrong text) or MISMATCH (does not fit the data); the message points at the
  * character, counted from 1, and error.offset holds its index. */

@@ -181,7 +181,8 @@ static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, s
 {
     const size_t H = step->n_levels, n_nodes = step->n_leaves - 1;
     const size_t columns = step->info.shared_columns ? H : n_nodes;
-    const size_t thresholds = step->info.shared_columns ? nimbus_level_thresholds(H) : 4 * n_nodes;
+    const size_t thresholds =
+        step->info.shared_columns ? nimbus_level_threshold_bytes(H) : 4 * n_nodes;
     uint8_t *slots = spare_activations(b);
     for (size_t r = 0; r < b->n_rows; r += NIMBUS_PAD) {
         const size_t left = b->n_rows - r, rows = left < NIMBUS_PAD ? left : NIMBUS_PAD;
@@ -197,14 +198,6 @@ static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, s
             encode(b, step, &trees, slots, NIMBUS_PAD, rows, b->codes + c * stride + r, stride);
         }
     }
-}
-
-/* The sums of outputs m .. of a tile to scores. */
-static void store_scores(const nimbus_block *b, size_t M, size_t m, size_t stride)
-{
-    const size_t tile = b->kernels->shape.tile;
-    b->kernels->scores_i32i32(b->sums, stride, b->n_rows, M - m < tile ? M - m : tile,
-                              b->scores + m, M);
 }
 
 /* Outputs m .. of a tile, from codes or packed columns; `out` is where output m goes. */
@@ -231,7 +224,7 @@ static void run_tile(nimbus_block *b, const nimbus_program_step *step, size_t m,
                                                  stride);
     }
     if (step->output == NIMBUS_OUT_I32)
-        store_scores(b, step->n_outputs, m, stride);
+        k->scores_i32i32(b->sums, stride, b->n_rows, n_outputs, b->scores + m, step->n_outputs);
     for (size_t t = 0; t < n_outputs && step->output != NIMBUS_OUT_I32; t++)
         finish(b, step, (int32_t *)b->sums + t * stride, stride, m + t, true, out + t * stride);
 }

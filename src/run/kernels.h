@@ -47,9 +47,9 @@ typedef struct nimbus_trees {
     size_t n_codebooks, n_levels;
 } nimbus_trees;
 
-/* Bytes of thresholds that a tree with a column per level has: a table of 16 for each level, or one
- * of 64 for all where one level alone would not fit those. */
-static inline size_t nimbus_level_thresholds(size_t n_levels)
+/* Bytes of thresholds that a tree with a column per level has, at most 6 of them: a table of 16 for
+ * each level, or one of 64 for all where one level alone would not fit those. */
+static inline size_t nimbus_level_threshold_bytes(size_t n_levels)
 {
     return n_levels > 4 ? 64 : n_levels * 16;
 }
@@ -135,7 +135,7 @@ typedef struct nimbus_weights {
  *                    at 16 p and becomes column 16 p. Reads no byte outside rows of in that are
  *                    `width` bytes long
  * encode_i8u8        codes[c][r], a column per level; H <= 4, or 6 where the set has `wide`
- *                    lookups; thresholds i8 [C][nimbus_level_thresholds(H)], each
+ *                    lookups; thresholds i8 [C][nimbus_level_threshold_bytes(H)], each
  *                    at nimbus_threshold_place
  * encode_nodes_i8u8  the same for H <= 4 with a column per node; thresholds i8 [C][K-1][4], heap
  *                    order, each four times: 32 bits are quicker to broadcast than 8

@@ -40,7 +40,7 @@ void nimbus_transpose_u8u8__c(const uint8_t *in, size_t in_stride, size_t width,
 void nimbus_encode_i8u8__c(const nimbus_trees *trees, const int8_t *columns, size_t stride,
                            size_t n, uint8_t *codes, size_t codes_stride)
 {
-    size_t H = trees->n_levels, table_bytes = nimbus_level_thresholds(H);
+    size_t H = trees->n_levels, table_bytes = nimbus_level_threshold_bytes(H);
     for (size_t c = 0; c < trees->n_codebooks; c++) {
         const int8_t *thresholds = (const int8_t *)trees->thresholds + c * table_bytes;
         for (size_t r = 0; r < n; r++) {

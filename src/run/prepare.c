@@ -219,7 +219,7 @@ static bool prepare_live(nimbus_program_step *step, size_t n)
 static bool prepare_tree_thresholds(nimbus_program_step *step, bool levels)
 {
     const size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
-    const size_t bytes = levels ? nimbus_level_thresholds(H) : 4 * n_nodes;
+    const size_t bytes = levels ? nimbus_level_threshold_bytes(H) : 4 * n_nodes;
     const int8_t *from = step->thresholds;
     int8_t *to = step->tree_thresholds = nimbus_alloc_product(C, bytes, 1, 0);
     if (!to)

@@ -1,7 +1,8 @@
 /* encode_template.h - walk trees for many rows at once
  *
  * A code is made of its bits from the top: level h adds 2^(H-1-h). With a column per level, the
- * code so far selects the threshold of each row by a shuffle. With a column per node, every node
+ * code so far selects the threshold of each row by a shuffle; of more than four levels, the place
+ * among the leaves that a row has come to does. With a column per node, every node
  * is compared, but only where the decisions above lead to it. H is a constant in the inner
  * functions. */
 

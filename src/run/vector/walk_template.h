@@ -1,10 +1,13 @@
 /* walk_template.h - walk trees for many codebooks of one row
  *
- * Codebooks lie side by side. With a column per level, each level's threshold is picked out of its
- * 2^h by the decisions before it: each one halves what remains for all levels below, so that the
- * next comparison waits for one selection only. With a column per node, all 15 nodes of a
- * tree are compared at once, which leaves their decisions as bits of a 16-bit number; then the path
- * is followed from bit to bit. H is a constant in the inner functions. */
+ * Codebooks lie side by side. With a column per level and four levels, all 15 nodes of a tree are
+ * compared, and each decision on the path halves what remains of those of all levels below. With
+ * another number of levels, decisions halve the thresholds that may be the next one's, and only
+ * that is compared. Either way a comparison or choice waits for one selection only. With a column
+ * per node, all 15 nodes are compared at once, which leaves their decisions as bits of a 16-bit
+ * number; then the path is followed from bit to bit. H is a constant in the inner functions. */
+
+#define MOST_LEVELS 8
 
 /* Values i .. i + LANES - 1, one by one. */
 HELPER vec gather_bytes(const nimbus_gather *g, size_t i, const uint8_t *x)
@@ -102,24 +105,24 @@ HELPER vec walk(const nimbus_walk *trees, size_t c, const uint8_t *x)
     return v_join_tops8(path);
 }
 
-/* The same for H levels, at most 6: the decisions so far pick one of a level's 2^h thresholds, each
- * from what the ones before it have left. */
+/* The same for H levels: the decisions so far leave one of a level's thresholds, the first one
+ * halving them, and so on. */
 HELPER vec walk_levels(const nimbus_walk *trees, size_t c, const size_t H, const uint8_t *x)
 {
     const size_t C = trees->n_codebooks;
-    const int8_t *thresholds = trees->thresholds + c;
-    mask8 decisions[6];
-    vec values[6], code = v_zero();
+    mask8 decisions[MOST_LEVELS];
+    vec values[MOST_LEVELS], left[1 << (MOST_LEVELS - 2)], code = v_zero();
     gather(&trees->gather, c / LANES, 0, H, c, C, x, values);
     UNROLL
     for (size_t h = 0; h < H; h++) {
         const size_t n = (size_t)1 << h;
-        const int8_t *level = thresholds + (n - 1) * C;
-        vec left[16];
-        left[0] = v_load(level);
+        const int8_t *level = trees->thresholds + (n - 1) * C + c;
+        if (h == 0)
+            left[0] = v_load(level);
         UNROLL
         for (size_t i = 0; i < n / 2; i++)
-            left[i] = v_select8(decisions[0], v_load(level + (n / 2 + i) * C), v_load(level + i * C));
+            left[i] =
+                v_select8(decisions[0], v_load(level + (n / 2 + i) * C), v_load(level + i * C));
         UNROLL
         for (size_t j = 1; j < h; j++) {
             const size_t half = n >> (j + 1);
@@ -128,48 +131,30 @@ HELPER vec walk_levels(const nimbus_walk *trees, size_t c, const size_t H, const
                 left[i] = v_select8(decisions[j], left[half + i], left[i]);
         }
         decisions[h] = v_greater8(values[h], left[0]);
-        code = v_add_where8(decisions[h], code, v_set8((int)(1u << (H - 1 - h))));
-    }
-    return code;
-}
-
-/* The same for any H, out of registers. */
-HELPER vec walk_deep(const nimbus_walk *trees, size_t c, size_t H, const uint8_t *x)
-{
-    const size_t C = trees->n_codebooks;
-    mask8 decisions[8];
-    vec candidates[128], code = v_zero();
-    for (size_t h = 0; h < H; h++) {
-        size_t n = (size_t)1 << h;
-        for (size_t i = 0; i < n; i++)
-            candidates[i] = v_load(trees->thresholds + (n - 1 + i) * C + c);
-        for (size_t j = h; j-- > 0;)
-            for (size_t i = 0; i < (size_t)1 << j; i++)
-                candidates[i] = v_select8(decisions[j], candidates[2 * i + 1], candidates[2 * i]);
-        vec values;
-        gather(&trees->gather, c / LANES, h, 1, h * C + c, C, x, &values);
-        decisions[h] = v_greater8(values, candidates[0]);
         code = v_add_where8(decisions[h], v_add8(code, code), v_set8(1));
     }
     return code;
 }
+
+#define WALK_CASE(H)                                                                               \
+    case H:                                                                                        \
+        code = walk_levels(trees, c, H, x);                                                        \
+        break
 
 TARGET void KERNEL(walk_u8u8)(const nimbus_walk *trees, const uint8_t *x, uint8_t *codes)
 {
     for (size_t c = 0; c < trees->n_codebooks; c += LANES) {
         vec code;
         switch (trees->n_levels) {
-        case 4:
-            code = walk(trees, c, x);
-            break;
-        case 5:
-            code = walk_levels(trees, c, 5, x);
-            break;
-        case 6:
-            code = walk_levels(trees, c, 6, x);
-            break;
+            WALK_CASE(1);
+            WALK_CASE(2);
+            WALK_CASE(3);
+            WALK_CASE(5);
+            WALK_CASE(6);
+            WALK_CASE(7);
+            WALK_CASE(8);
         default:
-            code = walk_deep(trees, c, trees->n_levels, x);
+            code = walk(trees, c, x);
         }
         v_store(codes + c, code);
     }

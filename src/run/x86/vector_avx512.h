@@ -69,13 +69,20 @@ HELPER vec v_load_table32(const void *p)
     return _mm512_set1_epi32(word);
 }
 
+/* The 16 bytes at each of four places, side by side. */
+HELPER vec v_load_four_parts(const uint8_t *p0, const uint8_t *p1, const uint8_t *p2,
+                             const uint8_t *p3)
+{
+    vec all = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p0));
+    all = _mm512_mask_broadcast_i32x4(all, 0x00f0, _mm_loadu_si128((const void *)p1));
+    all = _mm512_mask_broadcast_i32x4(all, 0x0f00, _mm_loadu_si128((const void *)p2));
+    return _mm512_mask_broadcast_i32x4(all, 0xf000, _mm_loadu_si128((const void *)p3));
+}
+
 /* The 16 bytes at p, p + at[1], p + at[2], ...; at[0] is 0. */
 HELPER vec v_load_parts(const uint8_t *p, const size_t at[LANES / 16])
 {
-    vec all = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
-    all = _mm512_mask_broadcast_i32x4(all, 0x00f0, _mm_loadu_si128((const void *)(p + at[1])));
-    all = _mm512_mask_broadcast_i32x4(all, 0x0f00, _mm_loadu_si128((const void *)(p + at[2])));
-    return _mm512_mask_broadcast_i32x4(all, 0xf000, _mm_loadu_si128((const void *)(p + at[3])));
+    return v_load_four_parts(p, p + at[1], p + at[2], p + at[3]);
 }
 
 /* Bytes 16i..16i+15 of a. */
@@ -473,11 +480,8 @@ HELPER void v_load_quad(const uint8_t *const rows[4], const size_t B, vec out[2]
                                                                          8, 8, 8, 12, 12, 12, 12))),
         starts);
     if (B == 1) {
-        __m512i all = _mm512_castsi128_si512(_mm_loadu_si128((const void *)rows[0]));
-        all = _mm512_mask_broadcast_i32x4(all, 0x00f0, _mm_loadu_si128((const void *)rows[1]));
-        all = _mm512_mask_broadcast_i32x4(all, 0x0f00, _mm_loadu_si128((const void *)rows[2]));
-        all = _mm512_mask_broadcast_i32x4(all, 0xf000, _mm_loadu_si128((const void *)rows[3]));
-        out[0] = _mm512_permutexvar_epi8(places, all);
+        out[0] =
+            _mm512_permutexvar_epi8(places, v_load_four_parts(rows[0], rows[1], rows[2], rows[3]));
     } else {
         vec low = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)rows[0]));
         vec high = _mm512_castsi256_si512(_mm256_loadu_si256((const void *)rows[2]));
