@@ -129,35 +129,19 @@ static void quantise_rows(nimbus_block *b, const nimbus_program_step *step)
     advance(b, NIMBUS_ROWS, stride);
 }
 
-/* The columns of raw f32 rows that trees read. */
-static void gather_floats(nimbus_block *b, const nimbus_program_step *step, size_t n)
-{
-    float *columns = (float *)(void *)spare_activations(b);
-    for (size_t r = 0; r < n; r++) {
-        size_t row = r < b->n_rows ? r : b->n_rows - 1;
-        const float *x = (const float *)(const void *)(b->data + row * b->stride);
-        for (size_t i = 0; i < step->n_live; i++)
-            columns[i * n + r] = x[step->live[i]];
-    }
-}
-
 /* Brings the inputs of a step that runs in columns into columns, n rows apart. */
 static void to_columns(nimbus_block *b, const nimbus_program_step *step, size_t n)
 {
     const bool raw = b->form == NIMBUS_RAW;
     if (b->form == NIMBUS_COLUMNS)
         return;
-    if (raw && step->input == NIMBUS_IN_F32 && step->info.kind == NIMBUS_STEP_LOOKUP) {
-        gather_floats(b, step, n);
-    } else {
-        if (raw && step->input == NIMBUS_IN_F32)
-            quantise_rows(b, step);
-        bool u8 = b->form == NIMBUS_RAW;
-        b->kernels->transpose_u8u8(
-            b->data, b->stride, u8 ? step->n_inputs : nimbus_padded(step->n_inputs), b->n_rows,
-            u8 ? step->parts : NULL, u8 ? step->n_parts : (step->n_inputs + 15) / 16, u8 ? 0x80 : 0,
-            spare_activations(b), n);
-    }
+    if (raw && step->input == NIMBUS_IN_F32)
+        quantise_rows(b, step);
+    bool u8 = b->form == NIMBUS_RAW;
+    b->kernels->transpose_u8u8(
+        b->data, b->stride, u8 ? step->n_inputs : nimbus_padded(step->n_inputs), b->n_rows,
+        u8 ? step->parts : NULL, u8 ? step->n_parts : (step->n_inputs + 15) / 16, u8 ? 0x80 : 0,
+        spare_activations(b), n);
     advance(b, NIMBUS_COLUMNS, n);
 }
 
@@ -200,6 +184,37 @@ static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, s
     }
 }
 
+/* NIMBUS_PAD raw f32 rows from row r on, or as many as there are and the last one again, as
+ * columns: those that trees read. Line by line: columns whose distance is a power of two would
+ * drive each other out of the cache if they grew together. */
+static void gather_floats(const nimbus_block *b, const nimbus_program_step *step, size_t r,
+                          float *columns)
+{
+    enum { LINE = 64 / sizeof(float) };
+    for (size_t at = 0; at < NIMBUS_PAD; at += LINE) {
+        const float *rows[LINE];
+        for (size_t i = 0; i < LINE; i++) {
+            const size_t row = r + at + i < b->n_rows ? r + at + i : b->n_rows - 1;
+            rows[i] = (const float *)(const void *)(b->data + row * b->stride);
+        }
+        for (size_t c = 0; c < step->n_live; c++)
+            for (size_t i = 0; i < LINE; i++)
+                columns[c * NIMBUS_PAD + at + i] = rows[i][step->live[c]];
+    }
+}
+
+/* From raw f32 rows to codes of n rows, NIMBUS_PAD rows at a time. */
+static void encode_floats(const nimbus_block *b, const nimbus_program_step *step, size_t n,
+                          size_t stride)
+{
+    uint8_t *columns = spare_activations(b);
+    for (size_t r = 0; r < n; r += NIMBUS_PAD) {
+        gather_floats(b, step, r, (float *)(void *)columns);
+        encode(b, step, &step->trees, columns, NIMBUS_PAD, n - r < NIMBUS_PAD ? n - r : NIMBUS_PAD,
+               b->codes + r, stride);
+    }
+}
+
 /* Outputs m .. of a tile, from codes or packed columns; `out` is where output m goes. */
 static void run_tile(nimbus_block *b, const nimbus_program_step *step, size_t m, size_t n,
                      size_t stride, int8_t *out)
@@ -236,6 +251,8 @@ static void prepare_block(nimbus_block *b, const nimbus_program_step *step, size
     const bool exact = step->info.kind == NIMBUS_STEP_EXACT;
     if (b->form == NIMBUS_RAW && step->stages) {
         encode_raw(b, step, stride);
+    } else if (b->form == NIMBUS_RAW && step->live) {
+        encode_floats(b, step, n, stride);
     } else {
         to_columns(b, step, stride);
         if (!exact)
