@@ -5,7 +5,8 @@
  * another number of levels, decisions halve the thresholds that may be the next one's, and only
  * that is compared. Either way a comparison or choice waits for one selection only. With a column
  * per node, all 15 nodes are compared at once, which leaves their decisions as bits of a 16-bit
- * number; then the path is followed from bit to bit. H is a constant in the inner functions. */
+ * number; then the path is followed from bit to bit. H is a constant in the inner functions, but
+ * for 1 to 3, 7 and 8 levels of one column each. */
 
 #define MOST_LEVELS 8
 
@@ -111,7 +112,7 @@ HELPER vec walk_levels(const nimbus_walk *trees, size_t c, const size_t H, const
 {
     const size_t C = trees->n_codebooks;
     mask8 decisions[MOST_LEVELS];
-    vec values[MOST_LEVELS], left[1 << (MOST_LEVELS - 2)], code = v_zero();
+    vec values[MOST_LEVELS], left[1 << (MOST_LEVELS - 1)], code = v_zero();
     gather(&trees->gather, c / LANES, 0, H, c, C, x, values);
     UNROLL
     for (size_t h = 0; h < H; h++) {
@@ -136,25 +137,22 @@ HELPER vec walk_levels(const nimbus_walk *trees, size_t c, const size_t H, const
     return code;
 }
 
-#define WALK_CASE(H)                                                                               \
-    case H:                                                                                        \
-        code = walk_levels(trees, c, H, x);                                                        \
-        break
-
 TARGET void KERNEL(walk_u8u8)(const nimbus_walk *trees, const uint8_t *x, uint8_t *codes)
 {
     for (size_t c = 0; c < trees->n_codebooks; c += LANES) {
         vec code;
         switch (trees->n_levels) {
-            WALK_CASE(1);
-            WALK_CASE(2);
-            WALK_CASE(3);
-            WALK_CASE(5);
-            WALK_CASE(6);
-            WALK_CASE(7);
-            WALK_CASE(8);
-        default:
+        case 4:
             code = walk(trees, c, x);
+            break;
+        case 5:
+            code = walk_levels(trees, c, 5, x);
+            break;
+        case 6:
+            code = walk_levels(trees, c, 6, x);
+            break;
+        default: /* not worth 255 selections in a row */
+            code = walk_levels(trees, c, trees->n_levels, x);
         }
         v_store(codes + c, code);
     }
