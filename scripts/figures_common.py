@@ -311,12 +311,25 @@ def measure_group(name, group, machine_text):
         verdict = "skip" if e.get("skipped") else "ok  " if e["ok"] else "MISS"
         print(f"  {verdict} {e['what']}: {e.get('skipped') or e['figure']} {e['unit']} "
               f"(floor {e['floor']})", flush=True)
-    return [{"group": name, **e, "machine": machine_text, "commit": commit} for e in entries]
+    return [{"group": name, **e, "machine": e.get("machine", machine_text),
+             "commit": e.get("commit", commit)} for e in entries]
 
 
-def main(script, description, groups, pages, machine_of=machine, more_faults=list, seeds="0,1,2"):
+def chosen(where, text, names):
+    """Those of a list that the text names, with commas between; all if it is empty."""
+    asked = text.split(",") if text else [str(n) for n in names]
+    unknown = [a for a in asked if a not in [str(n) for n in names]]
+    if unknown:
+        sys.exit(f"{where}: no {unknown[0]}; there are {', '.join(str(n) for n in names)}")
+    return [n for n in names if str(n) in asked]
+
+
+def main(script, description, groups, pages, machine_of=machine, more_faults=list, seeds="0,1,2",
+         lists=()):
     """groups: {name: function}; pages(results): {path: text} of what is drawn from the list;
-    more_faults(): what --check finds elsewhere; seeds: without --seeds."""
+    more_faults(): what --check finds elsewhere; seeds: without --seeds; lists: {option: all that it
+    can name}, what is chosen is run.<option>. Groups find the figures of an earlier run in
+    run.earlier; what they take over from there keeps its machine and commit."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seeds", default=seeds)
     parser.add_argument("--threads", type=int, default=0)
@@ -324,6 +337,8 @@ def main(script, description, groups, pages, machine_of=machine, more_faults=lis
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--check", action="store_true",
                         help="measure nothing; see whether the files in docs/figures are sound")
+    for option in lists:
+        parser.add_argument(f"--{option}", default="")
     args = parser.parse_args()
     out = f"{FIGURES}/{script.replace('figures-', '')}.json"
     run.seeds = [int(s) for s in args.seeds.split(",")]
@@ -333,14 +348,14 @@ def main(script, description, groups, pages, machine_of=machine, more_faults=lis
         return 0
     if args.check:
         return check(out, pages, more_faults)
-    wanted = args.only.split(",") if args.only else list(groups)
-    unknown = [w for w in wanted if w not in groups]
-    if unknown:
-        sys.exit(f"{script}: no figure {unknown[0]}; there are {', '.join(groups)}")
+    wanted = chosen(script, args.only, list(groups))
+    for option in lists:
+        setattr(run, option, chosen(f"{script} --{option}", getattr(args, option), lists[option]))
+    run.earlier = read(out)
     os.makedirs(WORK, exist_ok=True)
     os.makedirs(FIGURES, exist_ok=True)
     run.commit = shell("git describe --always --dirty --exclude '*'").stdout.strip()
-    results = [e for e in read(out) if e["group"] not in wanted] if args.only else []
+    results = [e for e in run.earlier if e["group"] not in wanted] if args.only else []
     order, failed = list(groups), 0
     for i, name in enumerate(wanted):
         print(f"[{i + 1}/{len(wanted)}] {name}", flush=True)
@@ -349,6 +364,7 @@ def main(script, description, groups, pages, machine_of=machine, more_faults=lis
         except RuntimeError as error:
             failed += 1
             print(f"  FAILED: {error}", flush=True)
+            results += [e for e in run.earlier if e["group"] == name]
         results.sort(key=lambda e: order.index(e["group"]))
         write(out, json.dumps(results, indent=1) + "\n")
         for path, text in pages(results).items():

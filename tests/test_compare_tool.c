@@ -144,18 +144,27 @@ static bool same_conversions(const char *net, const char *one, const char *other
     return same;
 }
 
-/* Hints reach the training, and a chain of many layers has them by itself. */
+/* Hints and noise reach the training; shallow nets have both by themselves, deep ones hints, those
+ * between neither, and a single layer has nothing to be told. */
+#define FIRST_ALONE "--layers 'linear2:exact;linear3:exact'"
 static void test_hints(void **state)
 {
     (void)state;
-    char spec[120] = "mlp:8";
+    char middle[40] = "mlp:8", deep[120] = "mlp:8";
+    for (size_t i = 0; i < 5; i++)
+        strcat(middle, ",8");
     for (size_t i = 0; i < 22; i++)
-        strcat(spec, ",8");
+        strcat(deep, ",8");
     assert_false(same_conversions("a.net", "", "--hint 5"));
-    assert_true(same_conversions("a.net", "", "--hint -1"));
-    check_code(tool("train " DATA " --net '%s;bn' -e 1 -t 1 -q -o deep.net", spec), 0);
+    assert_false(same_conversions("a.net", "", "--hint -1"));
+    assert_false(same_conversions("a.net", "", "--margin-noise -1"));
+    assert_true(same_conversions("a.net", "", "--hint 0.1 --margin-noise 0.15"));
+    assert_true(same_conversions("a.net", FIRST_ALONE, FIRST_ALONE " --hint -1"));
+    check_code(tool("train " DATA " --net '%s;bn' -e 1 -t 1 -q -o middle.net", middle), 0);
+    assert_true(same_conversions("middle.net", "", "--hint -1 --margin-noise -1"));
+    check_code(tool("train " DATA " --net '%s;bn' -e 1 -t 1 -q -o deep.net", deep), 0);
     assert_false(same_conversions("deep.net", "", "--hint -1"));
-    assert_true(same_conversions("deep.net", "", "--hint 0.3 --rate 0.003"));
+    assert_true(same_conversions("deep.net", "", "--hint 0.3 --rate 0.003 --margin-noise -1"));
 }
 
 static void test_wrong_use(void **state)

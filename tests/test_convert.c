@@ -351,6 +351,9 @@ static void test_refusals(void **state)
         assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "lambda");
     }
     o = convert_options();
+    o.train.margin_noise = NAN;
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "margin noise nan, expected numbers");
+    o = convert_options();
     o.layer_epochs = INFINITY;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "inf epochs");
     o = convert_options();

@@ -85,8 +85,8 @@ static const option_entry entries[] = {
     {"temperature", 0, OPTION_NUMBER, "T", AT(temperature), 0.01, 100, NULL,
      "softens both sides' outputs for that part (1; with convolutions 3)"},
     {"hint", 0, OPTION_NUMBER, "X", AT(hint), -1, 1000, NULL,
-     "weight of what the float net gives wherever trees read, for few rows; -1: none (0.3 where 24 "
-     "linear layers or more are converted, else none)"},
+     "weight of what the float net gives wherever trees read; -1: none (up to 4 converted linear "
+     "layers 0.1, from 24 on 0.3, else none)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
      "images are moved by up to this many pixels while fine-tuning (1, in colour 2; tables and "
      "floats 0)"},
@@ -105,8 +105,9 @@ static const option_entry entries[] = {
     {"tau", 0, OPTION_NUMBER, "X", AT(tau), 0.001, 100, NULL,
      "width of the thresholds' gradient, in standard deviations (0.5; with convolutions 0.7 "
      "falling to 0.4)"},
-    {"margin-noise", 0, OPTION_NUMBER, "X", AT(margin_noise), 0, 10, NULL,
-     "noise on comparisons, annealed to 0, in standard deviations (the conversion's own)"},
+    {"margin-noise", 0, OPTION_NUMBER, "X", AT(margin_noise), -1, 10, NULL,
+     "noise on comparisons, annealed to 0, in standard deviations; -1: none (0.15 up to 4 "
+     "converted linear layers, else none)"},
     {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0, 0.9, NULL,
      "part of the training rows held out and evaluated after every epoch (0.05)"},
     {"checkpoint", 0, OPTION_TEXT, "FILE", AT(checkpoint), 0, 0, NULL,

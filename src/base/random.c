@@ -1,32 +1,8 @@
-/* random.c - counter-based random numbers: Philox4x32-10
- *
- * Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). The block
- * number is (counter, stream), the key is the seed; ten rounds mix them into 128 bits. */
+/* random.c - counter-based random numbers, from blocks of Philox4x32-10 */
 #include <math.h>
 
 #include "base/base.h"
-
-typedef struct block {
-    uint32_t word[4];
-} block;
-
-static block philox(uint64_t seed, uint64_t stream, uint64_t counter)
-{
-    uint32_t a = (uint32_t)counter, b = (uint32_t)(counter >> 32);
-    uint32_t c = (uint32_t)stream, d = (uint32_t)(stream >> 32);
-    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xd2511f53u * a;
-        uint64_t p1 = (uint64_t)0xcd9e8d57u * c;
-        a = (uint32_t)(p1 >> 32) ^ b ^ k0;
-        b = (uint32_t)p1;
-        c = (uint32_t)(p0 >> 32) ^ d ^ k1;
-        d = (uint32_t)p0;
-        k0 += 0x9e3779b9u;
-        k1 += 0xbb67ae85u;
-    }
-    return (block){{a, b, c, d}};
-}
+#include "base/philox.h"
 
 static uint64_t join(uint32_t low, uint32_t high)
 {
@@ -41,7 +17,7 @@ static double unit(uint64_t v)
 
 uint64_t nimbus_random_u64(uint64_t seed, uint64_t stream, uint64_t counter)
 {
-    block x = philox(seed, stream, counter);
+    nimbus_philox x = nimbus_philox_of(seed, stream, counter);
     return join(x.word[0], x.word[1]);
 }
 
@@ -53,7 +29,7 @@ double nimbus_random_uniform(uint64_t seed, uint64_t stream, uint64_t counter)
 /* Box and Muller; 1 - u lies in (0, 1], where the logarithm is finite. */
 double nimbus_random_normal(uint64_t seed, uint64_t stream, uint64_t counter)
 {
-    block x = philox(seed, stream, counter);
+    nimbus_philox x = nimbus_philox_of(seed, stream, counter);
     double u = unit(join(x.word[0], x.word[1]));
     double v = unit(join(x.word[2], x.word[3]));
     return sqrt(-2.0 * log(1.0 - u)) * cos(6.283185307179586 * v);

@@ -17,6 +17,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/philox.h"
 #include "net/internal.h"
 
 enum {
@@ -265,18 +266,24 @@ nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads, nimbu
 
 /* ---- the walk ------------------------------------------------------------------------------ */
 
-/* Noise on the margins of one row and codebook, one value per level, BLOCK apart: triangular with
- * standard deviation sigma, from 32 bits of counter randomness each. */
-static void margin_noise(const nimbus_io *io, uint64_t stream, size_t row, size_t c, size_t levels,
-                         real sigma, real *noise)
+/* Noise on the margins of a block of rows from `row` on in one codebook, [H][BLOCK]: triangular
+ * with standard deviation sigma, from 32 bits of counter randomness each. */
+NIMBUS_INLINE void margin_noise(const nimbus_io *io, uint64_t stream, size_t row, size_t c,
+                                size_t levels, real sigma, real *restrict noise)
 {
     const real step = (real)(2.449489742783178 / 65536.0); /* sqrt(6): triangle of variance 1 */
-    for (size_t h = 0; h < levels; h += 2) {
-        uint64_t bits = nimbus_random_u64(io->seed ^ stream, io->step,
-                                          ((uint64_t)row << 32) + c * NIMBUS_MAX_LEVELS + h);
-        for (size_t j = 0; j < 2 && h + j < levels; j++, bits >>= 32) {
-            int32_t triangle = (int32_t)(bits & 0xffff) - (int32_t)(bits >> 16 & 0xffff);
-            noise[(h + j) * BLOCK] = sigma * step * (real)triangle;
+    uint32_t words[4][BLOCK];
+    for (size_t h = 0; h < levels; h++) {
+        const uint64_t first = ((uint64_t)(c * NIMBUS_MAX_LEVELS + h) << 32) + row;
+        for (size_t r = 0; h % 4 == 0 && r < BLOCK; r++) {
+            const nimbus_philox bits = nimbus_philox_of(io->seed ^ stream, io->step, first + r);
+            for (size_t j = 0; j < 4; j++)
+                words[j][r] = bits.word[j];
+        }
+        for (size_t r = 0; r < BLOCK; r++) {
+            const uint32_t bits = words[h % 4][r];
+            const int32_t triangle = (int32_t)(bits & 0xffff) - (int32_t)(bits >> 16);
+            noise[h * BLOCK + r] = sigma * step * (real)triangle;
         }
     }
 }
@@ -318,7 +325,7 @@ static inline size_t first_node(size_t level)
     return ((size_t)1 << level) - 1;
 }
 
-static void load_block(block *b, const trees *t, const source *from, size_t item, size_t c)
+NIMBUS_INLINE void load_block(block *b, const trees *t, const source *from, size_t item, size_t c)
 {
     const int32_t *columns = t->columns + c * t->nodes;
     const real *x = from->x + item * BLOCK * t->d;
@@ -341,9 +348,9 @@ static void load_block(block *b, const trees *t, const source *from, size_t item
         for (size_t r = b->n; r < BLOCK; r++)
             to[r] = 0;
     }
-    for (size_t r = 0; b->noise && r < BLOCK; r++)
-        margin_noise(from->io, t->stream, from->first + item * BLOCK + r, c, t->h, from->sigma,
-                     b->noise_values + r);
+    if (b->noise)
+        margin_noise(from->io, t->stream, from->first + item * BLOCK, c, t->h, from->sigma,
+                     b->noise_values);
 }
 
 /* All rows from their nodes on level h to those on the next one. */
