@@ -305,12 +305,12 @@ typedef struct nimbus_train_options {
                                  over a batch, over all layers but the input that SOFT layers read
                                  and the teacher has by the same name and width; t is what it gives
                                  there. Losses that are reported leave this out. 0: none; when
-                                 converting 0.1 for up to 4 linear layers, 0.3 from 24 on, and
-                                 below 0 none */
+                                 converting a net without convolutions 0.1 for up to 4 layers,
+                                 0.3 from 24 on, and below 0 none */
     double tau, tau_end;      /* temperature of SOFT margins, annealed; 0: 0.5, tau */
     double margin_noise;      /* noise on SOFT margins, annealed to 0, in standard deviations. 0:
-                                 none; when converting 0.15 for up to 4 linear layers, and below 0
-                                 none */
+                                 none; when converting a net without convolutions 0.15 for up to
+                                 4 layers, and below 0 none */
     size_t first_layer;       /* rows are the outputs of layer first_layer - 1 (0: net inputs) */
     const nimbus_data *valid; /* evaluated after every epoch; may be NULL */
     uint64_t seed;

@@ -355,16 +355,18 @@ def main(script, description, groups, pages, machine_of=machine, more_faults=lis
     os.makedirs(WORK, exist_ok=True)
     os.makedirs(FIGURES, exist_ok=True)
     run.commit = shell("git describe --always --dirty --exclude '*'").stdout.strip()
-    results = [e for e in run.earlier if e["group"] not in wanted] if args.only else []
+    results = [e for e in run.earlier if e["group"] in groups]
+    restricted = any(getattr(args, option) for option in lists)
     order, failed = list(groups), 0
     for i, name in enumerate(wanted):
         print(f"[{i + 1}/{len(wanted)}] {name}", flush=True)
         try:
-            results += measure_group(name, groups[name], machine_of())
+            entries = measure_group(name, groups[name], machine_of())
+            if not (restricted and any(e.get("skipped") for e in entries)):
+                results = [e for e in results if e["group"] != name] + entries
         except RuntimeError as error:
             failed += 1
             print(f"  FAILED: {error}", flush=True)
-            results += [e for e in run.earlier if e["group"] == name]
         results.sort(key=lambda e: order.index(e["group"]))
         write(out, json.dumps(results, indent=1) + "\n")
         for path, text in pages(results).items():

@@ -156,15 +156,18 @@ static void test_hints(void **state)
     for (size_t i = 0; i < 22; i++)
         strcat(deep, ",8");
     assert_false(same_conversions("a.net", "", "--hint 5"));
-    assert_false(same_conversions("a.net", "", "--hint -1"));
-    assert_false(same_conversions("a.net", "", "--margin-noise -1"));
+    assert_false(same_conversions("a.net", "", "--hint 0"));
+    assert_false(same_conversions("a.net", "", "--margin-noise 0"));
     assert_true(same_conversions("a.net", "", "--hint 0.1 --margin-noise 0.15"));
-    assert_true(same_conversions("a.net", FIRST_ALONE, FIRST_ALONE " --hint -1"));
+    check_code(tool("convert a.net " DATA " --method lut-nn --budget 1 --margin-noise 0 -t 1 -q "
+                    "-o m.net"),
+               0);
+    assert_true(same_conversions("a.net", FIRST_ALONE, FIRST_ALONE " --hint 0"));
     check_code(tool("train " DATA " --net '%s;bn' -e 1 -t 1 -q -o middle.net", middle), 0);
-    assert_true(same_conversions("middle.net", "", "--hint -1 --margin-noise -1"));
+    assert_true(same_conversions("middle.net", "", "--hint 0 --margin-noise 0"));
     check_code(tool("train " DATA " --net '%s;bn' -e 1 -t 1 -q -o deep.net", deep), 0);
-    assert_false(same_conversions("deep.net", "", "--hint -1"));
-    assert_true(same_conversions("deep.net", "", "--hint 0.3 --rate 0.003 --margin-noise -1"));
+    assert_false(same_conversions("deep.net", "", "--hint 0"));
+    assert_true(same_conversions("deep.net", "", "--hint 0.3 --rate 0.003 --margin-noise 0"));
 }
 
 static void test_wrong_use(void **state)
@@ -181,6 +184,8 @@ static void test_wrong_use(void **state)
         {"compare a.net " DATA " -o a.net", "a.net: ", 1},
         {"convert a.net " DATA " --method lut-nn --tree node", "--method lut-nn has its own", 2},
         {"convert a.net " DATA " --method lut-nn --hint 1", "--method lut-nn has its own", 2},
+        {"convert a.net " DATA " --method lut-nn --margin-noise 1", "--method lut-nn has its own",
+         2},
         {"convert a.net " DATA " --hint 1 --no-fine-tune", "--hint is of the fine-tuning", 2},
         {"report none.json", "none.json: cannot be opened", 1},
         {"report a.net", "a.net: no JSON", 1},

@@ -340,6 +340,75 @@ static void noise_is_the_same_both_ways(void **state)
     destroy(&s);
 }
 
+enum { MANY = 4096, LEVELS = 4, BITS = C * LEVELS };
+
+/* Bits of all codes of MANY rows of x everywhere, at thresholds of 0 and margins of 1. */
+static void noisy_bits(subject *s, real x, uint64_t step, uint8_t bits[MANY][BITS])
+{
+    real *rows = nimbus_alloc((size_t)MANY * D, sizeof *rows);
+    real *y = nimbus_alloc((size_t)MANY * M, sizeof *y);
+    uint8_t *codes = nimbus_alloc((size_t)MANY * C, 1);
+    assert_true(rows && y && codes);
+    for (size_t i = 0; i < (size_t)MANY * D; i++)
+        rows[i] = x;
+    for (size_t i = 0; i < C * s->nodes; i++) {
+        values(s, "thresholds")[i] = 0;
+        values(s, "margin")[i] = 1;
+    }
+    s->io.step = step;
+    nimbus_lookup_forward(s->layer, &s->io,
+                          &(nimbus_lookup_rows){.n_rows = MANY, .x = rows, .y = y, .codes = codes});
+    for (size_t i = 0; i < (size_t)MANY * BITS; i++)
+        bits[i / BITS][i % BITS] = codes[i / LEVELS] >> i % LEVELS & 1;
+    nimbus_free(rows);
+    nimbus_free(y);
+    nimbus_free(codes);
+}
+
+static void assert_part(size_t n, double expected)
+{
+    const double part = (double)n / MANY;
+    if (fabs(part - expected) > 0.04) /* five standard deviations */
+        fail_msg("%g, expected about %g", part, expected);
+}
+
+/* Every comparison has noise of its own, with the deviation that was asked for. */
+static void noise_is_independent(void **state)
+{
+    (void)state;
+    static uint8_t now[MANY][BITS], next[MANY][BITS];
+    subject s;
+    make(&s, (setting){.levels = LEVELS, .training = true});
+    noisy_bits(&s, 0, 5, now);
+    noisy_bits(&s, 0, 6, next);
+    for (size_t i = 0; i < BITS; i++) {
+        size_t ones = 0, in_next_step = 0, in_next_row = 0;
+        for (size_t r = 0; r < MANY; r++) {
+            ones += now[r][i];
+            in_next_step += now[r][i] == next[r][i];
+            in_next_row += now[r][i] == now[(r + 1) % MANY][i];
+        }
+        assert_part(ones, 0.5);
+        assert_part(in_next_step, 0.5);
+        assert_part(in_next_row, 0.5);
+        for (size_t j = 0; j < i; j++) {
+            size_t equal = 0;
+            for (size_t r = 0; r < MANY; r++)
+                equal += now[r][i] == now[r][j];
+            assert_part(equal, 0.5);
+        }
+    }
+    /* a triangle of deviation d reaches from -sqrt(6) d to sqrt(6) d */
+    noisy_bits(&s, s.layer->lookup->margin_noise, 5, now);
+    for (size_t i = 0; i < BITS; i++) {
+        size_t ones = 0;
+        for (size_t r = 0; r < MANY; r++)
+            ones += now[r][i];
+        assert_part(ones, 1 - pow(1 - 1 / sqrt(6), 2) / 2);
+    }
+    destroy(&s);
+}
+
 /* More rows than work space can be counted for must not seem to need little of it. */
 static void work_space_does_not_wrap(void **state)
 {
@@ -358,9 +427,9 @@ static void work_space_does_not_wrap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(thresholds_and_inputs),    cmocka_unit_test(tables_and_bias),
-        cmocka_unit_test(ferns_stay_tied),          cmocka_unit_test(noise_is_the_same_both_ways),
-        cmocka_unit_test(work_space_does_not_wrap),
+        cmocka_unit_test(thresholds_and_inputs), cmocka_unit_test(tables_and_bias),
+        cmocka_unit_test(ferns_stay_tied),       cmocka_unit_test(noise_is_the_same_both_ways),
+        cmocka_unit_test(noise_is_independent),  cmocka_unit_test(work_space_does_not_wrap),
     };
     int failed = cmocka_run_group_tests_name("lookup in double", tests, NULL, NULL);
     print_message("largest relative error %.3g\n", largest_error);

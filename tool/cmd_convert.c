@@ -84,9 +84,9 @@ static const option_entry entries[] = {
      "weight of the float net's outputs against the labels (the conversion's own)"},
     {"temperature", 0, OPTION_NUMBER, "T", AT(temperature), 0.01, 100, NULL,
      "softens both sides' outputs for that part (1; with convolutions 3)"},
-    {"hint", 0, OPTION_NUMBER, "X", AT(hint), -1, 1000, NULL,
-     "weight of what the float net gives wherever trees read; -1: none (up to 4 converted linear "
-     "layers 0.1, from 24 on 0.3, else none)"},
+    {"hint", 0, OPTION_NUMBER, "X", AT(hint), 0, 1000, NULL,
+     "weight of what the float net gives wherever trees read (0.1 in nets without convolutions of "
+     "up to 4 converted layers, 0.3 from 24 on, else 0)"},
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
      "images are moved by up to this many pixels while fine-tuning (1, in colour 2; tables and "
      "floats 0)"},
@@ -105,9 +105,9 @@ static const option_entry entries[] = {
     {"tau", 0, OPTION_NUMBER, "X", AT(tau), 0.001, 100, NULL,
      "width of the thresholds' gradient, in standard deviations (0.5; with convolutions 0.7 "
      "falling to 0.4)"},
-    {"margin-noise", 0, OPTION_NUMBER, "X", AT(margin_noise), -1, 10, NULL,
-     "noise on comparisons, annealed to 0, in standard deviations; -1: none (0.15 up to 4 "
-     "converted linear layers, else none)"},
+    {"margin-noise", 0, OPTION_NUMBER, "X", AT(margin_noise), 0, 10, NULL,
+     "noise on comparisons while fine-tuning, annealed to 0, in standard deviations (0.15 in nets "
+     "without convolutions of up to 4 converted layers, else 0)"},
     {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0, 0.9, NULL,
      "part of the training rows held out and evaluated after every epoch (0.05)"},
     {"checkpoint", 0, OPTION_TEXT, "FILE", AT(checkpoint), 0, 0, NULL,
@@ -137,6 +137,12 @@ const nimbus_verb verb_convert = {
     .run = convert_run,
 };
 
+/* As the library has it: 0 leaves the choice to it, and less than that is none. */
+static double given_or_none(double given)
+{
+    return isnan(given) ? 0 : given > 0 ? given : -1;
+}
+
 static nimbus_convert_options convert_options_of(const convert_arguments *args,
                                                  const nimbus_data_info *data)
 {
@@ -162,7 +168,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.train.rate = args->rate;
     o.train.distill = args->distill;
     o.train.temperature = args->temperature;
-    o.train.hint = args->hint;
+    o.train.hint = given_or_none(args->hint);
     o.train.shift = (unsigned)(args->shift == LEFT_OPEN ? default_shift(data) : args->shift);
     o.train.flip = args->flip;
     o.train.mixup = args->mixup;
@@ -170,7 +176,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.train.label_smoothing = args->smoothing;
     o.train.weight_decay = args->weight_decay;
     o.train.tau = args->tau;
-    o.train.margin_noise = args->margin_noise;
+    o.train.margin_noise = given_or_none(args->margin_noise);
     o.seed = args->common.seed;
     o.n_threads = (unsigned)args->common.threads;
     return o;
@@ -364,7 +370,7 @@ static int report_sensitivity(const convert_arguments *args, const nimbus_conver
 
 static int convert_run(int argc, char **argv)
 {
-    convert_arguments args = {.valid = 0.05, .shift = LEFT_OPEN};
+    convert_arguments args = {.valid = 0.05, .shift = LEFT_OPEN, .hint = NAN, .margin_noise = NAN};
     nimbus_error error = {0};
     nimbus_net *teacher = NULL, *net = NULL;
     data_splits splits = {0};
@@ -384,10 +390,11 @@ static int convert_run(int argc, char **argv)
         return usage_error(&verb_convert, "--speed and --accuracy exclude each other");
     if (args.method &&
         (args.tree || args.splits || args.tables || args.estimator || args.distill > 0 ||
-         args.hint > 0 || args.most_change != 0 || args.sensitivity))
+         args.hint > 0 || args.margin_noise > 0 || args.most_change != 0 || args.sensitivity))
         return usage_error(&verb_convert,
                            "--method %s has its own --tree, --splits, --tables, --estimator, "
-                           "--distill, --hint, --most-change; --sensitivity is of nimbus",
+                           "--distill, --hint, --margin-noise, --most-change; --sensitivity is of "
+                           "nimbus",
                            method_names[args.method]);
     if (args.hint > 0 && args.no_fine_tune)
         return usage_error(&verb_convert, "--hint is of the fine-tuning that --no-fine-tune leaves "

@@ -122,6 +122,10 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     if (out->train.hint > 0 && out->method != NIMBUS_METHOD_NIMBUS)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "hint is %g, but previous methods have no hints", out->train.hint);
+    if (out->train.margin_noise > 0 && out->method != NIMBUS_METHOD_NIMBUS)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "margin noise is %g, but previous methods have none",
+                           out->train.margin_noise);
     if (!isfinite(out->most_change))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "change of at most %g, expected a number",
                            out->most_change);
@@ -140,7 +144,7 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     train->n_threads = out->n_threads;
     train->valid = out->valid;
     if (out->method != NIMBUS_METHOD_NIMBUS) {
-        train->hint = 0;
+        train->hint = train->margin_noise = 0;
         resolve_method(out, method);
         return NIMBUS_OK;
     }
@@ -329,8 +333,8 @@ static size_t rows_of_layer(const conversion *c, size_t n_rows)
     return n < 2 ? 2 : n;
 }
 
-/* What trainings after a layer's fit have in common, on n_rows rows; hints are of the last training
- * alone. */
+/* What trainings after a layer's fit have in common, on n_rows rows; hints and noise are of the
+ * last training alone. */
 static nimbus_train_options training_of_layer(conversion *c, size_t n_rows)
 {
     nimbus_train_options train = c->options.train;
@@ -338,7 +342,7 @@ static nimbus_train_options training_of_layer(conversion *c, size_t n_rows)
     if (c->method->layer_rate > 0)
         train.rate = c->method->layer_rate;
     train.valid = NULL;
-    train.hint = 0;
+    train.hint = train.margin_noise = 0;
     train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
     c->rows_seen += (double)n_rows * (double)train.epochs;
     return train;
