@@ -206,8 +206,30 @@ def cpu_model():
     return model.group(1) if model else platform.processor()
 
 
+def cpu_facts():
+    with open("/proc/cpuinfo") as f:
+        text = f.read()
+
+    def field(name):
+        found = re.search(rf"^{name}\s*:\s*(.*)$", text, re.M)
+        return found.group(1).strip() if found else ""
+    return field("vendor_id"), field("cpu family"), set(field("flags").split())
+
+
+def core_name():
+    """Zen 4 is the only one of AMD's family 25 that has AVX-512; "" for others that matter less."""
+    vendor, family, flags = cpu_facts()
+    if vendor != "AuthenticAMD" or "avx512vbmi" not in flags:
+        return ""
+    return {"25": "Zen 4", "26": "Zen 5"}.get(family, "")
+
+
 def machine():
-    return f"{cpu_model()}, {os.cpu_count()} cores"
+    _, _, flags = cpu_facts()
+    sets = [name for flag, name in (("avx512vbmi", "AVX-512 VBMI"), ("avx512_vnni", "VNNI"),
+                                    ("amx_int8", "AMX"), ("avx2", "AVX2")) if flag in flags]
+    core = core_name() and core_name() + ", "
+    return f"{cpu_model()} ({core}{', '.join(sets) or 'no AVX2'}), {os.cpu_count()} cores"
 
 
 def write(path, text):
@@ -324,8 +346,7 @@ def chosen(where, text, names):
     return [n for n in names if str(n) in asked]
 
 
-def main(script, description, groups, pages, machine_of=machine, more_faults=list, seeds="0,1,2",
-         lists=()):
+def main(script, description, groups, pages, more_faults=list, seeds="0,1,2", lists=()):
     """groups: {name: function}; pages(results): {path: text} of what is drawn from the list;
     more_faults(): what --check finds elsewhere; seeds: without --seeds; lists: {option: all that it
     can name}, what is chosen is run.<option>. Groups find the figures of an earlier run in
@@ -361,7 +382,7 @@ def main(script, description, groups, pages, machine_of=machine, more_faults=lis
     for i, name in enumerate(wanted):
         print(f"[{i + 1}/{len(wanted)}] {name}", flush=True)
         try:
-            entries = measure_group(name, groups[name], machine_of())
+            entries = measure_group(name, groups[name], machine())
             if not (restricted and any(e.get("skipped") for e in entries)):
                 results = [e for e in results if e["group"] != name] + entries
         except RuntimeError as error:

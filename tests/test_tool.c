@@ -452,6 +452,21 @@ static double accuracy_of(const char *model)
     return accuracy;
 }
 
+/* After an interrupted demo a shorter one does not stumble over its checkpoints; the same one does
+ * go on from them, here from something that is none. */
+static void interrupted_demo_gives_way(void **state)
+{
+    (void)state;
+    check_code(shell("mkdir -p shown"), 0);
+    write_file("shown/float.net.ckpt", "no checkpoint", 13);
+    write_file("shown/lookup.net.ckpt", "no checkpoint", 13);
+    check_code(shell("nimbus demo -o shown --rows 300 -e 1 -q -t 1"), 0);
+    write_file("shown/lookup.net.ckpt", "no checkpoint", 13);
+    check_code(shell("nimbus demo -o shown --rows 300 -e 1 -q -t 1"), 1);
+    check_contains(err, "shown/lookup.net.ckpt");
+    check_code(shell("nimbus demo -o shown --rows 301 -e 1 -q -t 1"), 0);
+}
+
 static void forms_agree(void **state)
 {
     (void)state;
@@ -752,6 +767,7 @@ int main(void)
         cmocka_unit_test(outputs_are_whole_or_absent),
         cmocka_unit_test(interrupted_training_resumes),
         cmocka_unit_test(interrupted_conversion_resumes),
+        cmocka_unit_test(interrupted_demo_gives_way),
         cmocka_unit_test(forms_agree),
         cmocka_unit_test(run_writes_every_row),
         cmocka_unit_test(splits_are_the_same_everywhere),

@@ -65,6 +65,35 @@ static nimbus_status make_folder(const char *folder, nimbus_error *error)
     return NIMBUS_OK;
 }
 
+/* The folder is the demo's own: what an interrupted demo with other options left to go on from
+ * would only be refused. */
+static nimbus_status drop_other_checkpoints(const demo_arguments *args, const demo_paths *p,
+                                            nimbus_error *error)
+{
+    char path[PATH_MAX], ours[128], theirs[128] = "";
+    snprintf(ours, sizeof ours, "rows %zu, epochs %zu, seed %zu\n", args->common.rows, args->epochs,
+             args->common.seed);
+    snprintf(path, sizeof path, "%.*s/options.txt", PATH_MAX - 32, args->folder);
+    FILE *file = fopen(path, "r");
+    if (file) {
+        if (!fgets(theirs, sizeof theirs, file))
+            theirs[0] = 0;
+        fclose(file);
+    }
+    if (strcmp(ours, theirs) == 0)
+        return NIMBUS_OK;
+    for (size_t i = FLOAT_NET; i <= LOOKUP_NET; i++) {
+        char checkpoint[PATH_MAX + 8];
+        snprintf(checkpoint, sizeof checkpoint, "%s.ckpt", p->path[i]);
+        remove(checkpoint);
+    }
+    file = fopen(path, "w");
+    const int written = file && fputs(ours, file) >= 0;
+    if ((file && fclose(file) != 0) || !written)
+        return tool_error(error, NIMBUS_ERR_IO, "cannot write '%s': %s", path, strerror(errno));
+    return NIMBUS_OK;
+}
+
 /* Runs one verb as if typed, after showing the command. Its tables go to standard error if
  * standard output is for the JSON. */
 static int step(const demo_arguments *args, const nimbus_verb *verb, const char *const *words)
@@ -244,6 +273,8 @@ static int demo_run(int argc, char **argv)
     static const char *const names[N_PATHS] = {"float.net", "lookup.net", "digits.nimbus"};
     for (size_t i = 0; i < N_PATHS; i++)
         snprintf(p.path[i], sizeof p.path[i], "%.*s/%s", PATH_MAX - 32, args.folder, names[i]);
+    if (drop_other_checkpoints(&args, &p, &error))
+        return fail(&error);
     clock_gettime(CLOCK_MONOTONIC, &began);
     code = run_steps(&args, &p);
     if (code != EXIT_DONE)
