@@ -200,32 +200,30 @@ def test_result(name, env=None):
 
 # ---- what comes out ------------------------------------------------------------------------------
 
+def cpu_field(name):
+    """What /proc/cpuinfo says of the first core; "" if it has no such line."""
+    with open("/proc/cpuinfo") as f:
+        found = re.search(rf"^{name}\s*:\s*(.*)$", f.read(), re.M)
+    return found.group(1).strip() if found else ""
+
+
 def cpu_model():
-    with open("/proc/cpuinfo") as f:
-        model = re.search(r"model name\s*:\s*(.*)", f.read())
-    return model.group(1) if model else platform.processor()
+    return cpu_field("model name") or platform.processor()
 
 
-def cpu_facts():
-    with open("/proc/cpuinfo") as f:
-        text = f.read()
-
-    def field(name):
-        found = re.search(rf"^{name}\s*:\s*(.*)$", text, re.M)
-        return found.group(1).strip() if found else ""
-    return field("vendor_id"), field("cpu family"), set(field("flags").split())
+def cpu_flags():
+    return set(cpu_field("flags").split())
 
 
 def core_name():
     """Zen 4 is the only one of AMD's family 25 that has AVX-512; "" for others that matter less."""
-    vendor, family, flags = cpu_facts()
-    if vendor != "AuthenticAMD" or "avx512vbmi" not in flags:
+    if cpu_field("vendor_id") != "AuthenticAMD" or "avx512vbmi" not in cpu_flags():
         return ""
-    return {"25": "Zen 4", "26": "Zen 5"}.get(family, "")
+    return {"25": "Zen 4", "26": "Zen 5"}.get(cpu_field("cpu family"), "")
 
 
 def machine():
-    _, _, flags = cpu_facts()
+    flags = cpu_flags()
     sets = [name for flag, name in (("avx512vbmi", "AVX-512 VBMI"), ("avx512_vnni", "VNNI"),
                                     ("amx_int8", "AMX"), ("avx2", "AVX2")) if flag in flags]
     core = core_name() and core_name() + ", "
@@ -339,11 +337,12 @@ def measure_group(name, group, machine_text):
 
 def chosen(where, text, names):
     """Those of a list that the text names, with commas between; all if it is empty."""
-    asked = text.split(",") if text else [str(n) for n in names]
-    unknown = [a for a in asked if a not in [str(n) for n in names]]
+    by_text = {str(n): n for n in names}
+    asked = text.split(",") if text else list(by_text)
+    unknown = [a for a in asked if a not in by_text]
     if unknown:
-        sys.exit(f"{where}: no {unknown[0]}; there are {', '.join(str(n) for n in names)}")
-    return [n for n in names if str(n) in asked]
+        sys.exit(f"{where}: no {unknown[0]}; there are {', '.join(by_text)}")
+    return [n for t, n in by_text.items() if t in asked]
 
 
 def main(script, description, groups, pages, more_faults=list, seeds="0,1,2", lists=()):

@@ -144,9 +144,10 @@ static bool same_conversions(const char *net, const char *one, const char *other
     return same;
 }
 
+#define FIRST_ALONE "--layers 'linear2:exact;linear3:exact'"
+
 /* Hints and noise reach the training; shallow nets have both by themselves, deep ones hints, those
  * between neither, and a single layer has nothing to be told. */
-#define FIRST_ALONE "--layers 'linear2:exact;linear3:exact'"
 static void test_hints(void **state)
 {
     (void)state;

@@ -43,7 +43,7 @@ const nimbus_verb verb_demo = {
     .run = demo_run,
 };
 
-enum { FLOAT_NET, LOOKUP_NET, PROGRAM, N_PATHS };
+enum { FLOAT_NET, LOOKUP_NET, PROGRAM, OPTIONS, N_PATHS };
 typedef struct demo_paths {
     char path[N_PATHS][PATH_MAX];
 } demo_paths;
@@ -70,11 +70,10 @@ static nimbus_status make_folder(const char *folder, nimbus_error *error)
 static nimbus_status drop_other_checkpoints(const demo_arguments *args, const demo_paths *p,
                                             nimbus_error *error)
 {
-    char path[PATH_MAX], ours[128], theirs[128] = "";
+    char ours[128], theirs[128] = "";
     snprintf(ours, sizeof ours, "rows %zu, epochs %zu, seed %zu\n", args->common.rows, args->epochs,
              args->common.seed);
-    snprintf(path, sizeof path, "%.*s/options.txt", PATH_MAX - 32, args->folder);
-    FILE *file = fopen(path, "r");
+    FILE *file = fopen(p->path[OPTIONS], "r");
     if (file) {
         if (!fgets(theirs, sizeof theirs, file))
             theirs[0] = 0;
@@ -83,14 +82,17 @@ static nimbus_status drop_other_checkpoints(const demo_arguments *args, const de
     if (strcmp(ours, theirs) == 0)
         return NIMBUS_OK;
     for (size_t i = FLOAT_NET; i <= LOOKUP_NET; i++) {
-        char checkpoint[PATH_MAX + 8];
-        snprintf(checkpoint, sizeof checkpoint, "%s.ckpt", p->path[i]);
+        char *checkpoint = path_and_suffix(p->path[i], ".ckpt");
+        if (!checkpoint)
+            return tool_error(error, NIMBUS_ERR_MEMORY, "%s: out of memory", p->path[i]);
         remove(checkpoint);
+        free(checkpoint);
     }
-    file = fopen(path, "w");
+    file = fopen(p->path[OPTIONS], "w");
     const int written = file && fputs(ours, file) >= 0;
     if ((file && fclose(file) != 0) || !written)
-        return tool_error(error, NIMBUS_ERR_IO, "cannot write '%s': %s", path, strerror(errno));
+        return tool_error(error, NIMBUS_ERR_IO, "cannot write '%s': %s", p->path[OPTIONS],
+                          strerror(errno));
     return NIMBUS_OK;
 }
 
@@ -270,7 +272,8 @@ static int demo_run(int argc, char **argv)
         return code;
     if (make_folder(args.folder, &error))
         return fail(&error);
-    static const char *const names[N_PATHS] = {"float.net", "lookup.net", "digits.nimbus"};
+    static const char *const names[N_PATHS] = {"float.net", "lookup.net", "digits.nimbus",
+                                               "options.txt"};
     for (size_t i = 0; i < N_PATHS; i++)
         snprintf(p.path[i], sizeof p.path[i], "%.*s/%s", PATH_MAX - 32, args.folder, names[i]);
     if (drop_other_checkpoints(&args, &p, &error))

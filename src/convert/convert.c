@@ -17,7 +17,7 @@ enum {
     MOST_REPEATS = 4,         /* small data sets get up to so many times the preset's epochs */
     FRONTIER_REALS = 1 << 25, /* of the widest layer's outputs on the rows that are fitted on */
     SHALLOW = 4, /* converted linear layers that the recipe is for; more: see resolve_rates */
-    DEEP = 24    /* from so many on hints are needed, not only of use */
+    DEEP = 24    /* from so many on hints are needed */
 };
 
 /* ---- settings ------------------------------------------------------------------------------- */
