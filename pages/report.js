@@ -64,7 +64,7 @@ for (const r of runs) {
   g.runs.push(r);
 }
 groups.sort((a, b) => a.data < b.data ? -1 : a.data > b.data ? 1 : a.layers - b.layers || a.v - b.v);
-const titled = g => esc(`${g.data}, ${g.layers} layers, V = ${g.v}, ${g.bits} bits`);
+const titled = g => esc(`${g.data}, ${g.layers} layers, ${g.v ? `V = ${g.v}` : "a codebook a channel"}, ${g.bits} bits`);
 const seeds = n => n > 1 ? `mean of ${n} seeds, ` : "";
 const done = (g, m) => g.runs.filter(r => r.method === m);
 

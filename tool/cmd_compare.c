@@ -17,6 +17,8 @@ typedef struct compare_arguments {
     double budget, seconds, valid, target;
 } compare_arguments;
 
+enum { DEFAULT_V = 8 };
+
 #define AT(field) offsetof(compare_arguments, field)
 
 static const option_entry entries[] = {
@@ -34,7 +36,8 @@ static const option_entry entries[] = {
     {"target", 0, OPTION_NUMBER, "PART", AT(target), 0, 1, NULL,
      "time is taken to this part of the float net's accuracy on held-out rows (0.99)"},
     {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
-     "input columns per codebook, V (8)"},
+     "input columns per codebook, V (8; in nets with convolutions a codebook reads the window of a "
+     "channel)"},
     {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
      "levels of a tree; codebooks have 2^H leaves or centroids (4)"},
     {"trees", 0, OPTION_COUNT, "T", AT(trees), 1, 16, NULL,
@@ -57,8 +60,8 @@ const nimbus_verb verb_compare = {
         "Converts every net by every method with every seed: the same rows, codebooks, leaves "
         "and bits, trainings that together see equally many rows. Shows accuracy and time, and "
         "keeps both after every epoch; time is processor time of all threads, so other work on the "
-        "machine does not count. Interrupted, the same command goes on with the run it "
-        "was at; 'nimbus report' draws the file.",
+        "machine counts little. Interrupted, the same command goes on with the run it was at; "
+        "'nimbus report' draws the file.",
     .examples = {"nimbus compare float.net --data mnist -o compare.json",
                  "nimbus compare d2.net d8.net --data mnist --methods nimbus,lut-nn --seeds 3"},
     .groups = GROUP_DATA | GROUP_SEED | GROUP_THREADS,
@@ -94,6 +97,7 @@ typedef struct float_net {
     uint64_t sum; /* of the file's bytes */
     nimbus_net *net;
     size_t n_layers; /* that have weights */
+    size_t v;        /* columns per codebook; 0: the window of a channel */
     double valid, test;
 } float_net;
 
@@ -105,7 +109,7 @@ static json_t *key_of(const compare_arguments *args, const float_net *net, size_
                      net->path, "net_sum", (json_int_t)net->sum, "data", args->common.data,
                      "method", method_names[method], "seed", (json_int_t)seed, "budget",
                      args->budget, "limit", args->seconds, "valid_part", args->valid, "v",
-                     (json_int_t)args->v, "levels", (json_int_t)args->levels, "trees",
+                     (json_int_t)net->v, "levels", (json_int_t)args->levels, "trees",
                      (json_int_t)args->trees, "bits", (json_int_t)args->bits, "shift",
                      (json_int_t)args->shift, "rows", (json_int_t)args->common.rows, "data_seed",
                      (json_int_t)args->common.data_seed, "clock", "processor");
@@ -214,13 +218,14 @@ static json_t *curve_of(watch *w, double epochs_before)
     return curve;
 }
 
-static nimbus_convert_options options_of(const compare_arguments *args, const data_splits *splits,
-                                         size_t method, uint64_t seed, watch *w)
+static nimbus_convert_options options_of(const compare_arguments *args, const float_net *teacher,
+                                         const data_splits *splits, size_t method, uint64_t seed,
+                                         watch *w)
 {
     nimbus_convert_options o = NIMBUS_CONVERT_OPTIONS_INIT;
     o.method = (nimbus_method)method;
     o.budget = args->budget;
-    o.v = args->v;
+    o.v = teacher->v;
     o.levels = args->levels;
     o.trees = args->trees;
     o.bits = (unsigned)args->bits;
@@ -261,7 +266,7 @@ static nimbus_status run_one(const compare_arguments *args, const float_net *tea
 {
     static nimbus_convert_report report;
     nimbus_net *net = NULL;
-    nimbus_convert_options o = options_of(args, splits, method, seed, w);
+    nimbus_convert_options o = options_of(args, teacher, splits, method, seed, w);
     w->last_training = w->timed_out = 0;
     w->began = processor_seconds();
     nimbus_status status = nimbus_convert(teacher->net, splits->train, &o, &net, &report, error);
@@ -324,14 +329,16 @@ static uint64_t sum_of(const char *path)
     return sum >> 1; /* JSON's integers have a sign */
 }
 
-static size_t layers_with_weights(const nimbus_net *net, size_t n_layers)
+static size_t layers_of_type(const nimbus_net *net, const char *type)
 {
+    nimbus_net_info info;
     size_t n = 0;
-    for (size_t i = 0; i < n_layers; i++) {
+    nimbus_net_get_info(net, &info);
+    for (size_t i = 0; i < info.n_layers; i++) {
         nimbus_layer_info layer;
         nimbus_error ignored;
         n += nimbus_net_get_layer(net, i, &layer, &ignored) == NIMBUS_OK &&
-             (strcmp(layer.type, "linear") == 0 || strcmp(layer.type, "conv2d") == 0);
+             strcmp(layer.type, type) == 0;
     }
     return n;
 }
@@ -346,7 +353,9 @@ static nimbus_status open_net(const compare_arguments *args, size_t i, float_net
         return status;
     nimbus_net_get_info(out->net, &info);
     out->sum = sum_of(out->path);
-    out->n_layers = layers_with_weights(out->net, info.n_layers);
+    const size_t n_convolutions = layers_of_type(out->net, "conv2d");
+    out->n_layers = n_convolutions + layers_of_type(out->net, "linear");
+    out->v = args->v ? args->v : n_convolutions ? 0 : DEFAULT_V;
     if (i == 0) {
         char *schema = schema_of_metadata(info.metadata, NULL);
         status = splits_open(&args->common, schema, args->valid, splits, error);
@@ -414,7 +423,6 @@ static int compare_run(int argc, char **argv)
                               .budget = 10,
                               .valid = 0.05,
                               .target = 0.99,
-                              .v = 8,
                               .levels = 4,
                               .trees = 1,
                               .bits = 8};

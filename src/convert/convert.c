@@ -603,8 +603,6 @@ static nimbus_status begin(const nimbus_net *teacher, const nimbus_data *data,
         return status;
     c->data = data;
     c->method = nimbus_method_recipe_of(c->options.method);
-    if (c->method->start == NIMBUS_START_RANDOM)
-        forget_norms(c->net);
     return check_plans(c, error);
 }
 
@@ -639,10 +637,12 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
         (c->options.most_change > 0 && (status = nimbus_conversion_choose(c, data, report, error))))
         goto done;
     resolve_epochs(c, nimbus_data_get_info(data)->n_rows); /* now that the layers are known */
+    if ((status = nimbus_conversion_insert_norms(c, error)))
+        goto done;
+    if (c->method->start == NIMBUS_START_RANDOM)
+        forget_norms(c->net);
     if (c->options.method == NIMBUS_METHOD_NIMBUS) {
         resolve_rates(c);
-        if ((status = nimbus_conversion_insert_norms(c, error)))
-            goto done;
         nimbus_conversion_read_before_relus(c);
     }
     if ((status = nimbus_conversion_open(c, data, error)))
