@@ -244,12 +244,35 @@ static void test_report(void **state)
     free(page);
 }
 
+/* In nets with convolutions a codebook reads a channel's window, unless V is given. */
+static void test_convolutions(void **state)
+{
+    (void)state;
+    static const char few[] = "--data digits --rows 300 -t 1 -q";
+    check_code(tool("train %s --net 'resnet8;width=4' -e 1 -o conv.net", few), 0);
+    check_code(tool("compare conv.net %s --budget 1 -m nimbus,lut-nn -o e.json", few), 0);
+    check_code(tool("compare conv.net %s --budget 1 -m lut-nn -v 6 -o e.json", few), 0);
+    json_t *file = json_in("e.json");
+    const json_t *runs = member(file, "runs");
+    static const double v[] = {0, 0, 6};
+    assert_int_equal(json_array_size(runs), 3);
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *run = json_array_get(runs, i);
+        check_near(number(run, "v"), v[i]);
+        check_near(number(run, "layers"), number(json_array_get(runs, 0), "layers"));
+        assert_true(json_is_null(member(run, "failed")));
+    }
+    json_decref(file);
+    check_code(tool("report e.json -o e.html"), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_methods), cmocka_unit_test(test_goes_on),
-        cmocka_unit_test(test_time_is_up),  cmocka_unit_test(test_hints),
-        cmocka_unit_test(test_wrong_use),   cmocka_unit_test(test_report),
+        cmocka_unit_test(test_all_methods),  cmocka_unit_test(test_goes_on),
+        cmocka_unit_test(test_time_is_up),   cmocka_unit_test(test_hints),
+        cmocka_unit_test(test_wrong_use),    cmocka_unit_test(test_report),
+        cmocka_unit_test(test_convolutions),
     };
     return cmocka_run_group_tests_name("compare and report", tests, set_up, tear_down);
 }

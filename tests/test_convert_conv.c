@@ -230,6 +230,34 @@ static void test_graph(void **state)
     nimbus_data_free(data);
 }
 
+/* Previous methods convert the same layers, with a codebook a channel and the same batch norms, but
+ * read what comes out of ReLUs. */
+static void test_other_methods(void **state)
+{
+    (void)state;
+    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 200);
+    nimbus_net *teacher = trained_net(data);
+    nimbus_convert_options o = image_options();
+    o.budget = 1;
+    o.epochs = 0;
+    static const nimbus_method methods[] = {NIMBUS_METHOD_MADDNESS, NIMBUS_METHOD_LUT_NN,
+                                            NIMBUS_METHOD_RANDOM_START};
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
+        o.method = methods[i];
+        nimbus_net *net = converted(teacher, data, &o);
+        assert_int_equal(net->n_layers, teacher->n_layers + 1);
+        assert_int_equal(named(net, "conv2d3_norm")->input[0],
+                         (size_t)(named(net, "conv2d3") - net->layers));
+        assert_null(named(net, "conv2d1")->lookup);
+        assert_int_equal(named(net, "conv2d2")->lookup->n_codebooks, 8);
+        assert_int_equal(named(net, "conv2d3")->lookup->n_codebooks, 8);
+        assert_false(named(net, "conv2d3")->before_relu);
+        nimbus_net_free(net);
+    }
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
 /* As exact stand-ins for all of its layers the float net gives the program that it gives itself. */
 static void test_stand_ins(void **state)
 {
@@ -367,13 +395,10 @@ static void test_sensitivity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sensitivity),
-        cmocka_unit_test(test_what_is_converted),
-        cmocka_unit_test(test_boosted_trees),
-        cmocka_unit_test(test_accuracy_is_kept),
-        cmocka_unit_test(test_graph),
-        cmocka_unit_test(test_stand_ins),
-        cmocka_unit_test(test_threads_change_nothing),
+        cmocka_unit_test(test_sensitivity),   cmocka_unit_test(test_what_is_converted),
+        cmocka_unit_test(test_boosted_trees), cmocka_unit_test(test_accuracy_is_kept),
+        cmocka_unit_test(test_graph),         cmocka_unit_test(test_other_methods),
+        cmocka_unit_test(test_stand_ins),     cmocka_unit_test(test_threads_change_nothing),
     };
     return cmocka_run_group_tests_name("conversion of convolutions", tests, NULL, NULL);
 }
