@@ -376,13 +376,14 @@ def main(script, description, groups, pages, more_faults=list, seeds="0,1,2", li
     os.makedirs(FIGURES, exist_ok=True)
     run.commit = shell("git describe --always --dirty --exclude '*'").stdout.strip()
     results = [e for e in run.earlier if e["group"] in groups]
-    restricted = any(getattr(args, option) for option in lists)
     order, failed = list(groups), 0
     for i, name in enumerate(wanted):
         print(f"[{i + 1}/{len(wanted)}] {name}", flush=True)
         try:
             entries = measure_group(name, groups[name], machine())
-            if not (restricted and any(e.get("skipped") for e in entries)):
+            measured = not any(e.get("skipped") for e in entries)
+            known = any(e["group"] == name and not e.get("skipped") for e in results)
+            if measured or not known:  # what was measured elsewhere stays
                 results = [e for e in results if e["group"] != name] + entries
         except RuntimeError as error:
             failed += 1

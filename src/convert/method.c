@@ -8,12 +8,13 @@
  *                whole net, then 300 more; Adam 1e-3, at the end 5e-4, half of it for thresholds,
  *                temperature 1 on raw differences, batches of 128, no distillation.
  *   LUT-NN       Tang et al. 2023: k-means centroids on 1,024 rows for all layers at once, then 200
- *                epochs of the whole net, weights included; Adam 1e-3, temperature 0.1.
+ *                epochs of the whole net, weights included; Adam 1e-3, a learned temperature at
+ *                rate 0.1.
  *   all at once  trees in all layers from the start, trained together: from what the float net
  *                gives (mean tables), or from random numbers, where nothing of it is used.
- *   seed         the first recipe of this project: joined splits, mean tables, every layer trained
- * for 90 epochs at rate 0.01 with the layers before it finished and those behind it locked; nothing
- * after that. */
+ *   seed         strictly layer by layer: joined splits, mean tables, every layer trained for 90
+ *                epochs at rate 0.01 with the layers before it finished and those behind it locked;
+ *                nothing after that. */
 #include "convert/internal.h"
 
 static const nimbus_method_recipe recipes[] = {

@@ -168,8 +168,8 @@ bool nimbus_is_last_product(const nimbus_net *net, size_t i)
 }
 
 /* Layers of a net with convolutions: one codebook per input channel, or as a linear layer over the
- * channels where the kernel is a single pixel. As in all previous work the first convolution and
- * the classifier stay products: they are a small part of the work, and cost much accuracy. */
+ * channels where the kernel is a single pixel. As in Stella Nera and LUT-NN the first convolution
+ * and the classifier stay products: they are a small part of the work, and cost much accuracy. */
 static void plan_of_image_net(const nimbus_net *net, size_t i,
                               const nimbus_convert_options *options, nimbus_layer_plan *plan)
 {
