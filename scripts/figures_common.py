@@ -267,6 +267,18 @@ def figure_text(e, number="{:g}".format):
     return f"{'' if e['ok'] else '**missed:** '}{number(e['figure'])} {e['unit']}{values}"
 
 
+def readme_with(script, block):
+    """README.md with this text between the script's markers."""
+    begin, end = f"<!-- {script}:begin -->", f"<!-- {script}:end -->"
+    with open("README.md") as f:
+        text = f.read()
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise RuntimeError(f"README.md: no {begin} ... {end}")
+    return f"{before}{begin}\n{block}\n{end}{after}"
+
+
 # ---- the run -------------------------------------------------------------------------------------
 
 NUMBER = (int, float, type(None))
