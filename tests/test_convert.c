@@ -314,12 +314,14 @@ static void test_refusals(void **state)
 {
     (void)state;
     nimbus_data *data = make_data(40, NIMBUS_U8, 4), *few = make_data(7, NIMBUS_U8, 4);
-    nimbus_data *one = make_data(1, NIMBUS_U8, 4);
+    nimbus_data *one = make_data(1, NIMBUS_U8, 4), *floats = make_data(40, NIMBUS_F32, 4);
     nimbus_net *teacher = float_net("mlp:24,24", data, 0);
     nimbus_net *other = one_layer((nimbus_shape){5, 1, 1}, CLASSES);
     nimbus_convert_options o = convert_options();
     assert_refused(other, data, &o, NIMBUS_ERR_MISMATCH, "rows of 5 values, the data has 36");
     assert_refused(teacher, one, &o, NIMBUS_ERR_MISMATCH, "1 rows are too few");
+    assert_refused(teacher, floats, &o, NIMBUS_ERR_MISMATCH,
+                   "reads whole numbers from 0 to 255, the data has f32 values");
     assert_refused(teacher, few, &o, NIMBUS_ERR_ARGUMENT, "layer linear1: 8 leaves");
     o.fit_rows = 7;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "but only 7 rows");
@@ -370,6 +372,7 @@ static void test_refusals(void **state)
     nimbus_data_free(data);
     nimbus_data_free(few);
     nimbus_data_free(one);
+    nimbus_data_free(floats);
 }
 
 /* Every k-th allocation fails: a status, nothing leaked, the teacher as it was. */

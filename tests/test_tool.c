@@ -310,6 +310,7 @@ static void conversion_says_what_it_did(void **state)
     check_code(shell("nimbus convert float.net " MORE " --no-fine-tune -v 32 -o coarse.net"), 0);
     check_contains(out, "fit error");
     check_contains(err, "points on the held-out rows; --accuracy or a smaller -v keeps more");
+    check_contains(err, "held-out rows right"); /* of the float net, before */
     assert_null(strstr(err, "tables already"));
     check_code(shell("nimbus convert coarse.net " DIGITS " -e 1 -o twice.net"), 0);
     check_contains(err, "coarse.net: all layers are tables already");

@@ -195,6 +195,25 @@ static nimbus_convert_options start(const convert_arguments *args, const data_sp
     return o;
 }
 
+/* Says how good the float net is on these data before work begins that takes long: a net that was
+ * imported or given other data than it knows shows here. */
+static nimbus_status note_float(const convert_arguments *args, const nimbus_net *teacher,
+                                const data_splits *splits, nimbus_error *error)
+{
+    nimbus_evaluation e;
+    if (!splits->valid || args->common.quiet)
+        return NIMBUS_OK;
+    nimbus_status status =
+        nimbus_evaluate(teacher, splits->valid, (unsigned)args->common.threads, &e, error);
+    const size_t n = nimbus_data_get_info(splits->valid)->n_rows;
+    if (!status && isfinite(e.accuracy))
+        note(&args->common, "%s: %.2f %% of %zu held-out rows right", args->common.files[0],
+             100 * e.accuracy, n);
+    else if (!status)
+        note(&args->common, "%s: loss %.4g on %zu held-out rows", args->common.files[0], e.loss, n);
+    return status;
+}
+
 static nimbus_status convert_and_save(const convert_arguments *args, const nimbus_net *teacher,
                                       const data_splits *splits, nimbus_net **out,
                                       nimbus_convert_report *report, json_t **curve,
@@ -428,7 +447,8 @@ static int convert_run(int argc, char **argv)
             result = report_sensitivity(&args, &report);
         goto done;
     }
-    if ((status = convert_and_save(&args, teacher, &splits, &net, &report, &curve, &error)))
+    if ((status = note_float(&args, teacher, &splits, &error)) ||
+        (status = convert_and_save(&args, teacher, &splits, &net, &report, &curve, &error)))
         goto done;
     result = report_result(&args, teacher, net, &splits, &report, curve);
 done:
