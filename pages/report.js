@@ -42,8 +42,8 @@ function lines(list, o) {
     }
     const y = v => f.y(Math.max(v, y0));
     let body = f.body;
+    if (o.bar != null) body += `<line x1="${f.x(x0)}" x2="${f.x(x1)}" y1="${y(o.bar)}" y2="${y(o.bar)}" stroke="var(--soft)" stroke-dasharray="5 4"/>`;
     for (const s of list) {
-      if (o.bar != null) body += line(f.x(x0), y(o.bar), f.x(x1), y(o.bar), "axis");
       body += `<polyline points="${s.points.map(p => `${f.x(p[0])},${y(p[1])}`).join(" ")}" fill="none" stroke="${colour(s.name)}" stroke-width="${s.name === "nimbus" ? 3 : 1.8}" stroke-linejoin="round"/>`;
       for (const p of s.points)
         body += (p[3] != null && p[4] > p[3] ? `<line x1="${f.x(p[0])}" x2="${f.x(p[0])}" y1="${y(p[3])}" y2="${y(p[4])}" stroke="${colour(s.name)}" stroke-width="1.4"/>` : "") +
@@ -64,7 +64,7 @@ for (const r of runs) {
   g.runs.push(r);
 }
 groups.sort((a, b) => a.data < b.data ? -1 : a.data > b.data ? 1 : a.layers - b.layers || a.v - b.v);
-const titled = g => esc(`${g.data}, ${g.rows ? `${g.rows} rows, ` : ""}${g.layers} layers, ${g.v ? `V = ${g.v}` : "a codebook a channel"}, ${g.bits} bits`);
+const titled = g => esc(`${g.data}, ${g.rows ? `${g.rows} rows, ` : ""}${g.layers} layers, ${g.v ? `V = ${g.v}` : "V = a channel"}, ${g.bits} bits`);
 const seeds = n => n > 1 ? `mean of ${n} seeds, ` : "";
 const done = (g, m) => g.runs.filter(r => r.method === m);
 
@@ -85,7 +85,7 @@ function compareCards() {
     if (!drawn.length) continue;
     const bar = g.target * mean(g.runs.map(r => r.float_valid));
     const chart = (x, o) => lines(drawn.map(m => ({name: m, points: curve(done(g, m), x)})), {yname: v => (100 * v).toFixed(1) + " %", bar, ...o});
-    html += card(titled(g), `Accuracy on held-out rows, ${seeds(Math.max(...drawn.map(m => done(g, m).length)))}against rows seen${g.budget ? ` (${g.budget} epoch${g.budget === 1 ? "" : "s"} for all)` : ""} and against time. The line across is ${Math.round(1000 * g.target) / 10} % of the float net's; what is far below stands at the foot.`, drawn,
+    html += card(titled(g), `Accuracy on held-out rows, ${seeds(Math.max(...drawn.map(m => done(g, m).length)))}against rows seen${g.budget ? ` (${g.budget} epoch${g.budget === 1 ? "" : "s"} for all)` : ""} and against time. The broken line is ${Math.round(1000 * g.target) / 10} % of the float net's; what is far below stands at the foot.`, drawn,
       [chart(0, {xname: String, xtitle: "epochs of rows seen", label: "accuracy against epochs"}),
        chart(1, {log: true, xname: v => seconds(v).replace(".0", ""), xtitle: "seconds of conversion", label: "accuracy against seconds"})], true);
   }
@@ -103,7 +103,7 @@ function compareCards() {
   }
   if (groups.length)
     html += card("In figures", "Means over seeds, ± half of what lies between the largest and the least; time on this machine.", [],
-      [table(["", "method", "seeds", "test", "points to the float net", "held out", "seconds", "to the line"], groups.flatMap(g => methods.filter(m => done(g, m).length).map((m, i) => {
+      [table(["", "method", "seeds", "test", "points to float", "held out", "seconds", "to the line"], groups.flatMap(g => methods.filter(m => done(g, m).length).map((m, i) => {
         const list = done(g, m);
         return tr([i ? "" : titled(g), m, list.length, several(list.map(r => r.test)), points(mean(list.map(r => (r.test ?? NaN) - (r.float_test ?? NaN)))).replace("+NaN", "–").replace("−NaN", "–"),
           several(list.map(r => r.valid)), several(list.map(r => r.seconds), seconds), several(list.map(r => r.seconds_to_target), seconds)], m === "nimbus" ? "ours" : "");
