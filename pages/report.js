@@ -42,7 +42,7 @@ function lines(list, o) {
     }
     const y = v => f.y(Math.max(v, y0));
     let body = f.body;
-    if (o.bar != null) body += `<line x1="${f.x(x0)}" x2="${f.x(x1)}" y1="${y(o.bar)}" y2="${y(o.bar)}" stroke="var(--soft)" stroke-dasharray="5 4"/>`;
+    if (o.bar != null) body += line(f.x(x0), y(o.bar), f.x(x1), y(o.bar), "goal");
     for (const s of list) {
       body += `<polyline points="${s.points.map(p => `${f.x(p[0])},${y(p[1])}`).join(" ")}" fill="none" stroke="${colour(s.name)}" stroke-width="${s.name === "nimbus" ? 3 : 1.8}" stroke-linejoin="round"/>`;
       for (const p of s.points)
@@ -64,7 +64,7 @@ for (const r of runs) {
   g.runs.push(r);
 }
 groups.sort((a, b) => a.data < b.data ? -1 : a.data > b.data ? 1 : a.layers - b.layers || a.v - b.v);
-const titled = g => esc(`${g.data}, ${g.rows ? `${g.rows} rows, ` : ""}${g.layers} layers, ${g.v ? `V = ${g.v}` : "V = a channel"}, ${g.bits} bits`);
+const titled = g => esc(`${g.data}, ${g.rows ? `${g.rows} rows, ` : ""}${g.layers} layers, V = ${g.v || "a channel"}, ${g.bits} bits`);
 const seeds = n => n > 1 ? `mean of ${n} seeds, ` : "";
 const done = (g, m) => g.runs.filter(r => r.method === m);
 

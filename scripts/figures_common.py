@@ -22,6 +22,7 @@ TOOL = "build/nimbus"
 WORK = "build/figures"
 FIGURES = "docs/figures"
 DATA = os.environ.get("NIMBUS_DATA") or "../shared/data"
+MODELS = f"{DATA}/mlperf-tiny"
 # Waiting threads sleep: a machine that does something else meanwhile does not slow down by more
 # than it must. Which kernels OpenBLAS takes is left to it and to the tool.
 ENV = dict(os.environ, NIMBUS_DATA=DATA, OMP_WAIT_POLICY="passive")
@@ -88,6 +89,14 @@ def train(name, arguments):
 def float_net(data, seed):
     need(data)
     return train(f"{data}-{seed}", f"--data {data} --seed {seed} -t {run.threads}")
+
+
+def imported(name, file, options):
+    """The float net of one of MLPerf Tiny's models."""
+    need("mlperf-tiny")
+    remembered(f"{name}.import",
+               lambda: tool(f"import {MODELS}/{file} {options} -o {WORK}/{name}.net"))
+    return f"{WORK}/{name}.net"
 
 
 def converted(data, seed, arguments, tag):

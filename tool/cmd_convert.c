@@ -205,12 +205,12 @@ static nimbus_status note_float(const convert_arguments *args, const nimbus_net 
         return NIMBUS_OK;
     nimbus_status status =
         nimbus_evaluate(teacher, splits->valid, (unsigned)args->common.threads, &e, error);
-    const size_t n = nimbus_data_get_info(splits->valid)->n_rows;
     if (!status && isfinite(e.accuracy))
         note(&args->common, "%s: %.2f %% of %zu held-out rows right", args->common.files[0],
-             100 * e.accuracy, n);
+             100 * e.accuracy, e.n_rows);
     else if (!status)
-        note(&args->common, "%s: loss %.4g on %zu held-out rows", args->common.files[0], e.loss, n);
+        note(&args->common, "%s: loss %.4g on %zu held-out rows", args->common.files[0], e.loss,
+             e.n_rows);
     return status;
 }
 
