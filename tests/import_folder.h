@@ -18,6 +18,16 @@ static inline void write_file(const char *name, const void *bytes, size_t n)
         fail_msg("%s", error.message);
 }
 
+static inline bool file_is_there(const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "rb");
+    if (file)
+        fclose(file);
+    return file != NULL;
+}
+
 static inline void remove_file(const char *name)
 {
     char path[512];

@@ -78,7 +78,9 @@ static void npy_round_trip(void **state)
         size_t size;
         nimbus_dtype dtype;
         float second;
-    } cases[] = {{"<f4", "\0\0\0\0\0\0\x20\x40", 8, NIMBUS_F32, 2.5f},
+    } cases[] = {{"<f2", "\0\0\x00\xc1", 4, NIMBUS_F32, -2.5f},
+                 {"<f2", "\0\0\x01\0", 4, NIMBUS_F32, 0x1p-24f},
+                 {"<f4", "\0\0\0\0\0\0\x20\x40", 8, NIMBUS_F32, 2.5f},
                  {"<f8", "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\xc0", 16, NIMBUS_F32, -2.5f},
                  {"|u1", "\0\xff", 2, NIMBUS_U8, 255},
                  {"<u1", "\0\x7f", 2, NIMBUS_U8, 127},

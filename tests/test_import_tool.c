@@ -72,8 +72,9 @@ static void test_report(void **state)
     assert_tool("m.onnx --mean 1 --std 2,3", 2, "--mean has 1 numbers, --std 2");
     assert_tool("m.onnx --std 2,x", 2, "--std: '2,x' is no list");
     assert_tool("m.onnx --expect y.npy", 2, "--expect needs --data");
-    assert_tool("m.onnx --data rows.csv --rows 2 --split all --expect y.npy", 1,
+    assert_tool("m.onnx -o bad.net --data rows.csv --rows 2 --split all --expect y.npy", 1,
                 "y.npy: 3 rows of 2 values");
+    assert_false(file_is_there("bad.net")); /* nothing is left of what failed */
     write_model("Selu");
     assert_tool("m.onnx", 1, "m.onnx: node y (Selu): unsupported operator");
     remove_file("m.onnx");

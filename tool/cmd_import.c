@@ -201,9 +201,10 @@ static nimbus_status measure(const import_arguments *args, const nimbus_net *net
 
 /* ---- the verb -------------------------------------------------------------------------------- */
 
-static nimbus_status report_result(const import_arguments *args, const nimbus_net *net,
-                                   const nimbus_import_report *report, int *code,
-                                   nimbus_error *error)
+/* Says what was understood and how well it does, then saves the net: with data or expected outputs
+ * that cannot be read there is none. */
+static nimbus_status finish(const import_arguments *args, const nimbus_net *net,
+                            const nimbus_import_report *report, int *code, nimbus_error *error)
 {
     const common_arguments *common = &args->common;
     static table t;
@@ -236,6 +237,8 @@ static nimbus_status report_result(const import_arguments *args, const nimbus_ne
         table_heads_of(&t, heads);
         status = measure(args, net, &t, json, error);
     }
+    if (!status)
+        status = nimbus_net_save(net, args->output, error);
     if (status) {
         json_decref(json);
         return status;
@@ -273,10 +276,9 @@ static int import_run(int argc, char **argv)
         goto done;
     }
     if ((status = output_check(args.output, &error)) ||
-        (status = nimbus_import_onnx(args.common.files[0], &options, &net, &report, &error)) ||
-        (status = nimbus_net_save(net, args.output, &error)))
+        (status = nimbus_import_onnx(args.common.files[0], &options, &net, &report, &error)))
         goto done;
-    status = report_result(&args, net, &report, &result, &error);
+    status = finish(&args, net, &report, &result, &error);
 done:
     nimbus_import_report_free(&report);
     nimbus_net_free(net);

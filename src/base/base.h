@@ -81,6 +81,9 @@ uint64_t nimbus_read_u64le(nimbus_reader *r);
 uint32_t nimbus_read_u32be(nimbus_reader *r);
 float nimbus_read_f32le(nimbus_reader *r);
 
+/* The value of 16 bits in the half-precision format of IEEE 754. */
+float nimbus_float_of_half(uint16_t half);
+
 typedef struct nimbus_buffer {
     uint8_t *bytes;
     size_t size, capacity;

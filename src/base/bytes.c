@@ -2,6 +2,8 @@
  *
  * All integers are assembled from bytes, so nothing here depends on the machine's byte order or
  * on alignment. */
+#include <math.h>
+
 #include "base/base.h"
 
 /* ---- reading ----------------------------------------------------------------------------- */
@@ -71,6 +73,19 @@ float nimbus_read_f32le(nimbus_reader *r)
     float v;
     memcpy(&v, &bits, sizeof v);
     return v;
+}
+
+float nimbus_float_of_half(uint16_t half)
+{
+    int exponent = (half >> 10) & 0x1f;
+    double mantissa = (half & 0x3ff) / 1024.0, value;
+    if (exponent == 0x1f)
+        value = mantissa > 0 ? (double)NAN : (double)INFINITY;
+    else if (exponent == 0)
+        value = ldexp(mantissa, -14);
+    else
+        value = ldexp(1 + mantissa, exponent - 15);
+    return (float)(half & 0x8000 ? -value : value);
 }
 
 /* ---- writing ----------------------------------------------------------------------------- */

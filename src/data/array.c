@@ -11,7 +11,7 @@
 
 size_t nimbus_element_size(nimbus_element element)
 {
-    static const size_t sizes[] = {1, 1, 2, 4, 8, 4, 8};
+    static const size_t sizes[] = {1, 1, 2, 4, 8, 2, 4, 8};
     return sizes[element];
 }
 
@@ -57,6 +57,8 @@ static double value_at(const nimbus_array *array, size_t i)
         return (int32_t)low;
     case NIMBUS_ELEMENT_I64:
         return (double)(int64_t)raw;
+    case NIMBUS_ELEMENT_F16:
+        return (double)nimbus_float_of_half((uint16_t)raw);
     case NIMBUS_ELEMENT_F32:
         memcpy(&f, &low, sizeof f);
         return (double)f;
@@ -135,7 +137,7 @@ static nimbus_status count_classes(const nimbus_array *labels, const nimbus_read
     size_t known = reading->given ? reading->given->classes.n : reading->n_classes;
     size_t limit = known ? known : NIMBUS_DATA_MAX_NAMES;
     size_t n = known;
-    if (labels->element == NIMBUS_ELEMENT_F32 || labels->element == NIMBUS_ELEMENT_F64)
+    if (labels->element >= NIMBUS_ELEMENT_F16)
         return nimbus_fail(error, NIMBUS_ERR_VALUE,
                            "the labels are floating-point numbers: class labels are integers; "
                            "values to predict need the regression option");

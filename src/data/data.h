@@ -136,6 +136,7 @@ typedef enum nimbus_element {
     NIMBUS_ELEMENT_I16,
     NIMBUS_ELEMENT_I32,
     NIMBUS_ELEMENT_I64,
+    NIMBUS_ELEMENT_F16, /* from here on floats */
     NIMBUS_ELEMENT_F32,
     NIMBUS_ELEMENT_F64
 } nimbus_element;

@@ -13,8 +13,8 @@ static const struct {
     nimbus_element element;
 } elements[] = {
     {"|u1", NIMBUS_ELEMENT_U8},  {"|i1", NIMBUS_ELEMENT_I8},  {"<i2", NIMBUS_ELEMENT_I16},
-    {"<i4", NIMBUS_ELEMENT_I32}, {"<i8", NIMBUS_ELEMENT_I64}, {"<f4", NIMBUS_ELEMENT_F32},
-    {"<f8", NIMBUS_ELEMENT_F64},
+    {"<i4", NIMBUS_ELEMENT_I32}, {"<i8", NIMBUS_ELEMENT_I64}, {"<f2", NIMBUS_ELEMENT_F16},
+    {"<f4", NIMBUS_ELEMENT_F32}, {"<f8", NIMBUS_ELEMENT_F64},
 };
 
 static void skip_spaces(nimbus_reader *r)
@@ -86,7 +86,7 @@ static nimbus_status find_element(const char *descr, nimbus_array *out, nimbus_e
         }
     }
     return nimbus_fail(error, NIMBUS_ERR_UNSUPPORTED,
-                       "npy element type '%s', expected <f4, <f8, |u1, |i1, <i2, <i4 or <i8",
+                       "npy element type '%s', expected <f2, <f4, <f8, |u1, |i1, <i2, <i4 or <i8",
                        descr);
 }
 

@@ -72,19 +72,6 @@ nimbus_status nimbus_constant_new(nimbus_importer *im, bool is_real, size_t rank
 
 /* ---- elements ----------------------------------------------------------------------------- */
 
-static float float_of_half(uint16_t half)
-{
-    int exponent = (half >> 10) & 0x1f;
-    double mantissa = (half & 0x3ff) / 1024.0, value;
-    if (exponent == 0x1f)
-        value = mantissa > 0 ? (double)NAN : (double)INFINITY;
-    else if (exponent == 0)
-        value = ldexp(mantissa, -14);
-    else
-        value = ldexp(1 + mantissa, exponent - 15);
-    return (float)(half & 0x8000 ? -value : value);
-}
-
 static nimbus_status set_double(const struct reading *r, nimbus_constant *c, size_t k, double value,
                                 nimbus_error *error)
 {
@@ -107,7 +94,7 @@ static nimbus_status read_raw(const struct reading *r, const uint8_t *bytes, nim
             c->f[k] = nimbus_read_f32le(&in);
             break;
         case TYPE(FLOAT16):
-            c->f[k] = float_of_half(nimbus_read_u16le(&in));
+            c->f[k] = nimbus_float_of_half(nimbus_read_u16le(&in));
             break;
         case TYPE(DOUBLE): {
             uint64_t bits = nimbus_read_u64le(&in);
@@ -143,7 +130,7 @@ static nimbus_status read_typed(const struct reading *r, nimbus_constant *c, nim
         else if (r->type->field == FIELD_INT64)
             c->i[k] = t->int64_data[k];
         else if (r->type->real)
-            c->f[k] = float_of_half((uint16_t)t->int32_data[k]);
+            c->f[k] = nimbus_float_of_half((uint16_t)t->int32_data[k]);
         else
             c->i[k] = t->int32_data[k];
     }
