@@ -74,8 +74,11 @@ const nimbus_verb verb_compare = {
 
 /* ---- what is to be run -------------------------------------------------------------------- */
 
-static nimbus_status read_methods(const char *text, int wanted[N_METHODS], nimbus_error *error)
+/* Which methods the list names, all if it is empty; an exit code, or negative to go on. */
+static int read_methods(const char *text, int wanted[N_METHODS])
 {
+    for (size_t i = 0; i < N_METHODS; i++)
+        wanted[i] = !*text;
     for (const char *at = text; *at;) {
         size_t length = strcspn(at, ",");
         int found = 0;
@@ -83,13 +86,11 @@ static nimbus_status read_methods(const char *text, int wanted[N_METHODS], nimbu
             if (strlen(method_names[i]) == length && strncmp(at, method_names[i], length) == 0)
                 found = wanted[i] = 1;
         if (!found)
-            return tool_error(error, NIMBUS_ERR_ARGUMENT,
-                              "--methods: '%.*s' is none of nimbus, maddness, stella-nera, lut-nn, "
-                              "dense-start, random-start, seed",
-                              (int)(length < 40 ? length : 40), at);
+            return usage_error(&verb_compare, "--methods: '%.*s' is no method; the help names all",
+                               (int)(length < 40 ? length : 40), at);
         at += length + (at[length] == ',');
     }
-    return NIMBUS_OK;
+    return -1;
 }
 
 typedef struct float_net {
@@ -427,44 +428,39 @@ static int compare_run(int argc, char **argv)
                               .trees = 1,
                               .bits = 8};
     nimbus_error error = {0};
-    int wanted[N_METHODS] = {0};
-    json_t *file = NULL, *shown = json_array();
-    table *t = malloc(sizeof *t);
-    nimbus_status status = NIMBUS_OK;
+    int wanted[N_METHODS];
+    json_t *file = NULL, *shown = NULL;
+    static table t;
+    nimbus_status status;
 
     int code = options_parse(&verb_compare, argc, argv, &args);
-    if (code >= 0) {
-        free(t);
-        json_decref(shown);
+    if (code < 0 && !args.common.data)
+        code = usage_error(&verb_compare, "--data SPEC is missing");
+    if (code < 0)
+        code = read_methods(args.methods, wanted);
+    if (code >= 0)
         return code;
-    }
-    if (!args.common.data)
-        status = NIMBUS_ERR_ARGUMENT, code = usage_error(&verb_compare, "--data SPEC is missing");
-    for (size_t m = 0; m < N_METHODS && !args.methods[0]; m++)
-        wanted[m] = 1;
-    if (!status && t && shown && !(status = read_methods(args.methods, wanted, &error)) &&
-        !(status = output_check(args.output, &error)) &&
-        !(status = read_results(args.output, &file, &error))) {
-        table_init(t, "lrlrrrrrrr");
-        table_heads(t, "net", "layers", "method", "seed", "float valid", "valid", "float test",
-                    "test", "seconds", "to target");
-        work_begin();
-        status = compare_all(&args, wanted, file, t, shown, &error);
-        work_end();
-        if (status == NIMBUS_ERR_CANCELLED)
-            status = tool_error(&error, status,
-                                "interrupted; the same command goes on with the run it was at");
-    }
+    if ((status = output_check(args.output, &error)) ||
+        (status = read_results(args.output, &file, &error)))
+        goto done;
+    table_init(&t, "lrlrrrrrrr");
+    table_heads(&t, "net", "layers", "method", "seed", "float valid", "valid", "float test", "test",
+                "seconds", "to target");
+    shown = json_array();
+    work_begin();
+    status = compare_all(&args, wanted, file, &t, shown, &error);
+    work_end();
+    if (status == NIMBUS_ERR_CANCELLED)
+        status = tool_error(&error, status,
+                            "interrupted; the same command goes on with the run it was at");
+    if (status)
+        goto done;
+    if (json_array_size(shown) >= TABLE_ROWS)
+        note(&args.common, "%zu runs, of which the table has the first %d; all are in %s",
+             json_array_size(shown), TABLE_ROWS - 1, args.output);
+    code = result_finish(&args.common, &t, json_pack("{s:O}", "runs", shown));
+done:
+    json_decref(shown);
     json_decref(file);
-    if (status) {
-        json_decref(shown);
-        code = code == EXIT_USAGE ? code : fail(&error);
-    } else {
-        if (json_array_size(shown) >= TABLE_ROWS)
-            note(&args.common, "%zu runs, of which the table has the first %d; all are in %s",
-                 json_array_size(shown), TABLE_ROWS - 1, args.output);
-        code = result_finish(&args.common, t, json_pack("{s:o}", "runs", shown));
-    }
-    free(t);
-    return code;
+    return status ? fail(&error) : code;
 }
