@@ -432,6 +432,18 @@ typedef enum nimbus_method {
     NIMBUS_METHOD_SEED
 } nimbus_method;
 
+/* Which columns of its group the nodes of a converted layer's tree compare. */
+typedef enum nimbus_tree_choice {
+    /* FEW; but PER_NODE in the first layer, since which input columns are read costs no other layer
+     * anything, and SHARED there with SPEED; SHARED in convolutions and of other methods */
+    NIMBUS_TREES_AUTO = 0,
+    NIMBUS_TREES_SHARED,   /* one a level */
+    NIMBUS_TREES_PER_NODE, /* any */
+    NIMBUS_TREES_FERN,     /* one a level, with one threshold */
+    NIMBUS_TREES_FEW       /* any of those that SHARED would compare: what is computed for them by
+                              the layer before is no more */
+} nimbus_tree_choice;
+
 typedef enum nimbus_preset {
     NIMBUS_BALANCED = 0, /* V = 8 */
     NIMBUS_SPEED,        /* V = 16, tables of 7 bits */
@@ -449,19 +461,16 @@ typedef struct nimbus_convert_options {
     size_t trees;         /* per group of V columns, each learned on what those before it leave;
                              0: by preset for convolutions (1 SPEED, else 2), else 1 */
     unsigned bits;        /* table entries, 2..8; 0: 8, or 7 with SPEED; 32: float tables */
-    /* of all layers; with SHARED the trees of the first layer are still per node, since which input
-     * columns are read costs no other layer anything; except with the preset SPEED, where they
-     * share, and read blocks of neighbouring columns */
-    nimbus_tree_kind tree;
+    nimbus_tree_choice tree;
     nimbus_split_method split_method;
     nimbus_table_method table_method;
     nimbus_estimator estimator;
     /* Per layer, "NAME:key=value,...;..." with keys v, levels, trees, bits, tree
-     * (shared|node|fern), columns (block|patch|window); "NAME:exact" leaves the layer a product.
-     * A convolution's columns are those of its patch, [channel][row][column]: unless V is given
-     * every input channel has a codebook. In nets with convolutions the last product, and those of
-     * less than 64 values a patch, are exact unless they have settings of their own.
-     * e.g. "linear1:v=16,columns=window;linear3:exact". NULL: none. */
+     * (shared|node|fern|few), columns (block|patch|window); "NAME:exact" leaves the layer a
+     * product. A convolution's columns are those of its patch, [channel][row][column]: unless V is
+     * given every input channel has a codebook. In nets with convolutions the last product, and
+     * those of less than 64 values a patch, are exact unless they have settings of their own. e.g.
+     * "linear1:v=16,columns=window;linear3:exact". NULL: none. */
     const char *layers;
     size_t fit_rows; /* rows that trees and tables are fitted on, 0: 30,000, fewer for large
                         images; of a convolution 200,000 positions of theirs at most */

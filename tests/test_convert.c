@@ -55,7 +55,7 @@ static void test_accuracy_is_kept(void **state)
             assert_int_equal(report.layers[i].n_levels, 3);
             assert_true(report.layers[i].error_fit >= 0 && report.layers[i].error_fit < 0.5);
             assert_int_equal(layer->lookup->bits, 8);
-            assert_int_equal(layer->lookup->kind, i ? NIMBUS_TREE_SHARED : NIMBUS_TREE_PER_NODE);
+            assert_int_equal(layer->lookup->kind, NIMBUS_TREE_PER_NODE);
             /* the last layer's scores are compared, so they share their step */
             const real *scales = values_of(layer, "scales");
             for (size_t m = 1; i == 2 && m < CLASSES; m++)
@@ -84,7 +84,7 @@ static void test_every_option(void **state)
         o.layers = layers;
         o.levels = (size_t)(1 + i % 5);
         o.bits = bits[i % 3];
-        o.tree = (nimbus_tree_kind)(i / 4 % 3);
+        o.tree = (nimbus_tree_choice)(i % 5);
         o.split_method = (nimbus_split_method)(i % 2);
         o.table_method = (nimbus_table_method)(i / 2 % 2);
         o.estimator = (nimbus_estimator)(i / 3 % 3);

@@ -234,6 +234,32 @@ static void test_planted_per_node(void **state)
     nimbus_free(x);
 }
 
+/* Several groups and trees a group: nodes differ, but no tree compares columns that one with a
+ * column a level would not. */
+static void test_few(void **state)
+{
+    (void)state;
+    real *x = noise_rows(ROWS, 3);
+    for (size_t i = 0; i < ROWS * COLUMNS; i++)
+        x[i] = (real)uniform(3, 2, i, -1, 1);
+    tree shared = tree_new(COLUMNS / 2, 5), few = tree_new(COLUMNS / 2, 5);
+    bool differ = false;
+    tree_learn(&shared, x, ROWS, 3, NIMBUS_TREE_SHARED, NIMBUS_JOINED);
+    CHECK(learn_kind(few.layer, x, ROWS, &few.groups, 3, NIMBUS_TREE_PER_NODE, true, NIMBUS_JOINED,
+                     2));
+    few.column = values_of(few.layer, "columns");
+    for (size_t c = 0; c < 2; c++)
+        for (size_t i = 0; i < 7; i++) {
+            const real *allowed = shared.column + 7 * c, column = few.column[7 * c + i];
+            assert_true(column == allowed[0] || column == allowed[1] || column == allowed[3]);
+            differ = differ || column != allowed[i];
+        }
+    assert_true(differ);
+    tree_free(&shared);
+    tree_free(&few);
+    nimbus_free(x);
+}
+
 /* Two values left and two right, not the same ones: shared trees have a threshold for each,
  * a fern one for both. */
 static void test_planted_fern(void **state)
@@ -509,6 +535,7 @@ int main(void)
         cmocka_unit_test(test_bad_groups),
         cmocka_unit_test(test_planted_shared),
         cmocka_unit_test(test_planted_per_node),
+        cmocka_unit_test(test_few),
         cmocka_unit_test(test_planted_fern),
         cmocka_unit_test(test_joined_reads_weights),
         cmocka_unit_test(test_joined_equals_plain),

@@ -20,7 +20,7 @@ typedef struct convert_arguments {
 
 const char *const method_names[] = {"nimbus",      "maddness",     "stella-nera", "lut-nn",
                                     "dense-start", "random-start", "seed",        NULL};
-static const char *const trees[] = {"shared", "node", "fern", NULL};
+static const char *const trees[] = {"auto", "shared", "node", "fern", "few", NULL};
 static const char *const split_methods[] = {"joined", "plain", NULL};
 static const char *const table_methods[] = {"least-squares", "mean", NULL};
 static const char *const estimators[] = {"flip", "sigmoid", "softmax", NULL};
@@ -49,8 +49,10 @@ static const option_entry entries[] = {
     {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
      "of a table entry, 2 to 8, or 32 for float tables (8; --speed 7)"},
     {"tree", 0, OPTION_CHOICE, "KIND", AT(tree), 0, 0, trees,
-     "shared: a column per level; node: a column per node; fern: a column and threshold per level "
-     "(shared)"},
+     "shared: a column per level; node: a column per node; few: a column per node, none that "
+     "shared "
+     "would not compare; fern: a column and threshold per level (few; node in the first layer, "
+     "shared in convolutions)"},
     {"layers", 0, OPTION_TEXT, "LIST", AT(layers), 0, 0, NULL,
      "per layer: NAME:key=value,... with v, levels, trees, bits, tree, columns=block|patch|window, "
      "or "
@@ -154,7 +156,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.levels = args->levels;
     o.trees = args->trees;
     o.bits = (unsigned)args->bits;
-    o.tree = (nimbus_tree_kind)args->tree;
+    o.tree = (nimbus_tree_choice)args->tree;
     o.split_method = (nimbus_split_method)args->splits;
     o.table_method = (nimbus_table_method)args->tables;
     o.estimator = (nimbus_estimator)args->estimator;

@@ -80,7 +80,7 @@ static nimbus_status read_bits(cursor *c, unsigned *bits, nimbus_error *error)
 static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_error *error)
 {
     static const char *const keys[] = {"exact", "v", "levels", "bits", "tree", "columns", "trees"};
-    static const char *const trees[] = {"shared", "node", "fern"};
+    static const char *const trees[] = {"shared", "node", "fern", "few"};
     static const char *const columns[] = {"auto", "block", "patch", "window"};
     size_t key = 0, value = 0;
     nimbus_status status =
@@ -103,8 +103,9 @@ static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_err
     case 3:
         return read_bits(c, &plan->bits, error);
     case 4:
-        if ((status = read_word(c, trees, 3, "shared, node or fern", &value, error)) == NIMBUS_OK)
-            plan->tree = (nimbus_tree_kind)value;
+        if ((status = read_word(c, trees, 4, "shared, node, fern or few", &value, error)) ==
+            NIMBUS_OK)
+            plan->tree = (nimbus_tree_choice)(NIMBUS_TREES_SHARED + value);
         return status;
     case 6:
         return read_number(c, 1, MOST_TREES, &plan->trees, error);
@@ -204,16 +205,17 @@ static nimbus_layer_plan default_plan(const nimbus_net *net, size_t i,
                               .trees = options->trees ? options->trees : 1,
                               .bits = bits == 32 ? 0 : bits,
                               .tree = options->tree};
-    /* Columns of the input cost nothing by being read: no layer computes them. But few and regular
-     * ones are read faster. */
-    bool first = layer->n_inputs == 1 && layer->input[0] == 0;
-    if (nimbus_has_convolutions(net))
+    bool first = layer->n_inputs == 1 && layer->input[0] == 0, image = nimbus_has_convolutions(net);
+    if (image)
         plan_of_image_net(net, i, options, &plan);
     else if (first && speed)
         plan.columns = NIMBUS_COLUMNS_BLOCK;
-    else if (first && options->tree == NIMBUS_TREE_SHARED &&
-             options->method == NIMBUS_METHOD_NIMBUS)
-        plan.tree = NIMBUS_TREE_PER_NODE;
+    /* Columns of the input cost nothing by being read: no layer computes them. But few and regular
+     * ones are read faster. */
+    if (plan.tree == NIMBUS_TREES_AUTO)
+        plan.tree = image || (first && speed) ? NIMBUS_TREES_SHARED
+                    : first                   ? NIMBUS_TREES_PER_NODE
+                                              : NIMBUS_TREES_FEW;
     return plan;
 }
 
@@ -233,8 +235,8 @@ nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_opt
     if (options->trees > MOST_TREES)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "%zu trees per group, expected 1 to %d",
                            options->trees, MOST_TREES);
-    if ((unsigned)options->preset > NIMBUS_ACCURACY || (unsigned)options->tree > NIMBUS_TREE_FERN)
-        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "unknown preset %d or tree kind %d",
+    if ((unsigned)options->preset > NIMBUS_ACCURACY || (unsigned)options->tree > NIMBUS_TREES_FEW)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "unknown preset %d or choice of trees %d",
                            (int)options->preset, (int)options->tree);
     nimbus_layer_plan *plans = nimbus_alloc(net->n_layers, sizeof *plans);
     if (!plans)

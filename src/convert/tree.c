@@ -7,7 +7,10 @@
  * Sum of |z|^2 is the same for every split, so least error is greatest |sum of z|^2 / n.
  *
  * Thresholds are searched among up to 63 edges per column, quantiles of the values present, each
- * strictly between two of them, so a run of equal values (ReLU's zeros) is never cut. */
+ * strictly between two of them, so a run of equal values (ReLU's zeros) is never cut.
+ *
+ * A tree whose nodes choose among few columns is grown twice: with one a level, and then from those
+ * per node. It compares no column more, and the layer before computes none more for it. */
 #include <lapacke.h>
 #include <math.h>
 #include <stdlib.h>
@@ -27,6 +30,7 @@ typedef struct workspace {
     uint8_t *bucket; /* [n] path so far: the node's place in its level */
     double *sums;    /* [K/2][N_BINS][v + 1] per bin: sum of z, count; or [K][v + 1] per leaf */
     real *sorted;    /* [n] */
+    bool *compared;  /* [v] whether a node may compare the candidate */
     double *gram;    /* [v][v] */
 } workspace;
 
@@ -39,6 +43,7 @@ static void workspace_free(workspace *w)
     nimbus_free(w->bucket);
     nimbus_free(w->sums);
     nimbus_free(w->sorted);
+    nimbus_free(w->compared);
     nimbus_free(w->gram);
 }
 
@@ -52,8 +57,10 @@ static bool workspace_new(workspace *w, size_t n, size_t v, size_t k)
     w->bucket = nimbus_alloc(n, sizeof *w->bucket);
     w->sums = nimbus_alloc(k / 2 * N_BINS * (v + 1), sizeof *w->sums);
     w->sorted = nimbus_alloc(n, sizeof *w->sorted);
+    w->compared = nimbus_alloc(v, sizeof *w->compared);
     w->gram = nimbus_alloc(v * v, sizeof *w->gram);
-    return w->z && w->edges && w->n_edges && w->bin && w->bucket && w->sums && w->sorted && w->gram;
+    return w->z && w->edges && w->n_edges && w->bin && w->bucket && w->sums && w->sorted &&
+           w->compared && w->gram;
 }
 
 static int compare_reals(const void *a, const void *b)
@@ -202,6 +209,8 @@ static void split_level(workspace *w, nimbus_tree_kind kind, size_t level, split
     for (size_t j = 0; j < w->v; j++) {
         double total = 0;
         size_t n_edges = w->n_edges[j];
+        if (!w->compared[j])
+            continue;
         fill_sums(w, j, n_buckets);
         memset(level_gain, 0, sizeof level_gain);
         for (size_t b = 0; b < n_buckets; b++) {
@@ -260,17 +269,17 @@ static void subtract_leaf_means(workspace *w)
     }
 }
 
-/* One tree of the group in w. */
-static void learn_tree(const learn_job *l, size_t c, const uint32_t *group, workspace *w,
-                       split *best, double *gain)
+/* One tree of the group in w, its columns as places in the group. */
+static void grow_tree(const learn_job *l, size_t c, nimbus_tree_kind kind, workspace *w,
+                      split *best, double *gain)
 {
     size_t k = l->lookup->n_leaves;
     memset(w->bucket, 0, w->n);
     for (size_t h = 0; h < l->lookup->n_levels; h++) {
         size_t first = c * (k - 1) + ((size_t)1 << h) - 1;
-        split_level(w, l->lookup->kind, h, best, best + k / 2, gain);
+        split_level(w, kind, h, best, best + k / 2, gain);
         for (size_t b = 0; b < (size_t)1 << h; b++) {
-            l->columns[first + b] = (real)group[best[b].candidate];
+            l->columns[first + b] = (real)best[b].candidate;
             l->thresholds[first + b] = w->edges[best[b].candidate * (N_BINS - 1) + best[b].edge];
         }
         for (size_t n = 0; n < w->n; n++) {
@@ -279,6 +288,24 @@ static void learn_tree(const learn_job *l, size_t c, const uint32_t *group, work
             w->bucket[n] = (uint8_t)(2 * w->bucket[n] + right);
         }
     }
+}
+
+static void learn_tree(const learn_job *l, size_t c, const uint32_t *group, workspace *w,
+                       split *best, double *gain)
+{
+    size_t nodes = l->lookup->n_leaves - 1;
+    real *columns = l->columns + c * nodes;
+    for (size_t j = 0; j < w->v; j++)
+        w->compared[j] = true;
+    if (l->job->few) {
+        grow_tree(l, c, NIMBUS_TREE_SHARED, w, best, gain);
+        memset(w->compared, 0, w->v * sizeof *w->compared);
+        for (size_t i = 0; i < nodes; i++)
+            w->compared[(size_t)columns[i]] = true;
+    }
+    grow_tree(l, c, l->lookup->kind, w, best, gain);
+    for (size_t i = 0; i < nodes; i++)
+        columns[i] = (real)group[(size_t)columns[i]];
 }
 
 static void learn_group(void *arg, size_t g)
