@@ -44,10 +44,11 @@ def shell(command, check=True, env=None):
     return done
 
 
-def remembered(name, measure):
-    """measure()'s result, a dict, from build/figures/<name>.json if it was measured before."""
+def remembered(name, measure, *files):
+    """measure()'s result, a dict, from build/figures/<name>.json if it was measured before, since the
+    files that it is about were written."""
     path = f"{WORK}/{name}.json"
-    if os.path.exists(path):
+    if os.path.exists(path) and all(os.path.getmtime(f) <= os.path.getmtime(path) for f in files):
         with open(path) as f:
             value = json.load(f)
     else:
@@ -110,7 +111,7 @@ def converted(data, seed, arguments, tag):
         seconds = time.monotonic() - began
         tool(f"compile {WORK}/{name}.net -o {WORK}/{name}.nimbus")
         return {"seconds": seconds}
-    seconds = remembered(name + ".convert", measure)["seconds"]
+    seconds = remembered(name + ".convert", measure, net)["seconds"]
     return f"{WORK}/{name}", seconds
 
 
@@ -118,7 +119,7 @@ def accuracy(model, data, split="test"):
     """Test accuracy in percent. Looked at only here, for the final figure."""
     tag = os.path.relpath(model, WORK).replace("/", "-")
     return 100 * remembered(f"{tag}.{split}", lambda: tool(
-        f"eval {model} --data {data} --split {split}"))["accuracy"]
+        f"eval {model} --data {data} --split {split}"), model)["accuracy"]
 
 
 def compiled_accuracies(data, arguments, tag):
@@ -137,7 +138,8 @@ def compiled(net, folder=None, options=""):
     """The program of a net, beside it or in a folder of WORK."""
     name = os.path.relpath(net, WORK).removesuffix(".net")
     name = f"{folder}/{os.path.basename(name)}" if folder else name
-    remembered(f"{name}.compile", lambda: tool(f"compile {net} {options} -o {WORK}/{name}.nimbus"))
+    remembered(f"{name}.compile",
+               lambda: tool(f"compile {net} {options} -o {WORK}/{name}.nimbus"), net)
     return f"{WORK}/{name}.nimbus"
 
 
