@@ -51,7 +51,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
             if (nimbus_layer_is_convertible(&net->layers[i]) &&
                 (plans[i].v < 1 || plans[i].trees < 1 || plans[i].levels < 1 ||
                  plans[i].levels > NIMBUS_MAX_LEVELS || plans[i].bits == 1 || plans[i].bits > 8 ||
-                 plans[i].tree > NIMBUS_TREE_FERN || plans[i].columns > NIMBUS_COLUMNS_WINDOW))
+                 plans[i].tree == NIMBUS_CHOICE_AUTO || plans[i].tree > NIMBUS_CHOICE_FEW ||
+                 plans[i].columns > NIMBUS_COLUMNS_WINDOW))
                 abort();
     }
     nimbus_free(plans);

@@ -434,14 +434,15 @@ typedef enum nimbus_method {
 
 /* Which columns of its group the nodes of a converted layer's tree compare. */
 typedef enum nimbus_tree_choice {
-    /* FEW; but PER_NODE in the first layer, since which input columns are read costs no other layer
-     * anything, and SHARED there with SPEED; SHARED in convolutions and of other methods */
-    NIMBUS_TREES_AUTO = 0,
-    NIMBUS_TREES_SHARED,   /* one a level */
-    NIMBUS_TREES_PER_NODE, /* any */
-    NIMBUS_TREES_FERN,     /* one a level, with one threshold */
-    NIMBUS_TREES_FEW       /* any of those that SHARED would compare: what is computed for them by
-                              the layer before is no more */
+    /* PER_NODE in the first layer, where columns cost nothing by being read; FEW behind it, SHARED
+     * with more than 4 levels. SHARED in all layers of nets with convolutions, with SPEED, and of
+     * other methods */
+    NIMBUS_CHOICE_AUTO = 0,
+    NIMBUS_CHOICE_SHARED,   /* one a level */
+    NIMBUS_CHOICE_PER_NODE, /* any */
+    NIMBUS_CHOICE_FERN,     /* one a level, with one threshold */
+    NIMBUS_CHOICE_FEW       /* any of those that SHARED would compare, so that the layer before
+                               computes no more for them */
 } nimbus_tree_choice;
 
 typedef enum nimbus_preset {
@@ -466,7 +467,7 @@ typedef struct nimbus_convert_options {
     nimbus_table_method table_method;
     nimbus_estimator estimator;
     /* Per layer, "NAME:key=value,...;..." with keys v, levels, trees, bits, tree
-     * (shared|node|fern|few), columns (block|patch|window); "NAME:exact" leaves the layer a
+     * (auto|shared|node|fern|few), columns (block|patch|window); "NAME:exact" leaves the layer a
      * product. A convolution's columns are those of its patch, [channel][row][column]: unless V is
      * given every input channel has a codebook. In nets with convolutions the last product, and
      * those of less than 64 values a patch, are exact unless they have settings of their own. e.g.

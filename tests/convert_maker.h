@@ -49,11 +49,17 @@ static inline size_t width_out(const nimbus_layer *layer)
     return nimbus_shape_width(layer->shape);
 }
 
-/* Attaches trees to the layer and learns them on the rows x; few: as in nimbus_tree_job. */
-static inline nimbus_status learn_kind(nimbus_layer *layer, const real *x, size_t n,
-                                       const nimbus_groups *groups, size_t levels,
-                                       nimbus_tree_kind kind, bool few, nimbus_split_method method,
-                                       unsigned n_threads)
+/* Attaches as many trees as the group has to the layer, learns them on the rows x. */
+static inline nimbus_status learn_job(nimbus_layer *layer, const nimbus_tree_job *job, size_t trees,
+                                      size_t levels, nimbus_tree_kind kind)
+{
+    CHECK(nimbus_lookup_attach(layer, job->groups->n_codebooks * trees, levels, kind, &error));
+    return nimbus_trees_learn(layer, job, &error);
+}
+
+static inline nimbus_status learn(nimbus_layer *layer, const real *x, size_t n,
+                                  const nimbus_groups *groups, size_t levels, nimbus_tree_kind kind,
+                                  nimbus_split_method method, unsigned n_threads)
 {
     nimbus_tree_job job = {.x = x,
                            .n_rows = n,
@@ -61,18 +67,9 @@ static inline nimbus_status learn_kind(nimbus_layer *layer, const real *x, size_
                            .weight = values_of(layer, "weight"),
                            .n_outputs = width_out(layer),
                            .method = method,
-                           .few = few,
                            .groups = groups,
                            .n_threads = n_threads};
-    CHECK(nimbus_lookup_attach(layer, groups->n_codebooks, levels, kind, &error));
-    return nimbus_trees_learn(layer, &job, &error);
-}
-
-static inline nimbus_status learn(nimbus_layer *layer, const real *x, size_t n,
-                                  const nimbus_groups *groups, size_t levels, nimbus_tree_kind kind,
-                                  nimbus_split_method method, unsigned n_threads)
-{
-    return learn_kind(layer, x, n, groups, levels, kind, false, method, n_threads);
+    return learn_job(layer, &job, 1, levels, kind);
 }
 
 static inline nimbus_groups groups_of(nimbus_shape shape, size_t v, nimbus_columns columns)

@@ -133,6 +133,22 @@ static void test_reader_values(void **state)
     assert_false(r.failed);
 }
 
+static void test_half_floats(void **state)
+{
+    (void)state;
+    static const struct {
+        uint16_t half;
+        float value;
+    } cases[] = {{0x0000, 0},           {0x3c00, 1},           {0xc100, -2.5f},
+                 {0x7bff, 65504},       {0x0400, 0x1p-14f},    {0x0001, 0x1p-24f},
+                 {0x83ff, -0x3ffp-24f}, {0x3555, 0x1.554p-2f}, {0x7c00, INFINITY},
+                 {0xfc00, -INFINITY}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_true(nimbus_float_of_half(cases[i].half) == cases[i].value);
+    assert_true(signbit(nimbus_float_of_half(0x8000)) != 0);
+    assert_true(isnan(nimbus_float_of_half(0x7e00)) && isnan(nimbus_float_of_half(0xfc01)));
+}
+
 static void test_reader_failure_is_sticky(void **state)
 {
     (void)state;
@@ -430,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_alloc_refuses_overflow),
         cmocka_unit_test(test_realloc_keeps_and_zeroes),
         cmocka_unit_test(test_reader_values),
+        cmocka_unit_test(test_half_floats),
         cmocka_unit_test(test_reader_failure_is_sticky),
         cmocka_unit_test(test_buffer_round_trip),
         cmocka_unit_test(test_buffer_failure_is_sticky),

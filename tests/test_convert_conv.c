@@ -103,6 +103,7 @@ static void test_what_is_converted(void **state)
         assert_int_equal(named(net, "conv2d2")->lookup->n_codebooks, 8 * trees[preset]);
         assert_int_equal(named(net, "conv2d3")->lookup->n_codebooks, 8 * trees[preset]);
         assert_int_equal(named(net, "conv2d2")->state, NIMBUS_STATE_LOOKUP);
+        assert_int_equal(named(net, "conv2d2")->lookup->kind, NIMBUS_TREE_SHARED);
         assert_int_equal(named(net, "conv2d1")->state, NIMBUS_STATE_DENSE);
         nimbus_net_free(net);
     }

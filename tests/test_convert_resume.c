@@ -161,7 +161,7 @@ static void test_foreign_checkpoints(void **state)
     FOREIGN(teacher, data, o.v = 3);
     FOREIGN(teacher, data, o.levels = 2);
     FOREIGN(teacher, data, o.bits = 7);
-    FOREIGN(teacher, data, o.tree = NIMBUS_TREE_FERN);
+    FOREIGN(teacher, data, o.tree = NIMBUS_CHOICE_FERN);
     FOREIGN(teacher, data, o.preset = NIMBUS_SPEED);
     FOREIGN(teacher, data, o.split_method = NIMBUS_PLAIN);
     FOREIGN(teacher, data, o.table_method = NIMBUS_MEAN);

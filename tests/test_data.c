@@ -47,6 +47,19 @@ static void pairs_of_files(void **state)
     save("bad.npy", bad.bytes, bad.size);
     snprintf(spec, sizeof spec, "%s,%s", path_of("images.gz"), path_of("bad.npy"));
     open_refused(spec, NIMBUS_SPLIT_ALL, NULL, NIMBUS_ERR_VALUE, "label -1 in row 8");
+    static const char *const reals[] = {"<f2", "<f4", "<f8"};
+    for (size_t i = 0; i < 3; i++) {
+        char header[96];
+        snprintf(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (40,)}\n",
+                 reals[i]);
+        nimbus_buffer real_labels = npy(1, header);
+        for (size_t k = 0; k < (size_t)80 << i; k++)
+            nimbus_write_u8(&real_labels, 0);
+        save("bad.npy", real_labels.bytes, real_labels.size);
+        open_refused(spec, NIMBUS_SPLIT_ALL, NULL, NIMBUS_ERR_VALUE,
+                     "the labels are floating-point numbers");
+        nimbus_buffer_free(&real_labels);
+    }
     snprintf(spec, sizeof spec, "%s,%s", path_of("images.gz"), path_of("absent"));
     open_refused(spec, NIMBUS_SPLIT_ALL, NULL, NIMBUS_ERR_IO, "absent");
     nimbus_buffer_free(&images);

@@ -74,6 +74,7 @@ static void test_report(void **state)
     assert_tool("m.onnx --expect y.npy", 2, "--expect needs --data");
     assert_tool("m.onnx -o bad.net --data rows.csv --rows 2 --split all --expect y.npy", 1,
                 "y.npy: 3 rows of 2 values");
+    assert_tool("m.onnx -o bad.net --data absent.csv", 1, "absent.csv");
     assert_false(file_is_there("bad.net")); /* nothing is left of what failed */
     write_model("Selu");
     assert_tool("m.onnx", 1, "m.onnx: node y (Selu): unsupported operator");

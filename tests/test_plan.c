@@ -38,21 +38,21 @@ static void test_defaults(void **state)
             assert_int_equal(plans[i].columns, i == LINEAR1 && preset == NIMBUS_SPEED
                                                    ? NIMBUS_COLUMNS_BLOCK
                                                    : NIMBUS_COLUMNS_AUTO);
-            assert_int_equal(plans[i].tree, i != LINEAR1             ? NIMBUS_TREES_FEW
-                                            : preset == NIMBUS_SPEED ? NIMBUS_TREES_SHARED
-                                                                     : NIMBUS_TREES_PER_NODE);
+            assert_int_equal(plans[i].tree, preset == NIMBUS_SPEED ? NIMBUS_CHOICE_SHARED
+                                            : i == LINEAR1         ? NIMBUS_CHOICE_PER_NODE
+                                                                   : NIMBUS_CHOICE_FEW);
         }
         nimbus_free(plans);
         o.v = 30;
         o.levels = 7;
         o.bits = 32;
-        o.tree = NIMBUS_TREES_FERN;
+        o.tree = NIMBUS_CHOICE_FERN;
         plans = plans_of(net, &o);
         for (size_t i = LINEAR1; i <= LINEAR3; i += 2) {
             assert_int_equal(plans[i].v, 30); /* given, so refused where it is too large */
             assert_int_equal(plans[i].levels, 7);
             assert_int_equal(plans[i].bits, 0);
-            assert_int_equal(plans[i].tree, NIMBUS_TREES_FERN);
+            assert_int_equal(plans[i].tree, NIMBUS_CHOICE_FERN);
         }
         nimbus_free(plans);
     }
@@ -89,16 +89,29 @@ static void test_layer_options(void **state)
     nimbus_layer_plan *plans = plans_of(net, &o);
     const nimbus_layer_plan *p = &plans[LINEAR1];
     assert_true(!p->exact && p->v == 9 && p->levels == 8 && p->bits == 2 &&
-                p->tree == NIMBUS_TREES_FERN && p->columns == NIMBUS_COLUMNS_WINDOW);
+                p->tree == NIMBUS_CHOICE_FERN && p->columns == NIMBUS_COLUMNS_WINDOW);
     p = &plans[LINEAR2];
     assert_true(!p->exact && p->v == 1 && p->levels == 4 && p->bits == 0 &&
-                p->tree == NIMBUS_TREES_PER_NODE && p->columns == NIMBUS_COLUMNS_BLOCK);
+                p->tree == NIMBUS_CHOICE_PER_NODE && p->columns == NIMBUS_COLUMNS_BLOCK);
     assert_true(plans[LINEAR3].exact);
     nimbus_free(plans);
+    o.layers = "linear1:levels=5;linear2:levels=5;linear3:tree=few,levels=5";
+    plans = plans_of(net, &o);
+    assert_int_equal(plans[LINEAR1].tree, NIMBUS_CHOICE_PER_NODE);
+    assert_int_equal(plans[LINEAR2].tree, NIMBUS_CHOICE_SHARED); /* more levels than few is for */
+    assert_int_equal(plans[LINEAR3].tree, NIMBUS_CHOICE_FEW);
+    nimbus_free(plans);
+    o.tree = NIMBUS_CHOICE_SHARED;
+    o.layers = "linear2:tree=auto";
+    plans = plans_of(net, &o);
+    assert_int_equal(plans[LINEAR1].tree, NIMBUS_CHOICE_SHARED);
+    assert_int_equal(plans[LINEAR2].tree, NIMBUS_CHOICE_FEW);
+    nimbus_free(plans);
+    o.tree = NIMBUS_CHOICE_AUTO;
     o.layers = "linear1:columns=patch,tree=shared;linear2:columns=auto,v=12;linear2:v=3";
     plans = plans_of(net, &o);
     assert_int_equal(plans[LINEAR1].columns, NIMBUS_COLUMNS_PATCH);
-    assert_int_equal(plans[LINEAR1].tree, NIMBUS_TREES_SHARED);
+    assert_int_equal(plans[LINEAR1].tree, NIMBUS_CHOICE_SHARED);
     assert_int_equal(plans[LINEAR2].v, 3); /* the last word counts */
     assert_false(plans[LINEAR3].exact);
     nimbus_free(plans);
@@ -148,8 +161,8 @@ static void test_bad_layer_options(void **state)
         {"linear1:bits=9", 14, "2 to 8 bits, or 32"},
         {"linear1:bits=16", 14, "2 to 8 bits, or 32"},
         {"linear1:bits=33", 14, "a number from 2 to 32"},
-        {"linear1:tree=oak", 14, "shared, node, fern or few"},
-        {"linear1:tree=", 14, "shared, node, fern or few"},
+        {"linear1:tree=oak", 14, "auto, shared, node, fern or few"},
+        {"linear1:tree=", 14, "auto, shared, node, fern or few"},
         {"linear1:columns=rows", 17, "auto, block, patch or window"},
         {"linear2:exact;linear1:columns=windows", 31, "auto, block, patch or window"},
     };
@@ -207,7 +220,7 @@ static void test_bad_options(void **state)
     o.tree = (nimbus_tree_choice)-1;
     CHECK_FAILS(nimbus_plan_layers(net, &o, &plans, &error), NIMBUS_ERR_ARGUMENT,
                 "choice of trees -1");
-    o.tree = NIMBUS_TREES_AUTO;
+    o.tree = NIMBUS_CHOICE_AUTO;
     nimbus_fail_alloc_after = 1;
     CHECK_FAILS(nimbus_plan_layers(net, &o, &plans, &error), NIMBUS_ERR_MEMORY, "plan");
     nimbus_net_free(net);

@@ -234,27 +234,43 @@ static void test_planted_per_node(void **state)
     nimbus_free(x);
 }
 
-/* Several groups and trees a group: nodes differ, but no tree compares columns that one with a
- * column a level would not. */
+/* Two trees a group whose nodes choose among few columns: nodes differ, but a group's first tree
+ * compares none that a tree with a column a level would not, and its second as few. */
 static void test_few(void **state)
 {
     (void)state;
+    enum { TREES = 2, LEVELS = 3, NODES = 7 };
     real *x = noise_rows(ROWS, 3);
     for (size_t i = 0; i < ROWS * COLUMNS; i++)
         x[i] = (real)uniform(3, 2, i, -1, 1);
     tree shared = tree_new(COLUMNS / 2, 5), few = tree_new(COLUMNS / 2, 5);
-    bool differ = false;
-    tree_learn(&shared, x, ROWS, 3, NIMBUS_TREE_SHARED, NIMBUS_JOINED);
-    CHECK(learn_kind(few.layer, x, ROWS, &few.groups, 3, NIMBUS_TREE_PER_NODE, true, NIMBUS_JOINED,
-                     2));
-    few.column = values_of(few.layer, "columns");
-    for (size_t c = 0; c < 2; c++)
-        for (size_t i = 0; i < 7; i++) {
-            const real *allowed = shared.column + 7 * c, column = few.column[7 * c + i];
-            assert_true(column == allowed[0] || column == allowed[1] || column == allowed[3]);
-            differ = differ || column != allowed[i];
+    nimbus_tree_job job = {.x = x,
+                           .n_rows = ROWS,
+                           .n_columns = COLUMNS,
+                           .method = NIMBUS_PLAIN,
+                           .few = true,
+                           .groups = &few.groups,
+                           .n_threads = 2};
+    bool differ[TREES] = {false};
+    tree_learn(&shared, x, ROWS, LEVELS, NIMBUS_TREE_SHARED, NIMBUS_PLAIN);
+    CHECK(learn_job(few.layer, &job, TREES, LEVELS, NIMBUS_TREE_PER_NODE));
+    for (size_t c = 0; c < 2 * TREES; c++) {
+        const real *columns = values_of(few.layer, "columns") + NODES * c;
+        const real *level = shared.column + NODES * (c / TREES);
+        size_t n = 0;
+        for (size_t i = 0; i < NODES; i++) {
+            size_t j = 0;
+            while (columns[j] != columns[i])
+                j++;
+            n += j == i;
+            if (c % TREES == 0)
+                assert_true(columns[i] == level[0] || columns[i] == level[1] ||
+                            columns[i] == level[3]);
         }
-    assert_true(differ);
+        assert_true(n <= LEVELS);
+        differ[c % TREES] |= columns[1] != columns[2] || columns[3] != columns[4];
+    }
+    assert_true(differ[0] && differ[1]);
     tree_free(&shared);
     tree_free(&few);
     nimbus_free(x);

@@ -49,10 +49,9 @@ static const option_entry entries[] = {
     {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
      "of a table entry, 2 to 8, or 32 for float tables (8; --speed 7)"},
     {"tree", 0, OPTION_CHOICE, "KIND", AT(tree), 0, 0, trees,
-     "shared: a column per level; node: a column per node; few: a column per node, none that "
-     "shared "
-     "would not compare; fern: a column and threshold per level (few; node in the first layer, "
-     "shared in convolutions)"},
+     "column of each comparison: shared: one per level; node: any; few: any that shared would "
+     "have; fern: one per level, and one threshold (auto: first layer node, others few; with "
+     "convolutions and --speed shared)"},
     {"layers", 0, OPTION_TEXT, "LIST", AT(layers), 0, 0, NULL,
      "per layer: NAME:key=value,... with v, levels, trees, bits, tree, columns=block|patch|window, "
      "or "

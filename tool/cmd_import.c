@@ -226,11 +226,6 @@ static nimbus_status finish(const import_arguments *args, const nimbus_net *net,
         note(common, "note: %s", report->notes[i]);
         json_array_append_new(notes, json_string(report->notes[i]));
     }
-    note(common,
-         "%s: %zu layers, %zu %s inputs, %zu outputs, %zu parameters, %zu multiply-adds a "
-         "row",
-         args->output, info.n_layers, info.n_inputs, info.input_dtype == NIMBUS_U8 ? "u8" : "f32",
-         info.n_outputs, report->n_params, report->multiply_adds);
     table_init(&t, args->expect ? "rrrrr" : "rrr");
     if (common->data) {
         const char *const heads[] = {"rows", "accuracy", "loss", "difference", "of at most"};
@@ -243,6 +238,11 @@ static nimbus_status finish(const import_arguments *args, const nimbus_net *net,
         json_decref(json);
         return status;
     }
+    note(common,
+         "%s: %zu layers, %zu %s inputs, %zu outputs, %zu parameters, %zu multiply-adds a "
+         "row",
+         args->output, info.n_layers, info.n_inputs, info.input_dtype == NIMBUS_U8 ? "u8" : "f32",
+         info.n_outputs, report->n_params, report->multiply_adds);
     *code = result_finish(common, &t, json);
     return NIMBUS_OK;
 }

@@ -2,8 +2,6 @@
  *
  * All integers are assembled from bytes, so nothing here depends on the machine's byte order or
  * on alignment. */
-#include <math.h>
-
 #include "base/base.h"
 
 /* ---- reading ----------------------------------------------------------------------------- */
@@ -77,15 +75,17 @@ float nimbus_read_f32le(nimbus_reader *r)
 
 float nimbus_float_of_half(uint16_t half)
 {
-    int exponent = (half >> 10) & 0x1f;
-    double mantissa = (half & 0x3ff) / 1024.0, value;
-    if (exponent == 0x1f)
-        value = mantissa > 0 ? (double)NAN : (double)INFINITY;
-    else if (exponent == 0)
-        value = ldexp(mantissa, -14);
-    else
-        value = ldexp(1 + mantissa, exponent - 15);
-    return (float)(half & 0x8000 ? -value : value);
+    const uint32_t sign = (uint32_t)(half >> 15) << 31;
+    const uint32_t exponent = half >> 10 & 0x1f, mantissa = half & 0x3ff;
+    const uint32_t bits =
+        sign | (exponent == 0x1f ? 0xff : exponent + 127 - 15) << 23 | mantissa << 13;
+    float value;
+    if (exponent == 0) {
+        value = (float)mantissa * 0x1p-24F;
+        return sign ? -value : value;
+    }
+    memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 /* ---- writing ----------------------------------------------------------------------------- */

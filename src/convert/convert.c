@@ -85,7 +85,7 @@ static void resolve_method(nimbus_convert_options *out, const nimbus_method_reci
     out->table_method = method->tables;
     out->estimator = method->estimator;
     out->most_change = -1;
-    out->tree = NIMBUS_TREES_SHARED;
+    out->tree = NIMBUS_CHOICE_SHARED;
     if (out->epochs == 0 || method->epochs == 0)
         out->epochs = method->epochs ? method->epochs : SIZE_MAX;
     train->batch = train->batch ? train->batch : method->batch;

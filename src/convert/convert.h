@@ -36,7 +36,7 @@ typedef struct nimbus_tree_job {
     const real *weight; /* [n_outputs][n_columns]; used by joined splits only */
     size_t n_outputs;
     nimbus_split_method method;
-    bool few; /* trees per node compare only columns that a tree with one a level would */
+    bool few; /* the kind is PER_NODE, but nodes compare only columns that SHARED would */
     const nimbus_groups *groups;
     const real *deviations; /* [n_columns] standard deviations of what the trees will read, for
                                their margins; NULL: of x */
@@ -109,7 +109,7 @@ typedef struct nimbus_layer_plan {
     bool pinned;             /* the caller has settings for this layer */
     size_t v, levels, trees; /* trees: per group of V columns */
     unsigned bits;           /* 0: float tables */
-    nimbus_tree_choice tree; /* not AUTO */
+    nimbus_tree_choice tree; /* what AUTO stands for, not AUTO itself */
     nimbus_columns columns;
 } nimbus_layer_plan;
 

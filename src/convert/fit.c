@@ -149,7 +149,7 @@ static nimbus_status fit_trees(conversion *c, size_t i, const samples *s,
                              .weight = weight,
                              .n_outputs = nimbus_lookup_outputs(layer),
                              .method = c->options.split_method,
-                             .few = c->plans[i].tree == NIMBUS_TREES_FEW,
+                             .few = c->plans[i].tree == NIMBUS_CHOICE_FEW,
                              .groups = groups,
                              .deviations = s->deviations,
                              .n_threads = c->options.n_threads};
@@ -190,10 +190,10 @@ static nimbus_status attach(conversion *c, size_t i, const nimbus_groups *groups
 {
     nimbus_layer *layer = &c->net->layers[i];
     const nimbus_layer_plan *plan = &c->plans[i];
-    static const nimbus_tree_kind kinds[] = {[NIMBUS_TREES_SHARED] = NIMBUS_TREE_SHARED,
-                                             [NIMBUS_TREES_PER_NODE] = NIMBUS_TREE_PER_NODE,
-                                             [NIMBUS_TREES_FERN] = NIMBUS_TREE_FERN,
-                                             [NIMBUS_TREES_FEW] = NIMBUS_TREE_PER_NODE};
+    static const nimbus_tree_kind kinds[] = {[NIMBUS_CHOICE_SHARED] = NIMBUS_TREE_SHARED,
+                                             [NIMBUS_CHOICE_PER_NODE] = NIMBUS_TREE_PER_NODE,
+                                             [NIMBUS_CHOICE_FERN] = NIMBUS_TREE_FERN,
+                                             [NIMBUS_CHOICE_FEW] = NIMBUS_TREE_PER_NODE};
     size_t widest = 0;
     for (size_t g = 0; g < groups->n_codebooks; g++) {
         size_t v = groups->first[g + 1] - groups->first[g];

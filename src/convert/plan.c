@@ -8,7 +8,8 @@
 enum {
     LEAST_CODEBOOKS = 16, /* unless V is given */
     LEAST_PATCH = 64, /* values of a patch: smaller layers of convolutional nets stay products */
-    MOST_TREES = 16
+    MOST_TREES = 16,
+    FEW_LEVELS = 4 /* of trees whose nodes choose by themselves among few columns */
 };
 
 /* A cursor over options->layers, "NAME:key=value,...;...". */
@@ -80,7 +81,7 @@ static nimbus_status read_bits(cursor *c, unsigned *bits, nimbus_error *error)
 static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_error *error)
 {
     static const char *const keys[] = {"exact", "v", "levels", "bits", "tree", "columns", "trees"};
-    static const char *const trees[] = {"shared", "node", "fern", "few"};
+    static const char *const trees[] = {"auto", "shared", "node", "fern", "few"};
     static const char *const columns[] = {"auto", "block", "patch", "window"};
     size_t key = 0, value = 0;
     nimbus_status status =
@@ -103,9 +104,9 @@ static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_err
     case 3:
         return read_bits(c, &plan->bits, error);
     case 4:
-        if ((status = read_word(c, trees, 4, "shared, node, fern or few", &value, error)) ==
+        if ((status = read_word(c, trees, 5, "auto, shared, node, fern or few", &value, error)) ==
             NIMBUS_OK)
-            plan->tree = (nimbus_tree_choice)(NIMBUS_TREES_SHARED + value);
+            plan->tree = (nimbus_tree_choice)value;
         return status;
     case 6:
         return read_number(c, 1, MOST_TREES, &plan->trees, error);
@@ -187,6 +188,11 @@ static void plan_of_image_net(const nimbus_net *net, size_t i,
         plan->trees = trees_of_preset[options->preset];
 }
 
+static bool is_first(const nimbus_layer *layer)
+{
+    return layer->n_inputs == 1 && layer->input[0] == 0;
+}
+
 static nimbus_layer_plan default_plan(const nimbus_net *net, size_t i,
                                       const nimbus_convert_options *options)
 {
@@ -205,18 +211,23 @@ static nimbus_layer_plan default_plan(const nimbus_net *net, size_t i,
                               .trees = options->trees ? options->trees : 1,
                               .bits = bits == 32 ? 0 : bits,
                               .tree = options->tree};
-    bool first = layer->n_inputs == 1 && layer->input[0] == 0, image = nimbus_has_convolutions(net);
-    if (image)
+    if (nimbus_has_convolutions(net))
         plan_of_image_net(net, i, options, &plan);
-    else if (first && speed)
+    else if (speed && is_first(layer)) /* neighbouring columns are read faster */
         plan.columns = NIMBUS_COLUMNS_BLOCK;
-    /* Columns of the input cost nothing by being read: no layer computes them. But few and regular
-     * ones are read faster. */
-    if (plan.tree == NIMBUS_TREES_AUTO)
-        plan.tree = image || (first && speed) ? NIMBUS_TREES_SHARED
-                    : first                   ? NIMBUS_TREES_PER_NODE
-                                              : NIMBUS_TREES_FEW;
     return plan;
+}
+
+/* What AUTO stands for. Columns of the input cost nothing by being read: no layer computes them.
+ * Behind other layers few do, but of more levels only shared ones are compared by vectors. */
+static nimbus_tree_choice default_tree(const nimbus_net *net, const nimbus_layer *layer,
+                                       nimbus_preset preset, size_t levels)
+{
+    if (nimbus_has_convolutions(net) || preset == NIMBUS_SPEED)
+        return NIMBUS_CHOICE_SHARED;
+    if (is_first(layer))
+        return NIMBUS_CHOICE_PER_NODE;
+    return levels <= FEW_LEVELS ? NIMBUS_CHOICE_FEW : NIMBUS_CHOICE_SHARED;
 }
 
 nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_options *options,
@@ -235,7 +246,7 @@ nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_opt
     if (options->trees > MOST_TREES)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "%zu trees per group, expected 1 to %d",
                            options->trees, MOST_TREES);
-    if ((unsigned)options->preset > NIMBUS_ACCURACY || (unsigned)options->tree > NIMBUS_TREES_FEW)
+    if ((unsigned)options->preset > NIMBUS_ACCURACY || (unsigned)options->tree > NIMBUS_CHOICE_FEW)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "unknown preset %d or choice of trees %d",
                            (int)options->preset, (int)options->tree);
     nimbus_layer_plan *plans = nimbus_alloc(net->n_layers, sizeof *plans);
@@ -249,6 +260,9 @@ nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_opt
         status = read_layer(&c, net, plans, error);
         c.at += status == NIMBUS_OK && *c.at == ';';
     }
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (nimbus_layer_is_convertible(&net->layers[i]) && plans[i].tree == NIMBUS_CHOICE_AUTO)
+            plans[i].tree = default_tree(net, &net->layers[i], options->preset, plans[i].levels);
     if (status)
         nimbus_free(plans);
     else

@@ -70,15 +70,10 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
     nimbus_status status = nimbus_net_write(c->teacher, &b, error);
 
     if (status == NIMBUS_OK) {
-        const uint64_t numbers[] = {o->v,
-                                    o->levels,
-                                    o->trees,
-                                    o->bits,
-                                    o->fit_rows,
+        const uint64_t numbers[] = {o->fit_rows,
                                     o->epochs,
                                     o->seed,
                                     (uint64_t)o->preset,
-                                    (uint64_t)o->tree,
                                     (uint64_t)o->split_method,
                                     (uint64_t)o->table_method,
                                     (uint64_t)o->estimator,
@@ -91,8 +86,16 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
         nimbus_write_f32le(&b, (float)o->layer_epochs);
         nimbus_write_f32le(&b, (float)o->most_change);
         for (size_t i = 0; i < c->net->n_layers; i++) { /* as options or measurements have them */
-            nimbus_write_u64le(&b, c->plans[i].exact);
-            nimbus_write_u64le(&b, c->plans[i].trees);
+            const nimbus_layer_plan *p = &c->plans[i];
+            const uint64_t plan[] = {p->exact,
+                                     p->v,
+                                     p->levels,
+                                     p->trees,
+                                     p->bits,
+                                     (uint64_t)p->tree,
+                                     (uint64_t)p->columns};
+            for (size_t k = 0; k < sizeof plan / sizeof plan[0]; k++)
+                nimbus_write_u64le(&b, plan[k]);
         }
         write_training(&o->train, &b);
         nimbus_write_bytes(&b, o->layers ? o->layers : "", o->layers ? strlen(o->layers) : 0);

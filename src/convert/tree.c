@@ -30,7 +30,8 @@ typedef struct workspace {
     uint8_t *bucket; /* [n] path so far: the node's place in its level */
     double *sums;    /* [K/2][N_BINS][v + 1] per bin: sum of z, count; or [K][v + 1] per leaf */
     real *sorted;    /* [n] */
-    bool *compared;  /* [v] whether a node may compare the candidate */
+    bool *allowed;   /* [v] candidates that nodes may compare */
+    bool *chosen;    /* [v] and that those of the last tree do */
     double *gram;    /* [v][v] */
 } workspace;
 
@@ -43,7 +44,8 @@ static void workspace_free(workspace *w)
     nimbus_free(w->bucket);
     nimbus_free(w->sums);
     nimbus_free(w->sorted);
-    nimbus_free(w->compared);
+    nimbus_free(w->allowed);
+    nimbus_free(w->chosen);
     nimbus_free(w->gram);
 }
 
@@ -57,10 +59,11 @@ static bool workspace_new(workspace *w, size_t n, size_t v, size_t k)
     w->bucket = nimbus_alloc(n, sizeof *w->bucket);
     w->sums = nimbus_alloc(k / 2 * N_BINS * (v + 1), sizeof *w->sums);
     w->sorted = nimbus_alloc(n, sizeof *w->sorted);
-    w->compared = nimbus_alloc(v, sizeof *w->compared);
+    w->allowed = nimbus_alloc(v, sizeof *w->allowed);
+    w->chosen = nimbus_alloc(v, sizeof *w->chosen);
     w->gram = nimbus_alloc(v * v, sizeof *w->gram);
     return w->z && w->edges && w->n_edges && w->bin && w->bucket && w->sums && w->sorted &&
-           w->compared && w->gram;
+           w->allowed && w->chosen && w->gram;
 }
 
 static int compare_reals(const void *a, const void *b)
@@ -209,7 +212,7 @@ static void split_level(workspace *w, nimbus_tree_kind kind, size_t level, split
     for (size_t j = 0; j < w->v; j++) {
         double total = 0;
         size_t n_edges = w->n_edges[j];
-        if (!w->compared[j])
+        if (!w->allowed[j])
             continue;
         fill_sums(w, j, n_buckets);
         memset(level_gain, 0, sizeof level_gain);
@@ -269,17 +272,19 @@ static void subtract_leaf_means(workspace *w)
     }
 }
 
-/* One tree of the group in w, its columns as places in the group. */
-static void grow_tree(const learn_job *l, size_t c, nimbus_tree_kind kind, workspace *w,
-                      split *best, double *gain)
+/* One tree of the group in w. */
+static void grow_tree(const learn_job *l, size_t c, nimbus_tree_kind kind, const uint32_t *group,
+                      workspace *w, split *best, double *gain)
 {
     size_t k = l->lookup->n_leaves;
+    memset(w->chosen, 0, w->v * sizeof *w->chosen);
     memset(w->bucket, 0, w->n);
     for (size_t h = 0; h < l->lookup->n_levels; h++) {
         size_t first = c * (k - 1) + ((size_t)1 << h) - 1;
         split_level(w, kind, h, best, best + k / 2, gain);
         for (size_t b = 0; b < (size_t)1 << h; b++) {
-            l->columns[first + b] = (real)best[b].candidate;
+            w->chosen[best[b].candidate] = true;
+            l->columns[first + b] = (real)group[best[b].candidate];
             l->thresholds[first + b] = w->edges[best[b].candidate * (N_BINS - 1) + best[b].edge];
         }
         for (size_t n = 0; n < w->n; n++) {
@@ -293,19 +298,13 @@ static void grow_tree(const learn_job *l, size_t c, nimbus_tree_kind kind, works
 static void learn_tree(const learn_job *l, size_t c, const uint32_t *group, workspace *w,
                        split *best, double *gain)
 {
-    size_t nodes = l->lookup->n_leaves - 1;
-    real *columns = l->columns + c * nodes;
     for (size_t j = 0; j < w->v; j++)
-        w->compared[j] = true;
+        w->allowed[j] = true;
     if (l->job->few) {
-        grow_tree(l, c, NIMBUS_TREE_SHARED, w, best, gain);
-        memset(w->compared, 0, w->v * sizeof *w->compared);
-        for (size_t i = 0; i < nodes; i++)
-            w->compared[(size_t)columns[i]] = true;
+        grow_tree(l, c, NIMBUS_TREE_SHARED, group, w, best, gain);
+        memcpy(w->allowed, w->chosen, w->v * sizeof *w->allowed);
     }
-    grow_tree(l, c, l->lookup->kind, w, best, gain);
-    for (size_t i = 0; i < nodes; i++)
-        columns[i] = (real)group[(size_t)columns[i]];
+    grow_tree(l, c, l->lookup->kind, group, w, best, gain);
 }
 
 static void learn_group(void *arg, size_t g)
