@@ -49,7 +49,20 @@ static inline size_t width_out(const nimbus_layer *layer)
     return nimbus_shape_width(layer->shape);
 }
 
-/* Attaches as many trees as the group has to the layer, learns them on the rows x. */
+/* How many different columns n nodes compare. */
+static inline size_t count_columns(const real *columns, size_t n)
+{
+    size_t different = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t j = 0;
+        while (columns[j] != columns[i])
+            j++;
+        different += j == i;
+    }
+    return different;
+}
+
+/* Attaches so many trees for each of the groups to the layer, and learns them. */
 static inline nimbus_status learn_job(nimbus_layer *layer, const nimbus_tree_job *job, size_t trees,
                                       size_t levels, nimbus_tree_kind kind)
 {

@@ -41,15 +41,8 @@ static void assert_columns(const nimbus_layer *layer, bool few)
     bool differ = false, more = false;
     for (size_t c = 0; c < lookup->n_codebooks; c++) {
         const real *of_tree = columns + c * nodes;
-        size_t n = 0;
-        for (size_t i = 0; i < nodes; i++) {
-            size_t j = 0;
-            while (of_tree[j] != of_tree[i])
-                j++;
-            n += j == i;
-        }
         differ = differ || of_tree[1] != of_tree[2];
-        more = more || n > lookup->n_levels;
+        more = more || count_columns(of_tree, nodes) > lookup->n_levels;
     }
     assert_true(differ);
     assert_int_equal(more, !few);
