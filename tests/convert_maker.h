@@ -50,7 +50,7 @@ static inline size_t width_out(const nimbus_layer *layer)
 }
 
 /* How many different columns n nodes compare. */
-static inline size_t count_columns(const real *columns, size_t n)
+static inline size_t different_columns(const real *columns, size_t n)
 {
     size_t different = 0;
     for (size_t i = 0; i < n; i++) {

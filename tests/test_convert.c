@@ -42,7 +42,7 @@ static void assert_columns(const nimbus_layer *layer, bool few)
     for (size_t c = 0; c < lookup->n_codebooks; c++) {
         const real *of_tree = columns + c * nodes;
         differ = differ || of_tree[1] != of_tree[2];
-        more = more || count_columns(of_tree, nodes) > lookup->n_levels;
+        more = more || different_columns(of_tree, nodes) > lookup->n_levels;
     }
     assert_true(differ);
     assert_int_equal(more, !few);
