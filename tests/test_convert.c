@@ -339,7 +339,7 @@ static void test_refusals(void **state)
     assert_refused(other, data, &o, NIMBUS_ERR_MISMATCH, "rows of 5 values, the data has 36");
     assert_refused(teacher, one, &o, NIMBUS_ERR_MISMATCH, "1 rows are too few");
     assert_refused(teacher, floats, &o, NIMBUS_ERR_MISMATCH,
-                   "reads whole numbers from 0 to 255, the data has f32 values");
+                   "reads whole numbers from 0 to 255 (u8), the data has f32 values");
     assert_refused(teacher, few, &o, NIMBUS_ERR_ARGUMENT, "layer linear1: 8 leaves");
     o.fit_rows = 7;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "but only 7 rows");

@@ -75,6 +75,12 @@ static void test_report(void **state)
     assert_tool("m.onnx -o bad.net --data rows.csv --rows 2 --split all --expect y.npy", 1,
                 "y.npy: 3 rows of 2 values");
     assert_tool("m.onnx -o bad.net --data absent.csv", 1, "absent.csv");
+    write_file("more.csv", "a,b,class\n0,1,x\n3,2,y\n5,4,z\n", 28);
+    assert_tool("m.onnx -o bad.net --data more.csv --split all", 1,
+                "more.csv: labels of 3 classes, counted from 0, but the net has 2 outputs");
+    remove_file("more.csv");
+    assert_tool("m.onnx -o bad.net --u8 --data rows.csv --split all", 1,
+                "whole numbers from 0 to 255 (u8), the data has f32 values");
     assert_false(file_is_there("bad.net")); /* nothing is left of what failed */
     write_model("Selu");
     assert_tool("m.onnx", 1, "m.onnx: node y (Selu): unsupported operator");

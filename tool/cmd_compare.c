@@ -1,7 +1,7 @@
 /* cmd_compare.c - nimbus compare: methods x nets x seeds on the same rows, into one file of results
  *
  * The file is JSON, {"runs": [...]}, written anew after every run: what stands in it is not run
- * again, so an interrupted comparison goes on with the run it was at. */
+ * again, so an interrupted comparison starts with the run it was at. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -60,8 +60,8 @@ const nimbus_verb verb_compare = {
         "Converts every net by every method with every seed: the same rows, codebooks, leaves "
         "and bits, trainings that together see equally many rows. Shows accuracy and time, and "
         "keeps both after every epoch; time is processor time of all threads, so other work on the "
-        "machine counts little. Interrupted, the same command goes on with the run it was at; "
-        "'nimbus report' draws the file.",
+        "machine counts little. Interrupted, the same command keeps the finished runs and starts "
+        "with the one it was at; 'nimbus report' draws the file.",
     .examples = {"nimbus compare float.net --data mnist -o compare.json",
                  "nimbus compare d2.net d8.net --data mnist --methods nimbus,lut-nn --seeds 3"},
     .groups = GROUP_DATA | GROUP_SEED | GROUP_THREADS,
@@ -73,6 +73,16 @@ const nimbus_verb verb_compare = {
 };
 
 /* ---- what is to be run -------------------------------------------------------------------- */
+
+static int unknown_method(int length, const char *name)
+{
+    char all[160] = "";
+    for (size_t i = 0; i < N_METHODS; i++) {
+        size_t used = strlen(all);
+        snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", method_names[i]);
+    }
+    return usage_error(&verb_compare, "--methods: '%.*s' is none of %s", length, name, all);
+}
 
 /* Which methods the list names, all if it is empty; an exit code, or negative to go on. */
 static int read_methods(const char *text, int wanted[N_METHODS])
@@ -86,8 +96,7 @@ static int read_methods(const char *text, int wanted[N_METHODS])
             if (strlen(method_names[i]) == length && strncmp(at, method_names[i], length) == 0)
                 found = wanted[i] = 1;
         if (!found)
-            return usage_error(&verb_compare, "--methods: '%.*s' is no method; the help names all",
-                               (int)(length < 40 ? length : 40), at);
+            return unknown_method((int)(length < 40 ? length : 40), at);
         at += length + (at[length] == ',');
     }
     return -1;
@@ -451,8 +460,10 @@ static int compare_run(int argc, char **argv)
     status = compare_all(&args, wanted, file, &t, shown, &error);
     work_end();
     if (status == NIMBUS_ERR_CANCELLED)
-        status = tool_error(&error, status,
-                            "interrupted; the same command goes on with the run it was at");
+        status =
+            tool_error(&error, status,
+                       "interrupted; the same command keeps the finished runs and starts with the "
+                       "one it was at");
     if (status)
         goto done;
     if (json_array_size(shown) >= TABLE_ROWS)

@@ -41,7 +41,9 @@ static const option_entry entries[] = {
      "rows that all trainings together see, in epochs, shared between layers and the last training "
      "as the method does; instead of --layer-epochs and --epochs (0: not limited)"},
     {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
-     "input columns per codebook, V (8)"},
+     "input columns per codebook, V (8; fewer in layers of less than 128, for 16 codebooks; "
+     "--speed "
+     "16, --accuracy 4)"},
     {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
      "levels of a tree; it has 2^H leaves (4)"},
     {"trees", 0, OPTION_COUNT, "T", AT(trees), 1, 16, NULL,
@@ -49,9 +51,11 @@ static const option_entry entries[] = {
     {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
      "of a table entry, 2 to 8, or 32 for float tables (8; --speed 7)"},
     {"tree", 0, OPTION_CHOICE, "KIND", AT(tree), 0, 0, trees,
-     "column of each comparison: shared: one per level; node: any; few: any that shared would "
-     "have; fern: one per level, and one threshold (auto: first layer node, others few; with "
-     "convolutions and --speed shared)"},
+     "columns that a tree's nodes compare: shared, the same for all of a depth; node, any of the "
+     "V; "
+     "few, any of those that shared would have, so that the layer before computes no more; fern, "
+     "shared with one threshold a depth (auto: first layer node, others few; with convolutions or "
+     "--speed shared)"},
     {"layers", 0, OPTION_TEXT, "LIST", AT(layers), 0, 0, NULL,
      "per layer: NAME:key=value,... with v, levels, trees, bits, tree, columns=block|patch|window, "
      "or "

@@ -27,8 +27,8 @@ static const option_entry entries[] = {
     {"std", 0, OPTION_TEXT, "LIST", AT(deviation), 0, 0, NULL,
      "what to divide them by then, in the same way (1)"},
     {"expect", 'e', OPTION_TEXT, "FILE", AT(expect), 0, 0, NULL,
-     "outputs that another program computed on the rows of --data, an npy file: says how far the "
-     "net's are from them"},
+     "outputs that another program computed on the rows of --data (all with --split all), an npy "
+     "file: says how far the net's are from them"},
 };
 
 static int import_run(int argc, char **argv);
@@ -146,8 +146,9 @@ static nimbus_status compare(const char *path, const float *outputs, size_t n_ro
     const float *values = nimbus_data_features(expected);
     if (info->dtype != NIMBUS_F32 || info->n_rows != n_rows || info->n_features != n_outputs)
         status = tool_error(error, NIMBUS_ERR_MISMATCH,
-                            "%s: %zu rows of %zu values, expected %zu rows of %zu floats", path,
-                            info->n_rows, info->n_features, n_rows, n_outputs);
+                            "%s: %zu rows of %zu values, expected %zu rows of %zu floats: those of "
+                            "--data that --split chooses",
+                            path, info->n_rows, info->n_features, n_rows, n_outputs);
     for (size_t i = 0; !status && i < n_rows * n_outputs; i++) {
         out->difference = fmax(out->difference, fabs((double)outputs[i] - (double)values[i]));
         out->scale = fmax(out->scale, fabs((double)values[i]));
@@ -170,9 +171,15 @@ static nimbus_status measure(const import_arguments *args, const nimbus_net *net
     if (status)
         return status;
     size_t n_rows = nimbus_data_get_info(data)->n_rows;
+    size_t n_classes = nimbus_data_get_info(data)->n_classes;
     nimbus_net_get_info(net, &info);
     outputs = calloc(n_rows ? n_rows : 1, info.n_outputs * sizeof *outputs);
-    if (!outputs)
+    if (nimbus_data_labels(data) && n_classes > info.n_outputs)
+        status =
+            tool_error(error, NIMBUS_ERR_MISMATCH,
+                       "%s: labels of %zu classes, counted from 0, but the net has %zu outputs",
+                       common->data, n_classes, info.n_outputs);
+    else if (!outputs)
         status =
             tool_error(error, NIMBUS_ERR_MEMORY, "no memory for the outputs of %zu rows", n_rows);
     else

@@ -106,5 +106,7 @@ static int report_run(int argc, char **argv)
     if (status)
         return fail(&error);
     note(&args.common, "%s: written", args.output);
-    return EXIT_DONE;
+    return args.common.json
+               ? result_finish(&args.common, NULL, json_pack("{s:s}", "output", args.output))
+               : EXIT_DONE;
 }

@@ -65,6 +65,7 @@ int fail(const nimbus_error *error)
 int fail_with(const char *format, ...)
 {
     va_list args;
+    (void)fflush(stdout); /* what was printed before stands before */
     fprintf(stderr, "nimbus %s: ", verb_name);
     va_start(args, format);
     vfprintf(stderr, format, args);

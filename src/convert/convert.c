@@ -566,13 +566,10 @@ static nimbus_status check_arguments(const nimbus_net *teacher, const nimbus_dat
         return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
                            "the net reads rows of %zu values, the data has %zu features", d,
                            info->n_features);
-    if (teacher->input_dtype == NIMBUS_U8 && info->dtype != NIMBUS_U8)
-        return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
-                           "the net reads whole numbers from 0 to 255, the data has f32 values");
     if (info->n_rows < 2)
         return nimbus_fail(error, NIMBUS_ERR_MISMATCH, "%zu rows are too few to convert on",
                            info->n_rows);
-    return NIMBUS_OK;
+    return nimbus_dtype_fits(teacher, data, error);
 }
 
 /* Batch norms as they are before any training. */

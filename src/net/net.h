@@ -288,6 +288,9 @@ double nimbus_loss_value(const nimbus_loss_options *options, size_t n, size_t m,
 
 /* Rows first..first+n-1 of a data set as reals, out is [n][D]. */
 void nimbus_rows_read(const nimbus_data *data, size_t first, size_t n, real *out);
+/* Error MISMATCH: the net reads u8, the data has floats. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_dtype_fits(const nimbus_net *net, const nimbus_data *data,
+                                                  nimbus_error *error);
 
 /* Index of the largest of m outputs, the first of several. */
 size_t nimbus_argmax(const real *y, size_t m);

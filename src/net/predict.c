@@ -20,6 +20,15 @@ void nimbus_rows_read(const nimbus_data *data, size_t first, size_t n, real *out
     }
 }
 
+nimbus_status nimbus_dtype_fits(const nimbus_net *net, const nimbus_data *data, nimbus_error *error)
+{
+    if (net->input_dtype == NIMBUS_U8 && nimbus_data_get_info(data)->dtype != NIMBUS_U8)
+        return nimbus_fail(
+            error, NIMBUS_ERR_MISMATCH,
+            "the net reads whole numbers from 0 to 255 (u8), the data has f32 values");
+    return NIMBUS_OK;
+}
+
 size_t nimbus_argmax(const real *y, size_t m)
 {
     size_t best = 0;
@@ -41,7 +50,9 @@ nimbus_status nimbus_net_predict(const nimbus_net *net, const nimbus_data *data,
         return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
                            "the data has rows of %zu values, the net reads %zu", info->n_features,
                            d);
-    nimbus_status status = nimbus_net_copy(net, &copy, error);
+    nimbus_status status = nimbus_dtype_fits(net, data, error);
+    if (status == NIMBUS_OK)
+        status = nimbus_net_copy(net, &copy, error);
     if (status == NIMBUS_OK)
         status = nimbus_pass_new(copy, 0, BATCH, n_threads, &pass, error);
     for (size_t row = 0; status == NIMBUS_OK && row < info->n_rows; row += BATCH) {

@@ -160,6 +160,9 @@ nimbus_status nimbus_settings_fit(const nimbus_net *net, size_t first_layer,
         return nimbus_fail(error, NIMBUS_ERR_MISMATCH,
                            "%s: %zu features a row, but layer %s takes %zu", what, info->n_features,
                            net->layers[first_layer].name, width);
+    nimbus_status status = first_layer == 0 ? nimbus_dtype_fits(net, data, error) : NIMBUS_OK;
+    if (status)
+        return status;
     bool labels = nimbus_data_labels(data) != NULL, targets = nimbus_data_targets(data) != NULL;
     if (net->loss == NIMBUS_LOSS_CROSS_ENTROPY) {
         if ((labels_needed && !labels) || (labels && info->n_classes != n_outputs))
