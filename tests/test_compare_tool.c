@@ -264,7 +264,8 @@ static void test_convolutions(void **state)
         assert_true(json_is_null(member(run, "failed")));
     }
     json_decref(file);
-    check_code(tool("report e.json -o e.html"), 0);
+    check_code(tool("report e.json -o e.html --json"), 0);
+    check_contains(out, "{\"output\":\"e.html\"}");
 }
 
 int main(void)
