@@ -42,8 +42,7 @@ static const option_entry entries[] = {
      "as the method does; instead of --layer-epochs and --epochs (0: not limited)"},
     {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
      "input columns per codebook, V (8; fewer in layers of less than 128, for 16 codebooks; "
-     "--speed "
-     "16, --accuracy 4)"},
+     "--speed 16, --accuracy 4)"},
     {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
      "levels of a tree; it has 2^H leaves (4)"},
     {"trees", 0, OPTION_COUNT, "T", AT(trees), 1, 16, NULL,
