@@ -254,8 +254,10 @@ static int report_result(const demo_arguments *args, const demo_paths *p, const 
         putchar('\n');
     }
     int code = result_finish(&args->common, &t, json);
-    note(&args->common, "\ndone in %.0f s; the files are in %s/\nnext: nimbus inspect %s", seconds,
-         args->folder, p->path[PROGRAM]);
+    note(&args->common,
+         "\ndone in %.0f s; the files are in %s/\nnext: %s inspect %s\nor a net of your own: %s "
+         "import NET.onnx",
+         seconds, args->folder, tool_path, p->path[PROGRAM], tool_path);
     return code;
 }
 

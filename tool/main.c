@@ -14,6 +14,7 @@ static const nimbus_verb *const verbs[] = {
     &verb_eval, &verb_run,  &verb_bench, &verb_inspect, &verb_check,   &verb_compare, &verb_report};
 #define N_VERBS (sizeof verbs / sizeof *verbs)
 
+const char *tool_path = "nimbus";
 static const char *verb_name = "";
 static volatile sig_atomic_t signal_seen, working;
 static const char *volatile unfinished_file;
@@ -151,6 +152,7 @@ static int dispatch(int argc, char **argv)
 int main(int argc, char **argv)
 {
     int code = EXIT_DONE;
+    tool_path = argv[0];
     tell_libraries(argv);
     install_signals();
     if (argc < 2) {

@@ -100,6 +100,8 @@ int work_interrupted(void); /* number of the signal that arrived, else 0 */
 /* A file to be removed if a signal ends the tool; NULL: none. */
 void remove_on_signal(const char *path);
 
+extern const char *tool_path; /* as the tool was called, for commands to type next */
+
 /* "nimbus VERB: message" on standard error; returns EXIT_FAILED, or 128 + n after signal n. */
 int fail(const nimbus_error *error);
 int fail_with(const char *format, ...) __attribute__((format(printf, 1, 2)));
