@@ -297,7 +297,8 @@ static void test_pixels(void **state)
 static void test_normalisation_by_options(void **state)
 {
     (void)state;
-    static const float mean[] = {10, 20}, deviation[] = {4, 5}, row[] = {14, 6, 30, 25};
+    static const float mean[] = {10, 20}, deviation[] = {4, 5};
+    static const uint8_t row[] = {14, 6, 30, 25};
     nimbus_import_options options = NIMBUS_IMPORT_OPTIONS_INIT;
     nimbus_net *net;
     nimbus_error error;
@@ -309,7 +310,7 @@ static void test_normalisation_by_options(void **state)
     options.n_input_channels = 2;
     options.input_dtype = NIMBUS_U8;
     net = imported(&model, &options, NULL);
-    float *y = outputs_of(net, NIMBUS_F32, 1, row);
+    float *y = outputs_of(net, NIMBUS_U8, 1, row);
     assert_near(y, (const float[]){1, 0, 2, 1}, 4, "normalised");
     nimbus_free(y);
     nimbus_net_free(net);
