@@ -22,10 +22,7 @@ static inline bool file_is_there(const char *name)
 {
     char path[512];
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "rb");
-    if (file)
-        fclose(file);
-    return file != NULL;
+    return nimbus_file_exists(path);
 }
 
 static inline void remove_file(const char *name)

@@ -79,6 +79,17 @@ static void test_wide_layers(void **state)
     nimbus_net_free(net);
 }
 
+static void assert_trees(const nimbus_net *net, const nimbus_convert_options *o,
+                         nimbus_tree_choice first, nimbus_tree_choice second,
+                         nimbus_tree_choice third)
+{
+    nimbus_layer_plan *plans = plans_of(net, o);
+    assert_int_equal(plans[LINEAR1].tree, first);
+    assert_int_equal(plans[LINEAR2].tree, second);
+    assert_int_equal(plans[LINEAR3].tree, third);
+    nimbus_free(plans);
+}
+
 static void test_layer_options(void **state)
 {
     (void)state;
@@ -96,17 +107,11 @@ static void test_layer_options(void **state)
     assert_true(plans[LINEAR3].exact);
     nimbus_free(plans);
     o.layers = "linear1:levels=5;linear2:levels=5;linear3:tree=few,levels=5";
-    plans = plans_of(net, &o);
-    assert_int_equal(plans[LINEAR1].tree, NIMBUS_CHOICE_PER_NODE);
-    assert_int_equal(plans[LINEAR2].tree, NIMBUS_CHOICE_SHARED); /* more levels than few is for */
-    assert_int_equal(plans[LINEAR3].tree, NIMBUS_CHOICE_FEW);
-    nimbus_free(plans);
+    /* more levels than few is for */
+    assert_trees(net, &o, NIMBUS_CHOICE_PER_NODE, NIMBUS_CHOICE_SHARED, NIMBUS_CHOICE_FEW);
     o.tree = NIMBUS_CHOICE_SHARED;
     o.layers = "linear2:tree=auto";
-    plans = plans_of(net, &o);
-    assert_int_equal(plans[LINEAR1].tree, NIMBUS_CHOICE_SHARED);
-    assert_int_equal(plans[LINEAR2].tree, NIMBUS_CHOICE_FEW);
-    nimbus_free(plans);
+    assert_trees(net, &o, NIMBUS_CHOICE_SHARED, NIMBUS_CHOICE_FEW, NIMBUS_CHOICE_SHARED);
     o.tree = NIMBUS_CHOICE_AUTO;
     o.layers = "linear1:columns=patch,tree=shared;linear2:columns=auto,v=12;linear2:v=3";
     plans = plans_of(net, &o);

@@ -74,16 +74,6 @@ const nimbus_verb verb_compare = {
 
 /* ---- what is to be run -------------------------------------------------------------------- */
 
-static int unknown_method(int length, const char *name)
-{
-    char all[160] = "";
-    for (size_t i = 0; i < N_METHODS; i++) {
-        size_t used = strlen(all);
-        snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", method_names[i]);
-    }
-    return usage_error(&verb_compare, "--methods: '%.*s' is none of %s", length, name, all);
-}
-
 /* Which methods the list names, all if it is empty; an exit code, or negative to go on. */
 static int read_methods(const char *text, int wanted[N_METHODS])
 {
@@ -96,7 +86,8 @@ static int read_methods(const char *text, int wanted[N_METHODS])
             if (strlen(method_names[i]) == length && strncmp(at, method_names[i], length) == 0)
                 found = wanted[i] = 1;
         if (!found)
-            return unknown_method((int)(length < 40 ? length : 40), at);
+            return choice_error(&verb_compare, "methods", at, length < 40 ? length : 40,
+                                method_names);
         at += length + (at[length] == ',');
     }
     return -1;

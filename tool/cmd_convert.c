@@ -50,8 +50,7 @@ static const option_entry entries[] = {
     {"bits", 0, OPTION_COUNT, "BITS", AT(bits), 2, 32, NULL,
      "of a table entry, 2 to 8, or 32 for float tables (8; --speed 7)"},
     {"tree", 0, OPTION_CHOICE, "KIND", AT(tree), 0, 0, trees,
-     "columns that a tree's nodes compare: shared, the same for all of a depth; node, any of the "
-     "V; "
+     "columns that a tree's nodes compare: shared, the same for all of a depth; node, any of V; "
      "few, any of those that shared would have, so that the layer before computes no more; fern, "
      "shared with one threshold a depth (auto: first layer node, others few; with convolutions or "
      "--speed shared)"},

@@ -213,19 +213,24 @@ static int set_number(const nimbus_verb *verb, const option_entry *option, const
     return -1;
 }
 
+int choice_error(const nimbus_verb *verb, const char *option, const char *text, size_t length,
+                 const char *const *choices)
+{
+    char all[256] = "";
+    for (size_t i = 0, used = 0; choices[i] && used < sizeof all; i++)
+        used += (size_t)snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", choices[i]);
+    return usage_error(verb, "--%s: '%.*s' is none of %s", option, (int)length, text, all);
+}
+
 static int set_choice(const nimbus_verb *verb, const option_entry *option, const char *text,
                       int *field)
 {
-    char all[256] = "";
-    for (int i = 0; option->choices[i]; i++) {
+    for (int i = 0; option->choices[i]; i++)
         if (strcmp(option->choices[i], text) == 0) {
             *field = i;
             return -1;
         }
-        size_t used = strlen(all);
-        snprintf(all + used, sizeof all - used, "%s%s", i ? ", " : "", option->choices[i]);
-    }
-    return usage_error(verb, "--%s: '%s' is none of %s", option->name, text, all);
+    return choice_error(verb, option->name, text, strlen(text), option->choices);
 }
 
 static int add_text(const nimbus_verb *verb, const option_entry *option, const char *text,

@@ -83,6 +83,10 @@ int options_parse(const nimbus_verb *verb, int argc, char **argv, void *args);
 /* "nimbus VERB: message" and a pointer to --help; returns EXIT_USAGE. */
 int usage_error(const nimbus_verb *verb, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* The same where the first `length` characters of text are none of an option's choices, a list with
+ * NULL at the end. */
+int choice_error(const nimbus_verb *verb, const char *option, const char *text, size_t length,
+                 const char *const *choices);
 /* The name closest to `wrong`, or NULL if none is close. */
 const char *nearest_name(const char *wrong, const char *const *names, size_t n);
 
