@@ -2,6 +2,7 @@
  *
  * The bytes are tried as a file, and as the contents of a file's four sections, which checksums
  * would otherwise hide from the fuzzer: the first eight bytes cut the rest. */
+#include "net/fingerprint.h"
 #include "train/checkpoint.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -16,7 +17,8 @@ static void try_file(const uint8_t *bytes, size_t size)
     if (nimbus_checkpoint_parse(bytes, size, &checkpoint, &error) != NIMBUS_OK)
         return;
     nimbus_write_bytes(&fingerprint, "epochs 3\nbatch 16\n", 18);
-    if (nimbus_checkpoint_compare(&checkpoint, &fingerprint, &error) == NIMBUS_OK &&
+    if (nimbus_fingerprint_compare(checkpoint.fingerprint, checkpoint.fingerprint_size,
+                                   &fingerprint, &error) == NIMBUS_OK &&
         checkpoint.fingerprint_size != fingerprint.size)
         __builtin_trap();
     if (nimbus_net_read(checkpoint.net, checkpoint.net_size, &net, &error) == NIMBUS_OK &&

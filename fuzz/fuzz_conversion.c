@@ -1,8 +1,8 @@
 /* fuzz_conversion.c - the checkpoint of a conversion, on any bytes
  *
- * The bytes are tried as a file, and as the contents of a file's two sections, which checksums
- * would otherwise hide from the fuzzer: 24 bytes of INFO, the rest is the net, whose own checksum
- * is put right as well. */
+ * The bytes are tried as a file, and as the contents of a file's three sections, which checksums
+ * would otherwise hide from the fuzzer: 20 bytes of INFO, 16 of META, the rest is the net, whose
+ * own checksum is put right as well. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
-enum { INFO_BYTES = 24 };
+enum { INFO_BYTES = 20, META_BYTES = 16, HEAD = INFO_BYTES + META_BYTES };
 
 /* What is accepted says how far it is, and has a net of so many layers. */
 static void try_file(const uint8_t *bytes, size_t size)
@@ -25,6 +25,7 @@ static void try_file(const uint8_t *bytes, size_t size)
         abort();
     }
     nimbus_net_free(c.net);
+    nimbus_buffer_free(&c.fingerprint);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
@@ -32,17 +33,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     nimbus_buffer file = {0};
     nimbus_error error;
     try_file(bytes, size);
-    if (size < INFO_BYTES)
+    if (size < HEAD)
         return 0;
     uint8_t *copy = malloc(size);
     if (!copy)
         return 0;
     memcpy(copy, bytes, size);
-    net_seal(copy + INFO_BYTES, size - INFO_BYTES);
+    net_seal(copy + HEAD, size - HEAD);
     const nimbus_section sections[] = {
+        {NIMBUS_TAG('M', 'E', 'T', 'A'), copy + INFO_BYTES, META_BYTES},
         {NIMBUS_TAG('I', 'N', 'F', 'O'), copy, INFO_BYTES},
-        {NIMBUS_TAG('N', 'E', 'T', ' '), copy + INFO_BYTES, size - INFO_BYTES}};
-    if (nimbus_container_write(&file, "NIMBUSCV", 1, 0, sections, 2, &error) == NIMBUS_OK)
+        {NIMBUS_TAG('N', 'E', 'T', ' '), copy + HEAD, size - HEAD}};
+    if (nimbus_container_write(&file, "NIMBUSCV", 2, 0, sections, 3, &error) == NIMBUS_OK)
         try_file(file.bytes, file.size);
     nimbus_buffer_free(&file);
     free(copy);

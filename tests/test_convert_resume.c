@@ -148,43 +148,44 @@ static void test_foreign_checkpoints(void **state)
     char path[300];
     copy_path(path, "foreign.ck");
     nimbus_buffer file = make_checkpoint(teacher, data, deep_options(NULL), path, 8);
-#define FOREIGN(net_of, rows, change)                                                              \
+#define FOREIGN(net_of, rows, change, says)                                                        \
     do {                                                                                           \
         nimbus_convert_options o = deep_options(path);                                             \
         change;                                                                                    \
         CHECK_FAILS(nimbus_convert(net_of, rows, &o, &net, NULL, &error), NIMBUS_ERR_MISMATCH,     \
                     "foreign.ck");                                                                 \
         assert_non_null(strstr(error.message, "delete it"));                                       \
+        assert_non_null(strstr(error.message, says));                                              \
         assert_null(net);                                                                          \
         assert_true(nimbus_file_exists(path));                                                     \
     } while (0)
-    FOREIGN(teacher, data, o.v = 3);
-    FOREIGN(teacher, data, o.levels = 2);
-    FOREIGN(teacher, data, o.bits = 7);
-    FOREIGN(teacher, data, o.tree = NIMBUS_CHOICE_FERN);
-    FOREIGN(teacher, data, o.preset = NIMBUS_SPEED);
-    FOREIGN(teacher, data, o.split_method = NIMBUS_PLAIN);
-    FOREIGN(teacher, data, o.table_method = NIMBUS_MEAN);
-    FOREIGN(teacher, data, o.estimator = NIMBUS_ESTIMATOR_SIGMOID);
-    FOREIGN(teacher, data, o.layers = "linear5:exact");
-    FOREIGN(teacher, data, o.fit_rows = 60);
-    FOREIGN(teacher, data, o.lambda = 0.02);
-    FOREIGN(teacher, data, o.layer_epochs = 2);
-    FOREIGN(teacher, data, o.epochs = 3);
-    FOREIGN(teacher, data, o.seed = 12);
-    FOREIGN(teacher, data, o.train.rate = 0.01);
-    FOREIGN(teacher, data, o.train.table_rate = 0.01);
-    FOREIGN(teacher, data, o.train.batch = 31);
-    FOREIGN(teacher, data, o.train.optimiser = NIMBUS_SGD);
-    FOREIGN(teacher, data, o.train.schedule = NIMBUS_CONSTANT);
-    FOREIGN(teacher, data, o.train.shift = 1);
-    FOREIGN(teacher, data, o.train.margin_noise = 0.1);
-    FOREIGN(teacher, data, o.train.tau_end = 0.2);
-    FOREIGN(teacher, data, o.train.distill = 0.7);
-    FOREIGN(teacher, data, o.train.hint = 0.2);
-    FOREIGN(teacher, data, o.train.weight_decay = 0.1);
-    FOREIGN(teacher, other_data, (void)0);
-    FOREIGN(other_net, data, (void)0);
+    FOREIGN(teacher, data, o.v = 3, "now it is \"linear1 v 3 ");
+    FOREIGN(teacher, data, o.levels = 2, " levels 2 ");
+    FOREIGN(teacher, data, o.bits = 7, " bits 7 ");
+    FOREIGN(teacher, data, o.tree = NIMBUS_CHOICE_FERN, " tree ");
+    FOREIGN(teacher, data, o.preset = NIMBUS_SPEED, "now it is \"preset ");
+    FOREIGN(teacher, data, o.split_method = NIMBUS_PLAIN, "\"splits ");
+    FOREIGN(teacher, data, o.table_method = NIMBUS_MEAN, "\"tables ");
+    FOREIGN(teacher, data, o.estimator = NIMBUS_ESTIMATOR_SIGMOID, "\"estimator ");
+    FOREIGN(teacher, data, o.layers = "linear5:exact", "\"linear5 exact\"");
+    FOREIGN(teacher, data, o.fit_rows = 60, "now it is \"fit-rows 60\"");
+    FOREIGN(teacher, data, o.lambda = 0.02, "lambda ");
+    FOREIGN(teacher, data, o.layer_epochs = 2, "layer-epochs ");
+    FOREIGN(teacher, data, o.epochs = 3, "now it is \"epochs 3\"");
+    FOREIGN(teacher, data, o.seed = 12, "now it is \"seed 12\"");
+    FOREIGN(teacher, data, o.train.rate = 0.01, "\"rate ");
+    FOREIGN(teacher, data, o.train.table_rate = 0.01, "\"table_rate ");
+    FOREIGN(teacher, data, o.train.batch = 31, "now it is \"batch 31\"");
+    FOREIGN(teacher, data, o.train.optimiser = NIMBUS_SGD, "\"optimiser ");
+    FOREIGN(teacher, data, o.train.schedule = NIMBUS_CONSTANT, "\"schedule ");
+    FOREIGN(teacher, data, o.train.shift = 1, "now it is \"shift 1\"");
+    FOREIGN(teacher, data, o.train.margin_noise = 0.1, "\"margin_noise ");
+    FOREIGN(teacher, data, o.train.tau_end = 0.2, "\"tau_end ");
+    FOREIGN(teacher, data, o.train.distill = 0.7, "\"distill ");
+    FOREIGN(teacher, data, o.train.hint = 0.2, "\"hint ");
+    FOREIGN(teacher, data, o.train.weight_decay = 0.1, "\"weight_decay ");
+    FOREIGN(teacher, other_data, (void)0, "\"data-features ");
+    FOREIGN(other_net, data, (void)0, "\"net ");
     /* what does not shape the result may change */
     nimbus_convert_options same = deep_options(NULL);
     nimbus_net *whole = converted(teacher, data, &same);
@@ -196,7 +197,7 @@ static void test_foreign_checkpoints(void **state)
     assert_same_net(whole, net);
     nimbus_net_free(net);
     /* a finished one is as particular */
-    FOREIGN(teacher, data, o.train.rate = 0.01);
+    FOREIGN(teacher, data, o.train.rate = 0.01, "\"rate ");
     nimbus_net_free(whole);
     nimbus_net_free(teacher);
     nimbus_net_free(other_net);
@@ -211,6 +212,7 @@ static nimbus_status read_checkpoint(const uint8_t *bytes, size_t size)
     nimbus_status status = nimbus_conversion_read(&c, bytes, size, &error);
     assert_true((status == NIMBUS_OK) == (c.net != NULL && c.layers_done != 99));
     nimbus_net_free(c.net);
+    nimbus_buffer_free(&c.fingerprint);
     return status;
 }
 
@@ -300,6 +302,7 @@ static void test_hostile_checkpoints(void **state)
                     "hostile.ck");
         assert_null(net);
         nimbus_net_free(c.net);
+        nimbus_buffer_free(&c.fingerprint);
     }
     nimbus_buffer_free(&file);
     nimbus_net_free(teacher);
@@ -377,6 +380,7 @@ static size_t progress_of(const char *path)
     size_t progress = c.layers_done + 100 * (size_t)c.rounded + 100 * (size_t)c.tuned;
     nimbus_buffer_free(&file);
     nimbus_net_free(c.net);
+    nimbus_buffer_free(&c.fingerprint);
     return progress;
 }
 

@@ -85,9 +85,9 @@ typedef struct conversion {
     bool tuned;                   /* trained together: finished */
     double rows_seen;             /* by trainings of layers, in this run */
     double began, seconds_before; /* seconds_before: of earlier runs */
-    uint32_t fingerprint;         /* of everything that shapes the result */
-    uint32_t used_tune;           /* checksum of the training checkpoint that is used up */
-    char tune_path[4096];         /* the training checkpoint beside options.checkpoint; "" */
+    nimbus_buffer fingerprint; /* of everything that shapes the result; empty without checkpoint */
+    uint32_t used_tune;        /* checksum of the training checkpoint that is used up */
+    char tune_path[4096];      /* the training checkpoint beside options.checkpoint; "" */
     char stage[80];
 } conversion;
 
@@ -147,7 +147,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_open(conversion *c, const nimb
 /* Writes the checkpoint, then removes the one of the training whose result it holds. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error);
 
-/* The checkpoint's bytes, for tests and fuzzing: fills c->net and the progress fields. */
+/* The checkpoint's bytes, for tests and fuzzing: fills c->net, the fingerprint and the
+ * progress fields. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_read(conversion *c, const void *bytes,
                                                        size_t size, nimbus_error *error);
 

@@ -1,109 +1,60 @@
 /* resume.c - the conversion's checkpoint: the net so far, and how far that is
  *
- * A container with magic "NIMBUSCV" and the sections "INFO" (u32 fingerprint, u32 finished layers,
- * u32 tables are rounded, u32 finished, f32 seconds, u32 checksum of used up PATH.tune) and "NET "
- * (the bytes of a .net file). Training keeps its own checkpoint in a file beside it, PATH.tune,
- * which is removed once its result stands here; the checksum tells it from a newer one if a kill
- * came in between. */
+ * A container with magic "NIMBUSCV" and the sections "META" (the fingerprint, as of trainings),
+ * "INFO" (u32 finished layers, u32 tables are rounded, u32 finished, f32 seconds, u32 checksum of
+ * used up PATH.tune) and "NET " (the bytes of a .net file). Training keeps its own checkpoint in a
+ * file beside it, PATH.tune, which is removed once its result stands here; the checksum tells it
+ * from a newer one if a kill came in between. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "convert/internal.h"
+#include "net/fingerprint.h"
 
 static const char magic[8] = "NIMBUSCV";
-enum { MAJOR = 1, MINOR = 0, INFO_BYTES = 24 };
+enum { MAJOR = 2, MINOR = 0, INFO_BYTES = 20, META = 0, INFO, NET, N_SECTIONS };
+static const uint32_t tags[N_SECTIONS] = {[META] = NIMBUS_TAG('M', 'E', 'T', 'A'),
+                                          [INFO] = NIMBUS_TAG('I', 'N', 'F', 'O'),
+                                          [NET] = NIMBUS_TAG('N', 'E', 'T', ' ')};
 static const size_t size_limit = (size_t)8 << 30;
 
-static uint32_t crc_of_data(const nimbus_data *data)
-{
-    const nimbus_data_info *info = nimbus_data_get_info(data);
-    const int32_t *labels = nimbus_data_labels(data);
-    const float *targets = nimbus_data_targets(data);
-    size_t element = nimbus_dtype_size(info->dtype);
-    uint32_t crc =
-        nimbus_crc32c(0, nimbus_data_features(data), info->n_rows * info->n_features * element);
-    if (labels)
-        crc = nimbus_crc32c(crc, labels, info->n_rows * sizeof *labels);
-    if (targets)
-        crc = nimbus_crc32c(crc, targets, info->n_rows * info->n_targets * sizeof *targets);
-    return crc;
-}
-
-/* Everything in the training options that shapes the result; what is not theirs in a conversion
- * (teacher, rows, seed) apart. */
-static void write_training(const nimbus_train_options *t, nimbus_buffer *b)
-{
-    const double numbers[] = {(double)t->batch,
-                              (double)t->optimiser,
-                              (double)t->schedule,
-                              t->rate,
-                              t->table_rate,
-                              t->warmup_steps,
-                              t->beta1,
-                              t->beta2,
-                              t->momentum,
-                              t->weight_decay,
-                              t->label_smoothing,
-                              t->mixup,
-                              t->noise,
-                              (double)t->shift,
-                              (double)t->flip,
-                              t->distill,
-                              t->temperature,
-                              t->hint,
-                              t->tau,
-                              t->tau_end,
-                              t->margin_noise};
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        uint64_t bits;
-        memcpy(&bits, &numbers[i], sizeof bits);
-        nimbus_write_u64le(b, bits);
-    }
-}
-
-/* A checksum over everything that shapes the result: options, the float net, the data. */
+/* Everything that shapes the result: options, plans, the float net, the data. */
 static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, nimbus_error *error)
 {
     const nimbus_convert_options *o = &c->options;
-    nimbus_buffer b = {0};
-    nimbus_status status = nimbus_net_write(c->teacher, &b, error);
-
-    if (status == NIMBUS_OK) {
-        const uint64_t numbers[] = {o->fit_rows,
-                                    o->epochs,
-                                    o->seed,
-                                    (uint64_t)o->preset,
-                                    (uint64_t)o->split_method,
-                                    (uint64_t)o->table_method,
-                                    (uint64_t)o->estimator,
-                                    (uint64_t)o->method,
-                                    crc_of_data(data)};
-        for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-            nimbus_write_u64le(&b, numbers[i]);
-        nimbus_write_f32le(&b, (float)o->lambda);
-        nimbus_write_f32le(&b, (float)o->budget);
-        nimbus_write_f32le(&b, (float)o->layer_epochs);
-        nimbus_write_f32le(&b, (float)o->most_change);
-        for (size_t i = 0; i < c->net->n_layers; i++) { /* as options or measurements have them */
-            const nimbus_layer_plan *p = &c->plans[i];
-            const uint64_t plan[] = {p->exact,
-                                     p->v,
-                                     p->levels,
-                                     p->trees,
-                                     p->bits,
-                                     (uint64_t)p->tree,
-                                     (uint64_t)p->columns};
-            for (size_t k = 0; k < sizeof plan / sizeof plan[0]; k++)
-                nimbus_write_u64le(&b, plan[k]);
-        }
-        write_training(&o->train, &b);
-        nimbus_write_bytes(&b, o->layers ? o->layers : "", o->layers ? strlen(o->layers) : 0);
-        if (b.failed)
-            status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for a checkpoint");
-        c->fingerprint = nimbus_crc32c(0, b.bytes, b.size);
+    nimbus_buffer *text = &c->fingerprint;
+    nimbus_fingerprint_data(text, data);
+    nimbus_status status = nimbus_fingerprint_net(text, "net", c->teacher, error);
+    nimbus_fingerprint_line(text, "method %d", (int)o->method);
+    nimbus_fingerprint_line(text, "preset %d", (int)o->preset);
+    nimbus_fingerprint_line(text, "budget %.17g", o->budget);
+    if (o->epochs == SIZE_MAX)
+        nimbus_fingerprint_line(text, "no fine-tuning");
+    else
+        nimbus_fingerprint_line(text, "epochs %zu", o->epochs);
+    nimbus_fingerprint_line(text, "layer-epochs %.17g", o->layer_epochs);
+    nimbus_fingerprint_line(text, "fit-rows %zu", o->fit_rows);
+    nimbus_fingerprint_line(text, "lambda %.17g", o->lambda);
+    nimbus_fingerprint_line(text, "splits %d", (int)o->split_method);
+    nimbus_fingerprint_line(text, "tables %d", (int)o->table_method);
+    nimbus_fingerprint_line(text, "estimator %d", (int)o->estimator);
+    nimbus_fingerprint_line(text, "most-change %.17g", o->most_change);
+    nimbus_fingerprint_line(text, "seed %" PRIu64, o->seed);
+    for (size_t i = 0; i < c->net->n_layers; i++) { /* as options or measurements have them */
+        const nimbus_layer_plan *p = &c->plans[i];
+        const char *name = c->net->layers[i].name;
+        if (p->exact)
+            nimbus_fingerprint_line(text, "%s exact", name);
+        else
+            nimbus_fingerprint_line(
+                text, "%s v %zu levels %zu trees %zu bits %u tree %d columns %d", name, p->v,
+                p->levels, p->trees, p->bits, (int)p->tree, (int)p->columns);
     }
-    nimbus_buffer_free(&b);
+    nimbus_fingerprint_training(text, &o->train);
+    if (status == NIMBUS_OK && text->failed)
+        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for a checkpoint");
     return status;
 }
 
@@ -112,23 +63,27 @@ nimbus_status nimbus_conversion_read(conversion *c, const void *bytes, size_t si
 {
     nimbus_section *sections = NULL;
     nimbus_net *net = NULL;
+    nimbus_buffer fingerprint = {0};
     size_t n = 0;
     nimbus_status status =
         nimbus_container_read(bytes, size, magic, MAJOR, MINOR, &sections, &n, error);
     if (status)
         return status;
-    if (n != 2 || sections[0].tag != NIMBUS_TAG('I', 'N', 'F', 'O') ||
-        sections[0].size != INFO_BYTES || sections[1].tag != NIMBUS_TAG('N', 'E', 'T', ' ')) {
-        status = nimbus_fail(error, NIMBUS_ERR_FORMAT,
-                             "%zu sections, expected INFO of %d bytes and NET", n, INFO_BYTES);
+    bool known = n == N_SECTIONS;
+    for (size_t i = 0; i < n && known; i++)
+        known = sections[i].tag == tags[i];
+    if (!known || sections[INFO].size != INFO_BYTES) {
+        status =
+            nimbus_fail(error, NIMBUS_ERR_FORMAT,
+                        "%zu sections, expected META, INFO of %d bytes and NET", n, INFO_BYTES);
         goto done;
     }
-    nimbus_reader r = nimbus_reader_of(sections[0].bytes, sections[0].size);
-    uint32_t fingerprint = nimbus_read_u32le(&r), layers = nimbus_read_u32le(&r);
+    nimbus_reader r = nimbus_reader_of(sections[INFO].bytes, sections[INFO].size);
+    uint32_t layers = nimbus_read_u32le(&r);
     uint32_t rounded = nimbus_read_u32le(&r), tuned = nimbus_read_u32le(&r);
     float seconds = nimbus_read_f32le(&r);
     uint32_t used_tune = nimbus_read_u32le(&r);
-    if ((status = nimbus_net_read(sections[1].bytes, sections[1].size, &net, error)))
+    if ((status = nimbus_net_read(sections[NET].bytes, sections[NET].size, &net, error)))
         goto done;
     if (layers > net->n_layers || rounded > 1 || tuned > rounded || !(seconds >= 0)) {
         status = nimbus_fail(error, NIMBUS_ERR_FORMAT,
@@ -136,7 +91,14 @@ nimbus_status nimbus_conversion_read(conversion *c, const void *bytes, size_t si
                              net->n_layers);
         goto done;
     }
+    nimbus_write_bytes(&fingerprint, sections[META].bytes, sections[META].size);
+    if (fingerprint.failed) {
+        status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for a checkpoint");
+        goto done;
+    }
+    nimbus_buffer_free(&c->fingerprint);
     c->fingerprint = fingerprint;
+    fingerprint = (nimbus_buffer){0};
     c->layers_done = layers;
     c->rounded = rounded;
     c->tuned = tuned;
@@ -146,6 +108,7 @@ nimbus_status nimbus_conversion_read(conversion *c, const void *bytes, size_t si
     c->net = net;
     net = NULL;
 done:
+    nimbus_buffer_free(&fingerprint);
     nimbus_net_free(net);
     nimbus_free(sections);
     return status;
@@ -215,11 +178,13 @@ static nimbus_status remove_tune(const conversion *c, nimbus_error *error)
 nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data, nimbus_error *error)
 {
     const char *path = c->options.checkpoint;
-    nimbus_buffer file = {0};
-    nimbus_status status = take_fingerprint(c, data, error);
-    uint32_t expected = c->fingerprint, tune = 0;
+    nimbus_buffer file = {0}, asked = {0};
+    nimbus_status status;
+    uint32_t tune = 0;
 
-    if (status || !path)
+    if (!path)
+        return NIMBUS_OK;
+    if ((status = take_fingerprint(c, data, error)))
         return status;
     int length = snprintf(c->tune_path, sizeof c->tune_path, "%s.tune", path);
     if (length < 0 || (size_t)length >= sizeof c->tune_path)
@@ -230,17 +195,18 @@ nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data, nim
         return NIMBUS_OK;
     if ((status = nimbus_file_read(path, size_limit, &file, error)))
         return status;
+    asked = c->fingerprint;
+    c->fingerprint = (nimbus_buffer){0};
     status = nimbus_conversion_read(c, file.bytes, file.size, error);
-    if (status == NIMBUS_OK && c->fingerprint == expected)
+    if (status == NIMBUS_OK)
+        status = nimbus_fingerprint_compare((const char *)c->fingerprint.bytes, c->fingerprint.size,
+                                            &asked, error);
+    if (status == NIMBUS_OK)
         status = check_net(c, error);
     if (status)
         status =
             nimbus_fail_prefix(error, status, "checkpoint %s (delete it to start again)", path);
-    else if (c->fingerprint != expected)
-        status = nimbus_fail(error, NIMBUS_ERR_MISMATCH,
-                             "checkpoint %s was made with other options, another net or other "
-                             "data; delete it to start again",
-                             path);
+    nimbus_buffer_free(&asked);
     nimbus_buffer_free(&file);
     if (status == NIMBUS_OK)
         status = sum_tune(c, &tune, error);
@@ -259,7 +225,6 @@ nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error)
         return NIMBUS_OK;
     if ((status = sum_tune(c, &tune, error)))
         goto done;
-    nimbus_write_u32le(&info, c->fingerprint);
     nimbus_write_u32le(&info, (uint32_t)c->layers_done);
     nimbus_write_u32le(&info, c->rounded);
     nimbus_write_u32le(&info, c->tuned);
@@ -271,9 +236,12 @@ nimbus_status nimbus_conversion_save(const conversion *c, nimbus_error *error)
         status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for a checkpoint");
         goto done;
     }
-    const nimbus_section sections[] = {{NIMBUS_TAG('I', 'N', 'F', 'O'), info.bytes, info.size},
-                                       {NIMBUS_TAG('N', 'E', 'T', ' '), net.bytes, net.size}};
-    if ((status = nimbus_container_write(&file, magic, MAJOR, MINOR, sections, 2, error)) == 0)
+    const nimbus_section sections[N_SECTIONS] = {
+        [META] = {tags[META], c->fingerprint.bytes, c->fingerprint.size},
+        [INFO] = {tags[INFO], info.bytes, info.size},
+        [NET] = {tags[NET], net.bytes, net.size}};
+    if ((status =
+             nimbus_container_write(&file, magic, MAJOR, MINOR, sections, N_SECTIONS, error)) == 0)
         status = nimbus_file_write(c->options.checkpoint, file.bytes, file.size, error);
     if (status == NIMBUS_OK)
         status = remove_tune(c, error);
@@ -304,5 +272,6 @@ void nimbus_conversion_free(conversion *c)
     nimbus_free(c->plans);
     nimbus_net_free(c->teacher);
     nimbus_net_free(c->net);
+    nimbus_buffer_free(&c->fingerprint);
     nimbus_free(c);
 }

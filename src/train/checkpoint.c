@@ -1,4 +1,4 @@
-/* checkpoint.c - the bytes of a checkpoint, written, read, and compared with what is asked for */
+/* checkpoint.c - the bytes of a checkpoint, written and read */
 #include "train/checkpoint.h"
 
 #include <string.h>
@@ -76,32 +76,6 @@ nimbus_status nimbus_checkpoint_parse(const void *bytes, size_t size, nimbus_che
     }
     nimbus_free(sections);
     return status;
-}
-
-/* Length of the line at text[at..size), without its end. */
-static size_t line_length(const char *text, size_t at, size_t size)
-{
-    const char *end = at < size ? memchr(text + at, '\n', size - at) : NULL;
-    return end ? (size_t)(end - text) - at : size - at;
-}
-
-nimbus_status nimbus_checkpoint_compare(const nimbus_checkpoint *checkpoint,
-                                        const nimbus_buffer *fingerprint, nimbus_error *error)
-{
-    const char *a = checkpoint->fingerprint, *b = (const char *)fingerprint->bytes;
-    size_t a_size = checkpoint->fingerprint_size, b_size = fingerprint->size, line = 0, i = 0;
-    while (i < a_size && i < b_size && a[i] == b[i]) {
-        if (a[i] == '\n')
-            line = i + 1;
-        i++;
-    }
-    if (i == a_size && i == b_size)
-        return NIMBUS_OK;
-    return nimbus_fail(
-        error, NIMBUS_ERR_MISMATCH,
-        "it belongs to another training: it has \"%.*s\", now it is \"%.*s\"",
-        (int)line_length(a, line, a_size < line + 150 ? a_size : line + 150), a + line,
-        (int)line_length(b, line, b_size < line + 150 ? b_size : line + 150), b + line);
 }
 
 nimbus_status nimbus_checkpoint_restore(const nimbus_checkpoint *checkpoint, nimbus_net *net,

@@ -41,12 +41,6 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_checkpoint_parse(const void *bytes, size_
 NIMBUS_MUST_CHECK nimbus_status nimbus_checkpoint_write(const nimbus_checkpoint *checkpoint,
                                                         nimbus_buffer *out, nimbus_error *error);
 
-/* NIMBUS_OK if the fingerprints are equal, else an error that shows the first line they differ
- * in. Error: MISMATCH. */
-NIMBUS_MUST_CHECK nimbus_status nimbus_checkpoint_compare(const nimbus_checkpoint *checkpoint,
-                                                          const nimbus_buffer *fingerprint,
-                                                          nimbus_error *error);
-
 /* Copies all values of a checkpoint's net into net, layer by layer. Error: MISMATCH, and those of
  * reading a net. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_checkpoint_restore(const nimbus_checkpoint *checkpoint,

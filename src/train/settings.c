@@ -1,15 +1,10 @@
-/* settings.c - the options of a training: defaults, limits, fit to net and data, fingerprint
- *
- * The fingerprint is a text with one line "name value" for everything that shapes the result. Two
- * trainings with equal fingerprints, begun with the same net, end with the same bits; where they
- * differ, the first differing line says what to tell the user. */
+/* settings.c - the options of a training: defaults, limits, fit to net and data, fingerprint */
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 
+#include "net/fingerprint.h"
 #include "net/lookup.h"
 #include "train/train.h"
 
@@ -239,37 +234,19 @@ nimbus_status nimbus_settings_check_values(const nimbus_data *data, nimbus_error
 
 /* ---- fingerprint --------------------------------------------------------------------------- */
 
-static void line(nimbus_buffer *text, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-static void line(nimbus_buffer *text, const char *format, ...)
-{
-    char buffer[256];
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(buffer, sizeof buffer, format, args);
-    va_end(args);
-    size_t length = n < 0 ? 0 : (size_t)n < sizeof buffer ? (size_t)n : sizeof buffer - 1;
-    nimbus_write_bytes(text, buffer, length);
-    nimbus_write_bytes(text, "\n", 1);
-}
-
-static uint32_t checksum(const void *values, size_t n, size_t size)
-{
-    return values ? nimbus_crc32c(0, values, n * size) : 0;
-}
-
 static void describe_layers(const nimbus_net *net, nimbus_buffer *text)
 {
-    line(text, "layers %zu", net->n_layers);
+    nimbus_fingerprint_line(text, "layers %zu", net->n_layers);
     for (size_t i = 0; i < net->n_layers; i++) {
         const nimbus_layer *layer = &net->layers[i];
-        line(text, "layer:%s %s %zu %s %.17g", layer->name, layer->type->name,
-             nimbus_shape_width(layer->shape), nimbus_layer_state_name(layer->state),
-             layer->number);
+        nimbus_fingerprint_line(text, "layer:%s %s %zu %s %.17g", layer->name, layer->type->name,
+                                nimbus_shape_width(layer->shape),
+                                nimbus_layer_state_name(layer->state), layer->number);
         if (layer->lookup)
-            line(text, "trees:%s %zu levels %zu kind %d estimator %d bits %u", layer->name,
-                 layer->lookup->n_codebooks, layer->lookup->n_levels, (int)layer->lookup->kind,
-                 (int)layer->lookup->estimator, layer->lookup->bits);
+            nimbus_fingerprint_line(text, "trees:%s %zu levels %zu kind %d estimator %d bits %u",
+                                    layer->name, layer->lookup->n_codebooks,
+                                    layer->lookup->n_levels, (int)layer->lookup->kind,
+                                    (int)layer->lookup->estimator, layer->lookup->bits);
     }
 }
 
@@ -277,39 +254,16 @@ nimbus_status nimbus_settings_fingerprint(const nimbus_train_options *options,
                                           const nimbus_net *net, const nimbus_data *data,
                                           nimbus_buffer *text, nimbus_error *error)
 {
-    nimbus_train_options o = *options;
-    nimbus_buffer teacher = {0};
-    nimbus_status status = NIMBUS_OK;
-    const nimbus_data_info *info = nimbus_data_get_info(data);
-    line(text, "epochs %zu", o.epochs);
-    line(text, "batch %zu", o.batch);
-    line(text, "seed %" PRIu64, o.seed);
-    line(text, "optimiser %d", (int)o.optimiser);
-    line(text, "schedule %d", (int)o.schedule);
-    line(text, "shift %u", o.shift);
-    line(text, "flip %d", o.flip);
-    line(text, "first_layer %zu", o.first_layer);
-    for (size_t i = 0; i < N_NUMBERS; i++)
-        if (numbers[i].offset != offsetof(nimbus_train_options, checkpoint_seconds))
-            line(text, "%s %.17g", numbers[i].name, *number_of(&o, i));
-    line(text, "loss %d", (int)net->loss);
+    nimbus_fingerprint_training(text, options);
+    nimbus_fingerprint_line(text, "loss %d", (int)net->loss);
     describe_layers(net, text);
-    line(text, "data-shape %zu x %zu x %zu x %zu type %d", info->n_rows, info->channels,
-         info->height, info->width, (int)info->dtype);
-    line(text, "data-features %08" PRIx32,
-         checksum(nimbus_data_features(data), info->n_rows * info->n_features,
-                  nimbus_dtype_size(info->dtype)));
-    line(text, "data-labels %08" PRIx32,
-         checksum(nimbus_data_labels(data), info->n_rows, sizeof(int32_t)));
-    line(text, "data-targets %08" PRIx32,
-         checksum(nimbus_data_targets(data), info->n_rows * info->n_targets, sizeof(float)));
-    if (o.teacher)
-        status = nimbus_net_write(o.teacher, &teacher, error);
-    line(text, "teacher %08" PRIx32, nimbus_crc32c(0, teacher.bytes, teacher.size));
+    nimbus_fingerprint_data(text, data);
+    nimbus_status status = options->teacher
+                               ? nimbus_fingerprint_net(text, "teacher", options->teacher, error)
+                               : NIMBUS_OK;
     size_t n_outputs = nimbus_shape_width(net->layers[net->n_layers - 1].shape);
-    line(text, "teacher-outputs %08" PRIx32,
-         checksum(o.teacher_outputs, info->n_rows * n_outputs, sizeof(float)));
-    nimbus_buffer_free(&teacher);
+    nimbus_fingerprint_values(text, "teacher-outputs", options->teacher_outputs,
+                              nimbus_data_get_info(data)->n_rows * n_outputs, sizeof(float));
     if (status == NIMBUS_OK && text->failed)
         status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to describe the training");
     return status;

@@ -33,8 +33,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_settings_check_array(const float *values,
 NIMBUS_MUST_CHECK nimbus_status nimbus_settings_check_values(const nimbus_data *data,
                                                              nimbus_error *error);
 
-/* Appends one line "name value" for everything that shapes the result of training: resolved
- * options, layers, checksums of data and teacher. Error: MEMORY. */
+/* Appends the whole fingerprint of a training: resolved options, layers, checksums of data and
+ * teacher. Error: MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_settings_fingerprint(const nimbus_train_options *options,
                                                             const nimbus_net *net,
                                                             const nimbus_data *data,

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "net/fingerprint.h"
 #include "net/lookup.h"
 #include "train/checkpoint.h"
 #include "train/train.h"
@@ -306,7 +307,8 @@ static nimbus_status resume_from(trainer *t, const nimbus_buffer *file, nimbus_e
     nimbus_checkpoint c;
     nimbus_status status = nimbus_checkpoint_parse(file->bytes, file->size, &c, error);
     if (status == NIMBUS_OK)
-        status = nimbus_checkpoint_compare(&c, &t->fingerprint, error);
+        status =
+            nimbus_fingerprint_compare(c.fingerprint, c.fingerprint_size, &t->fingerprint, error);
     if (status == NIMBUS_OK)
         status = check_state(t, &c.state, error);
     if (status == NIMBUS_OK && c.state.net_crc != t->state.net_crc &&
