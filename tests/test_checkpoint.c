@@ -157,6 +157,18 @@ static void test_foreign_checkpoints(void **state)
     FOREIGN(make_net(LINEAR, 1), data, o.rate = 0.011, "rate 0.01");
     FOREIGN(make_net(LINEAR, 1), data, o.shift = 1, "shift");
     FOREIGN(make_net(LINEAR, 1), data, o.weight_decay = 0.5, "weight_decay 0.5");
+    FOREIGN(make_net(LINEAR, 1), data, o.table_rate = 0.25, "\"table_rate 0.25\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.warmup_steps = 3, "\"warmup_steps 3\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.beta1 = 0.5, "\"beta1 0.5\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.beta2 = 0.5, "\"beta2 0.5\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.momentum = 0.5, "\"momentum 0.5\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.label_smoothing = 0.25, "\"label_smoothing 0.25\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.mixup = 0.5, "\"mixup 0.5\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.noise = 0.5, "\"noise 0.5\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.temperature = 3, "\"temperature 3\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.tau = 0.75, "\"tau 0.75\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.tau_end = 0.25, "\"tau_end 0.25\"");
+    FOREIGN(make_net(LINEAR, 1), data, o.margin_noise = 0.5, "\"margin_noise 0.5\"");
     FOREIGN(make_net(LINEAR, 1), data, o.optimiser = NIMBUS_SGD, "optimiser");
     FOREIGN(make_net(LINEAR, 1), data, o.teacher_outputs = outputs, "distill");
     FOREIGN(make_net(LINEAR, 1), other, (void)0, "data-features");
