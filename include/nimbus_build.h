@@ -457,7 +457,8 @@ typedef struct nimbus_convert_options {
      * but for the epochs. */
     nimbus_method method;
     nimbus_preset preset; /* gives V where v is 0 (less for narrow layers), and the epochs */
-    size_t v;             /* columns per codebook */
+    size_t v;             /* columns per codebook; of a first layer that is linear on average: fewer
+                             where the outputs depend on them most */
     size_t levels;        /* H, 1..8; 0: 4 (K = 16) */
     size_t trees;         /* per group of V columns, each learned on what those before it leave;
                              0: by preset for convolutions (1 SPEED, else 2), else 1 */
@@ -467,11 +468,12 @@ typedef struct nimbus_convert_options {
     nimbus_table_method table_method;
     nimbus_estimator estimator;
     /* Per layer, "NAME:key=value,...;..." with keys v, levels, trees, bits, tree
-     * (auto|shared|node|fern|few), columns (block|patch|window); "NAME:exact" leaves the layer a
-     * product. A convolution's columns are those of its patch, [channel][row][column]: unless V is
-     * given every input channel has a codebook. In nets with convolutions the last product, and
-     * those of less than 64 values a patch, are exact unless they have settings of their own. e.g.
-     * "linear1:v=16,columns=window;linear3:exact". NULL: none. */
+     * (auto|shared|node|fern|few), columns (block|patch|window|balanced|runs); "NAME:exact" leaves
+     * the layer a product. A convolution's columns are those of its patch,
+     * [channel][row][column]: unless V is given every input channel has a codebook. In nets with
+     * convolutions the last product, and those of less than 64 values a patch, are exact unless
+     * they have settings of their own. e.g. "linear1:v=16,columns=window;linear3:exact". NULL:
+     * none. */
     const char *layers;
     size_t fit_rows; /* rows that trees and tables are fitted on, 0: 30,000, fewer for large
                         images; of a convolution 200,000 positions of theirs at most */

@@ -91,16 +91,17 @@ static void test_accuracy_is_kept(void **state)
 static void test_every_option(void **state)
 {
     (void)state;
-    static const char *const columns[] = {"auto", "block", "patch", "window"};
+    static const char *const columns[] = {"auto", "block", "patch", "window", "balanced", "runs"};
     static const unsigned bits[] = {4, 8, 32};
     nimbus_data *data = make_data(300, NIMBUS_U8, 4);
     nimbus_net *teacher = float_net("mlp:24,24;bn", data, 5);
     for (int i = 0; i < 12; i++) {
         nimbus_convert_options o = convert_options();
         char layers[60];
-        (void)snprintf(layers, sizeof layers, "linear1:columns=%s", columns[i % 4]);
+        (void)snprintf(layers, sizeof layers, "linear1:columns=%s", columns[i % 6]);
         o.layers = layers;
         o.levels = (size_t)(1 + i % 5);
+        o.epochs = 4; /* six trees of a level need them */
         o.bits = bits[i % 3];
         o.tree = (nimbus_tree_choice)(i / 2 % 5);
         o.split_method = (nimbus_split_method)(i % 2);

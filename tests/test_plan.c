@@ -35,9 +35,9 @@ static void test_defaults(void **state)
             assert_false(plans[i].exact);
             assert_int_equal(plans[i].levels, 4);
             assert_int_equal(plans[i].bits, preset == NIMBUS_SPEED ? 7 : 8);
-            assert_int_equal(plans[i].columns, i == LINEAR1 && preset == NIMBUS_SPEED
-                                                   ? NIMBUS_COLUMNS_BLOCK
-                                                   : NIMBUS_COLUMNS_AUTO);
+            assert_int_equal(plans[i].columns, i > LINEAR1              ? NIMBUS_COLUMNS_AUTO
+                                               : preset == NIMBUS_SPEED ? NIMBUS_COLUMNS_RUNS
+                                                                        : NIMBUS_COLUMNS_BALANCED);
             assert_int_equal(plans[i].tree, preset == NIMBUS_SPEED ? NIMBUS_CHOICE_SHARED
                                             : i == LINEAR1         ? NIMBUS_CHOICE_PER_NODE
                                                                    : NIMBUS_CHOICE_FEW);
@@ -120,6 +120,11 @@ static void test_layer_options(void **state)
     assert_int_equal(plans[LINEAR2].v, 3); /* the last word counts */
     assert_false(plans[LINEAR3].exact);
     nimbus_free(plans);
+    o.method = NIMBUS_METHOD_LUT_NN; /* deals columns as published */
+    o.layers = NULL;
+    plans = plans_of(net, &o);
+    assert_int_equal(plans[LINEAR1].columns, NIMBUS_COLUMNS_AUTO);
+    nimbus_free(plans);
     nimbus_net_free(net);
 }
 
@@ -168,8 +173,9 @@ static void test_bad_layer_options(void **state)
         {"linear1:bits=33", 14, "a number from 2 to 32"},
         {"linear1:tree=oak", 14, "auto, shared, node, fern or few"},
         {"linear1:tree=", 14, "auto, shared, node, fern or few"},
-        {"linear1:columns=rows", 17, "auto, block, patch or window"},
-        {"linear2:exact;linear1:columns=windows", 31, "auto, block, patch or window"},
+        {"linear1:columns=rows", 17, "auto, block, patch, window, balanced or runs"},
+        {"linear2:exact;linear1:columns=windows", 31,
+         "auto, block, patch, window, balanced or runs"},
     };
     nimbus_net *net = three_layers();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -100,6 +100,80 @@ static void test_windows(void **state)
     nimbus_groups_free(&window);
 }
 
+/* ---- balanced ------------------------------------------------------------------------------ */
+
+static nimbus_groups balanced(nimbus_shape s, size_t v, const double *importance)
+{
+    nimbus_groups g = groups_of(s, v, NIMBUS_COLUMNS_BALANCED);
+    CHECK(nimbus_groups_balance(s, 4, importance, &g, &error));
+    return g;
+}
+
+/* As many rectangles as patches would be, each column in one of them, whatever matters how much. */
+static void test_balanced_covers(void **state)
+{
+    (void)state;
+    unsigned counts[3 * 9 * 9];
+    double importance[3 * 9 * 9];
+    for (size_t channels = 1; channels <= 3; channels++)
+        for (size_t height = 2; height <= 9; height++)
+            for (size_t v = 1; v <= height * 7; v += channels) {
+                nimbus_shape s = {channels, height, 7}, vector = {channels * height * 7, 1, 1};
+                for (size_t i = 0; i < vector.channels; i++) { /* many are 0 */
+                    uint64_t r = nimbus_random_below(v, height, i, 12);
+                    importance[i] = r < 6 ? 0 : exp2((double)r);
+                }
+                nimbus_groups g = balanced(s, v, importance);
+                nimbus_groups patches = groups_of(s, v, NIMBUS_COLUMNS_PATCH);
+                assert_int_equal(g.n_codebooks, patches.n_codebooks);
+                count_columns(s, &g, counts);
+                for (size_t i = 0; i < vector.channels; i++)
+                    assert_int_equal(counts[i], 1);
+                nimbus_groups_free(&patches);
+                nimbus_groups_free(&g);
+                g = balanced(vector, v, importance);
+                assert_int_equal(g.n_codebooks, (vector.channels + v - 1) / v);
+                assert_int_equal(g.first[g.n_codebooks], vector.channels);
+                for (size_t i = 0; i < vector.channels; i++) /* runs, in order */
+                    assert_int_equal(g.column[i], i);
+                nimbus_groups_free(&g);
+            }
+}
+
+/* Columns that all matter alike are dealt alike; those that do not matter hold no codebooks. */
+static void test_balanced_sizes(void **state)
+{
+    (void)state;
+    nimbus_shape s = {1, 8, 8};
+    double importance[64], vector[] = {0, .1, 0, 5, 5, 0, .1, 0, .1, 5, .1, 5};
+    for (size_t i = 0; i < 64; i++)
+        importance[i] = 3;
+    nimbus_groups g = balanced(s, 8, importance);
+    for (size_t c = 0; c < 8; c++)
+        assert_int_equal(g.first[c + 1] - g.first[c], 8);
+    nimbus_groups_free(&g);
+    for (size_t i = 0; i < 64; i++) /* 4 x 4 in the middle */
+        importance[i] = i / 8 / 2 % 3 && i % 8 / 2 % 3 ? 1 : 0;
+    g = balanced(s, 4, importance);
+    size_t most = 0;
+    for (size_t c = 0; c < 16; c++) {
+        size_t live = 0;
+        for (size_t i = g.first[c]; i < g.first[c + 1]; i++)
+            live += importance[g.column[i]] > 0;
+        most = live > most ? live : most;
+    }
+    assert_int_equal(most, 1); /* patches would have up to 4 of the 16 in one */
+    nimbus_groups_free(&g);
+    g = balanced((nimbus_shape){12, 1, 1}, 3, vector);
+    for (size_t c = 0; c < 4; c++) { /* 3, 4, 9 and 11 each have a tree */
+        double sum = 0;
+        for (size_t i = g.first[c]; i < g.first[c + 1]; i++)
+            sum += vector[g.column[i]];
+        assert_true(sum > 4 && sum < 6);
+    }
+    nimbus_groups_free(&g);
+}
+
 static void test_bad_groups(void **state)
 {
     (void)state;
@@ -116,8 +190,14 @@ static void test_bad_groups(void **state)
                 "need an image");
     CHECK_FAILS(nimbus_groups_new(vector, 4, NIMBUS_COLUMNS_WINDOW, &g, &error),
                 NIMBUS_ERR_ARGUMENT, "vector of 10");
+    double importance[12] = {1};
+    g = groups_of(image, 4, NIMBUS_COLUMNS_BALANCED);
+    nimbus_fail_alloc_after = 1;
+    CHECK_FAILS(nimbus_groups_balance(image, 4, importance, &g, &error), NIMBUS_ERR_MEMORY,
+                "4 codebooks");
+    nimbus_groups_free(&g);
     for (long k = 1; k <= 2; k++)
-        for (int columns = NIMBUS_COLUMNS_BLOCK; columns <= NIMBUS_COLUMNS_WINDOW; columns++) {
+        for (int columns = NIMBUS_COLUMNS_BLOCK; columns <= NIMBUS_COLUMNS_BALANCED; columns++) {
             nimbus_fail_alloc_after = k;
             CHECK_FAILS(nimbus_groups_new(image, 4, (nimbus_columns)columns, &g, &error),
                         NIMBUS_ERR_MEMORY, "codebooks");
@@ -540,6 +620,8 @@ int main(void)
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_patches),
         cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_balanced_covers),
+        cmocka_unit_test(test_balanced_sizes),
         cmocka_unit_test(test_bad_groups),
         cmocka_unit_test(test_planted_shared),
         cmocka_unit_test(test_planted_per_node),

@@ -41,7 +41,8 @@ static const option_entry entries[] = {
      "rows that all trainings together see, in epochs, shared between layers and the last training "
      "as the method does; instead of --layer-epochs and --epochs (0: not limited)"},
     {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
-     "input columns per codebook, V (8; fewer in layers of less than 128, for 16 codebooks; "
+     "input columns per codebook, V; of the first layer on average, fewer where much depends on "
+     "them (8; fewer in layers of less than 128, for 16 codebooks; "
      "--speed 16, --accuracy 4)"},
     {"levels", 0, OPTION_COUNT, "H", AT(levels), 1, 8, NULL,
      "levels of a tree; it has 2^H leaves (4)"},
@@ -55,9 +56,8 @@ static const option_entry entries[] = {
      "shared with one threshold a depth (auto: first layer node, others few; with convolutions or "
      "--speed shared)"},
     {"layers", 0, OPTION_TEXT, "LIST", AT(layers), 0, 0, NULL,
-     "per layer: NAME:key=value,... with v, levels, trees, bits, tree, columns=block|patch|window, "
-     "or "
-     "NAME:exact, separated by ';' (none)"},
+     "per layer: NAME:key=value,... with v, levels, trees, bits, tree, "
+     "columns=block|patch|window|balanced|runs, or NAME:exact, separated by ';' (none)"},
     {"sensitivity", 0, OPTION_FLAG, NULL, AT(sensitivity), 0, 0, NULL,
      "only show what each layer costs and brings when it alone is converted, convolutions with 1 "
      "to 4 trees, before training"},

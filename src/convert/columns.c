@@ -1,4 +1,6 @@
 /* columns.c - deal the input columns of a layer to its codebooks */
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "convert/convert.h"
@@ -10,6 +12,11 @@ void nimbus_groups_free(nimbus_groups *groups)
     nimbus_free(groups->first);
     nimbus_free(groups->column);
     memset(groups, 0, sizeof *groups);
+}
+
+static bool is_image(nimbus_shape shape)
+{
+    return shape.height > 1 && shape.width > 1;
 }
 
 /* The most square h x w = v with h <= w that fits the image; v itself if none does. */
@@ -67,20 +74,170 @@ static nimbus_status deal_patches(nimbus_shape s, size_t v, size_t margin, nimbu
     return NIMBUS_OK;
 }
 
+/* ---- balanced: groups of unequal sizes, each with about as much to tell ---------------------- */
+
+typedef struct balance {
+    nimbus_shape shape;       /* {1, 1, D} of a vector */
+    const double *importance; /* [D] */
+    double levels;
+} balance;
+
+/* A rectangle of one channel's pixels, and the best cut in two; a vector is one line of pixels. */
+typedef struct box {
+    const balance *of;
+    size_t channel, low[2], high[2]; /* rows, columns: from, and up to but without */
+    size_t cut;
+    int axis;    /* along which is cut: 0 rows, 1 columns */
+    double gain; /* what trees of both parts leave less than one of the whole; < 0: cannot be cut */
+} box;
+
+static size_t column_of(const balance *b, size_t channel, size_t y, size_t x)
+{
+    return (channel * b->shape.height + y) * b->shape.width + x;
+}
+
+/* What a tree of H levels leaves of the columns' importance: as of n independent equal values that
+ * share H bits, sum * 2^(-2 H / n) (rate distortion of Gaussian sources: Cover & Thomas 2006,
+ * theorem 10.3.2), with n = sum^2 / sum of squares of what they have to say. */
+static double left_by_tree(const box *r)
+{
+    const balance *b = r->of;
+    double sum = 0, squares = 0;
+    for (size_t y = r->low[0]; y < r->high[0]; y++)
+        for (size_t x = r->low[1]; x < r->high[1]; x++) {
+            double importance = b->importance[column_of(b, r->channel, y, x)];
+            sum += importance;
+            squares += importance * importance;
+        }
+    return squares > 0 ? sum * exp2(-2 * b->levels * squares / (sum * sum)) : 0;
+}
+
+static double sum_of(const box *r)
+{
+    const balance *b = r->of;
+    double sum = 0;
+    for (size_t y = r->low[0]; y < r->high[0]; y++)
+        for (size_t x = r->low[1]; x < r->high[1]; x++)
+            sum += b->importance[column_of(b, r->channel, y, x)];
+    return sum;
+}
+
+/* Both parts of a rectangle. */
+static void cut_in_two(const box *r, int axis, size_t cut, box parts[2])
+{
+    parts[0] = parts[1] = *r;
+    parts[0].high[axis] = parts[1].low[axis] = cut;
+}
+
+/* Where both parts have as equal a sum as can be. */
+static size_t middle(const box *r, int axis)
+{
+    const double half = sum_of(r) / 2;
+    size_t best = r->low[axis] + 1;
+    double before = 0, closest = INFINITY;
+    for (size_t cut = best; cut < r->high[axis]; cut++) {
+        box slice = *r;
+        slice.low[axis] = cut - 1;
+        slice.high[axis] = cut;
+        before += sum_of(&slice);
+        if (fabs(before - half) < closest) {
+            closest = fabs(before - half);
+            best = cut;
+        }
+    }
+    return best;
+}
+
+static void find_cut(box *r)
+{
+    const double whole = left_by_tree(r);
+    r->gain = -1;
+    for (int axis = 0; axis < 2; axis++) {
+        box parts[2];
+        if (r->high[axis] - r->low[axis] < 2)
+            continue;
+        size_t cut = middle(r, axis);
+        cut_in_two(r, axis, cut, parts);
+        double gain = fmax(whole - left_by_tree(&parts[0]) - left_by_tree(&parts[1]), 0);
+        if (gain > r->gain) {
+            r->gain = gain;
+            r->axis = axis;
+            r->cut = cut;
+        }
+    }
+}
+
+/* Cuts the rectangle with the most to gain until there are `count`; `n` are there. */
+static void cut_boxes(box *boxes, size_t n, size_t count)
+{
+    for (; n < count; n++) {
+        box parts[2], *most = boxes;
+        for (size_t i = 1; i < n; i++)
+            if (boxes[i].gain > most->gain)
+                most = &boxes[i];
+        cut_in_two(most, most->axis, most->cut, parts);
+        *most = parts[0];
+        boxes[n] = parts[1];
+        find_cut(most);
+        find_cut(&boxes[n]);
+    }
+}
+
+static size_t middle_column(const box *r)
+{
+    size_t y = (r->low[0] + r->high[0]) / 2, x = (r->low[1] + r->high[1]) / 2;
+    return column_of(r->of, r->channel, y, x);
+}
+
+/* Trees of neighbouring pixels side by side, where one load has what they read. */
+static int compare_boxes(const void *a, const void *b)
+{
+    size_t x = middle_column(a), y = middle_column(b);
+    return (x > y) - (x < y);
+}
+
+nimbus_status nimbus_groups_balance(nimbus_shape shape, size_t levels, const double *importance,
+                                    nimbus_groups *groups, nimbus_error *error)
+{
+    const size_t d = nimbus_shape_width(shape), count = groups->n_codebooks;
+    const balance b = {.shape = is_image(shape) ? shape : (nimbus_shape){1, 1, d},
+                       .importance = importance,
+                       .levels = (double)levels};
+    size_t at = 0;
+    box *boxes = nimbus_alloc(count, sizeof *boxes);
+    if (!boxes)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for %zu codebooks", count);
+    for (size_t c = 0; c < b.shape.channels; c++) {
+        boxes[c] = (box){.of = &b, .channel = c, .high = {b.shape.height, b.shape.width}};
+        find_cut(&boxes[c]);
+    }
+    cut_boxes(boxes, b.shape.channels, count);
+    qsort(boxes, count, sizeof *boxes, compare_boxes);
+    for (size_t i = 0; i < count; i++) {
+        groups->first[i] = at;
+        for (size_t y = boxes[i].low[0]; y < boxes[i].high[0]; y++)
+            for (size_t x = boxes[i].low[1]; x < boxes[i].high[1]; x++)
+                groups->column[at++] = (uint32_t)column_of(&b, boxes[i].channel, y, x);
+    }
+    groups->first[count] = at;
+    nimbus_free(boxes);
+    return NIMBUS_OK;
+}
+
 nimbus_status nimbus_groups_new(nimbus_shape shape, size_t v, nimbus_columns columns,
                                 nimbus_groups *out, nimbus_error *error)
 {
     nimbus_status status;
     size_t d = nimbus_shape_width(shape);
-    bool image = shape.height > 1 && shape.width > 1;
+    bool image = is_image(shape);
 
     memset(out, 0, sizeof *out);
     if (v < 1 || v > d)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "%zu columns per codebook, expected 1 to the layer's %zu inputs", v, d);
-    if (columns == NIMBUS_COLUMNS_AUTO)
+    if (columns == NIMBUS_COLUMNS_AUTO || columns == NIMBUS_COLUMNS_BALANCED)
         columns = image ? NIMBUS_COLUMNS_PATCH : NIMBUS_COLUMNS_BLOCK;
-    if (columns == NIMBUS_COLUMNS_BLOCK)
+    if (columns == NIMBUS_COLUMNS_BLOCK || columns == NIMBUS_COLUMNS_RUNS)
         status = deal_blocks(d, v, out, error);
     else if (!image)
         status = nimbus_fail(error, NIMBUS_ERR_ARGUMENT,

@@ -11,7 +11,9 @@ typedef enum nimbus_columns {
     NIMBUS_COLUMNS_AUTO = 0, /* patches for images, blocks otherwise */
     NIMBUS_COLUMNS_BLOCK,    /* V consecutive columns */
     NIMBUS_COLUMNS_PATCH,    /* a rectangle of about V neighbouring pixels of one channel */
-    NIMBUS_COLUMNS_WINDOW    /* the patch and its surroundings: windows overlap */
+    NIMBUS_COLUMNS_WINDOW,   /* the patch and its surroundings: windows overlap */
+    NIMBUS_COLUMNS_BALANCED, /* as many as of AUTO, of unequal sizes: see nimbus_groups_balance */
+    NIMBUS_COLUMNS_RUNS      /* as many as of BLOCK, balanced: runs of consecutive columns */
 } nimbus_columns;
 
 /* Lists of input columns, codebook c's are column[first[c] .. first[c + 1]). */
@@ -26,6 +28,13 @@ typedef struct nimbus_groups {
 NIMBUS_MUST_CHECK nimbus_status nimbus_groups_new(nimbus_shape shape, size_t v,
                                                   nimbus_columns columns, nimbus_groups *out,
                                                   nimbus_error *error);
+/* Deals the columns anew, to as many codebooks as there are: rectangles of an image's channels, or
+ * runs of a vector, cut in two where it helps most, so that no tree is left with columns that
+ * hardly change or matter. importance: [D], 0 or more, how much of a column there is in the layer's
+ * outputs. The groups must not overlap. Error: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_groups_balance(nimbus_shape shape, size_t levels,
+                                                      const double *importance,
+                                                      nimbus_groups *groups, nimbus_error *error);
 void nimbus_groups_free(nimbus_groups *groups);
 
 /* ---- tree.c: learning the splits ------------------------------------------------------------ */

@@ -14,16 +14,51 @@ bool nimbus_conversion_fits(const conversion *c, size_t i)
            c->teacher->layers[i].lookup == NULL;
 }
 
+/* Of a convolution's patches, or of a linear layer's inputs. */
+static nimbus_shape shape_of_columns(const conversion *c, size_t i)
+{
+    const nimbus_layer *layer = &c->net->layers[i];
+    bool vector = layer->type == &nimbus_layer_conv2d || c->plans[i].columns == NIMBUS_COLUMNS_RUNS;
+    return vector ? (nimbus_shape){nimbus_lookup_inputs(layer), 1, 1} : layer->in_shape;
+}
+
 nimbus_status nimbus_conversion_groups(const conversion *c, size_t i, nimbus_groups *out,
                                        nimbus_error *error)
 {
     const nimbus_layer *layer = &c->net->layers[i];
     const nimbus_layer_plan *plan = &c->plans[i];
-    const nimbus_shape patch = {nimbus_lookup_inputs(layer), 1, 1};
-    const bool image = layer->type == &nimbus_layer_conv2d;
     nimbus_status status =
-        nimbus_groups_new(image ? patch : layer->in_shape, plan->v, plan->columns, out, error);
+        nimbus_groups_new(shape_of_columns(c, i), plan->v, plan->columns, out, error);
     return status ? nimbus_fail_prefix(error, status, "layer %s", layer->name) : NIMBUS_OK;
+}
+
+static bool are_balanced(nimbus_columns columns)
+{
+    return columns == NIMBUS_COLUMNS_BALANCED || columns == NIMBUS_COLUMNS_RUNS;
+}
+
+/* Columns by their part in the layer's outputs: the variance times its weights' squares. */
+static nimbus_status balance(const conversion *c, size_t i, const real *x, size_t n,
+                             nimbus_groups *groups, nimbus_error *error)
+{
+    nimbus_layer *layer = &c->net->layers[i];
+    const size_t d = nimbus_lookup_inputs(layer), m = nimbus_lookup_outputs(layer);
+    const real *weight = nimbus_layer_param(layer, "weight")->value;
+    double *importance = nimbus_alloc(d, sizeof *importance);
+    if (!importance)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for its columns",
+                           layer->name);
+    for (size_t j = 0; j < d; j++) {
+        double mean, variance, squares = 0;
+        nimbus_mean_and_variance(x + j, n, d, 1, &mean, &variance);
+        for (size_t k = 0; k < m; k++)
+            squares += (double)weight[k * d + j] * (double)weight[k * d + j];
+        importance[j] = variance * squares;
+    }
+    nimbus_status status = nimbus_groups_balance(shape_of_columns(c, i), c->plans[i].levels,
+                                                 importance, groups, error);
+    nimbus_free(importance);
+    return status;
 }
 
 /* What a layer is fitted on: inputs [n][D], as the layers before it now compute them, and the float
@@ -219,6 +254,7 @@ nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit, 
     if (status == NIMBUS_OK && c->method->own_target)
         status = own_products(layer, &s, c->options.n_threads, error);
     if (status || (status = nimbus_conversion_groups(c, i, &groups, error)) ||
+        (are_balanced(c->plans[i].columns) && (status = balance(c, i, s.x, s.n, &groups, error))) ||
         (status = attach(c, i, &groups, error)))
         goto done;
     layer->lookup->estimator = c->options.estimator;

@@ -82,7 +82,7 @@ static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_err
 {
     static const char *const keys[] = {"exact", "v", "levels", "bits", "tree", "columns", "trees"};
     static const char *const trees[] = {"auto", "shared", "node", "fern", "few"};
-    static const char *const columns[] = {"auto", "block", "patch", "window"};
+    static const char *const columns[] = {"auto", "block", "patch", "window", "balanced", "runs"};
     size_t key = 0, value = 0;
     nimbus_status status =
         read_word(c, keys, sizeof keys / sizeof keys[0],
@@ -111,8 +111,8 @@ static nimbus_status read_setting(cursor *c, nimbus_layer_plan *plan, nimbus_err
     case 6:
         return read_number(c, 1, MOST_TREES, &plan->trees, error);
     default:
-        if ((status = read_word(c, columns, 4, "auto, block, patch or window", &value, error)) ==
-            NIMBUS_OK)
+        if ((status = read_word(c, columns, 6, "auto, block, patch, window, balanced or runs",
+                                &value, error)) == NIMBUS_OK)
             plan->columns = (nimbus_columns)value;
         return status;
     }
@@ -199,9 +199,8 @@ static nimbus_layer_plan default_plan(const nimbus_net *net, size_t i,
     static const size_t v_of_preset[] = {
         [NIMBUS_BALANCED] = 8, [NIMBUS_SPEED] = 16, [NIMBUS_ACCURACY] = 4};
     const nimbus_layer *layer = &net->layers[i];
-    const bool speed = options->preset == NIMBUS_SPEED;
     /* 7 bits lose nothing, and two entries add up to a byte */
-    unsigned bits = options->bits ? options->bits : speed ? 7 : 8;
+    unsigned bits = options->bits ? options->bits : options->preset == NIMBUS_SPEED ? 7 : 8;
     size_t d = nimbus_lookup_inputs(layer), v = v_of_preset[options->preset];
     /* narrow layers keep enough trees: few leaves would hold all that they let through */
     if (v > d / LEAST_CODEBOOKS)
@@ -213,8 +212,6 @@ static nimbus_layer_plan default_plan(const nimbus_net *net, size_t i,
                               .tree = options->tree};
     if (nimbus_has_convolutions(net))
         plan_of_image_net(net, i, options, &plan);
-    else if (speed && is_first(layer)) /* neighbouring columns are read faster */
-        plan.columns = NIMBUS_COLUMNS_BLOCK;
     return plan;
 }
 
@@ -228,6 +225,17 @@ static nimbus_tree_choice default_tree(const nimbus_net *net, const nimbus_layer
     if (is_first(layer))
         return NIMBUS_CHOICE_PER_NODE;
     return levels <= FEW_LEVELS ? NIMBUS_CHOICE_FEW : NIMBUS_CHOICE_SHARED;
+}
+
+/* What AUTO stands for in our own method, but for convolutions; previous work deals patches and
+ * blocks, as do hidden layers, whose trees gain nothing by more. */
+static nimbus_columns default_columns(const nimbus_layer *layer,
+                                      const nimbus_convert_options *options)
+{
+    if (!is_first(layer) || options->method != NIMBUS_METHOD_NIMBUS)
+        return NIMBUS_COLUMNS_AUTO;
+    /* neighbouring columns are read faster */
+    return options->preset == NIMBUS_SPEED ? NIMBUS_COLUMNS_RUNS : NIMBUS_COLUMNS_BALANCED;
 }
 
 nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_options *options,
@@ -260,9 +268,15 @@ nimbus_status nimbus_plan_layers(const nimbus_net *net, const nimbus_convert_opt
         status = read_layer(&c, net, plans, error);
         c.at += status == NIMBUS_OK && *c.at == ';';
     }
-    for (size_t i = 0; i < net->n_layers; i++)
-        if (nimbus_layer_is_convertible(&net->layers[i]) && plans[i].tree == NIMBUS_CHOICE_AUTO)
-            plans[i].tree = default_tree(net, &net->layers[i], options->preset, plans[i].levels);
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const nimbus_layer *layer = &net->layers[i];
+        if (!nimbus_layer_is_convertible(layer))
+            continue;
+        if (plans[i].tree == NIMBUS_CHOICE_AUTO)
+            plans[i].tree = default_tree(net, layer, options->preset, plans[i].levels);
+        if (plans[i].columns == NIMBUS_COLUMNS_AUTO)
+            plans[i].columns = default_columns(layer, options);
+    }
     if (status)
         nimbus_free(plans);
     else
