@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "convert/internal.h"
+#include "net/fingerprint.h"
 #include "net_seal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
@@ -19,6 +20,11 @@ static void try_file(const uint8_t *bytes, size_t size)
     conversion c = {.layers_done = SIZE_MAX};
     nimbus_error error = {0};
     if (nimbus_conversion_read(&c, bytes, size, &error) == NIMBUS_OK) {
+        const nimbus_buffer none = {0};
+        if (nimbus_fingerprint_compare((const char *)c.fingerprint.bytes, c.fingerprint.size, &none,
+                                       &error) == NIMBUS_OK &&
+            c.fingerprint.size > 0)
+            abort();
         if (!c.net || c.layers_done > c.net->n_layers || !(c.seconds_before >= 0))
             abort();
     } else if (c.net || c.layers_done != SIZE_MAX || error.message[0] == 0) {

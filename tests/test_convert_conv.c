@@ -393,13 +393,37 @@ static void test_sensitivity(void **state)
     nimbus_data_free(data);
 }
 
+/* The checkpoint of other options says so, though the net gets other batch norms by them. */
+static void test_foreign_checkpoint(void **state)
+{
+    (void)state;
+    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 300);
+    nimbus_net *teacher = residual_net(data), *net;
+    nimbus_convert_options o = image_options();
+    char path[300];
+    (void)snprintf(path, sizeof path, "%s", path_of("conv.ck"));
+    o.checkpoint = path;
+    nimbus_net_free(converted(teacher, data, &o));
+    o.layers = "conv2d2:exact";
+    CHECK_FAILS(nimbus_convert(teacher, data, &o, &net, NULL, &error), NIMBUS_ERR_MISMATCH,
+                "now it is \"conv2d2 exact\"");
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sensitivity),   cmocka_unit_test(test_what_is_converted),
-        cmocka_unit_test(test_boosted_trees), cmocka_unit_test(test_accuracy_is_kept),
-        cmocka_unit_test(test_graph),         cmocka_unit_test(test_other_methods),
-        cmocka_unit_test(test_stand_ins),     cmocka_unit_test(test_threads_change_nothing),
+        cmocka_unit_test(test_sensitivity),
+        cmocka_unit_test(test_what_is_converted),
+        cmocka_unit_test(test_boosted_trees),
+        cmocka_unit_test(test_accuracy_is_kept),
+        cmocka_unit_test(test_graph),
+        cmocka_unit_test(test_other_methods),
+        cmocka_unit_test(test_stand_ins),
+        cmocka_unit_test(test_threads_change_nothing),
+        cmocka_unit_test(test_foreign_checkpoint),
     };
-    return cmocka_run_group_tests_name("conversion of convolutions", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("conversion of convolutions", tests, make_folder,
+                                       remove_folder);
 }

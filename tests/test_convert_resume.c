@@ -184,6 +184,13 @@ static void test_foreign_checkpoints(void **state)
     FOREIGN(teacher, data, o.train.distill = 0.7, "\"distill ");
     FOREIGN(teacher, data, o.train.hint = 0.2, "\"hint ");
     FOREIGN(teacher, data, o.train.weight_decay = 0.1, "\"weight_decay ");
+    FOREIGN(teacher, data, o.train.flip = 1, "now it is \"flip 1\"");
+    FOREIGN(teacher, data, o.trees = 2, " trees 2 ");
+    FOREIGN(teacher, data, o.layers = "linear1:columns=patch", " columns ");
+    FOREIGN(teacher, data, o.budget = 3, "now it is \"budget 3\"");
+    FOREIGN(teacher, data, o.most_change = -1, "now it is \"most-change -1\"");
+    FOREIGN(teacher, data, (o.method = NIMBUS_METHOD_SEED, o.train.hint = o.train.margin_noise = 0),
+            "now it is \"method ");
     FOREIGN(teacher, other_data, (void)0, "\"data-features ");
     FOREIGN(other_net, data, (void)0, "\"net ");
     /* what does not shape the result may change */
@@ -276,7 +283,7 @@ static void test_hostile_checkpoints(void **state)
     static const char *const others[] = {"mlp:8",  "mlp:8,8,8",    "mlp:9,8", "mlp:8,8;bn",
                                          "36-3",   "mlp:8,8;tanh", "mlp:8,9", "lut:8x8,4x8,4x3",
                                          "mlp:8,8"};
-    for (int i = 0; i < 14; i++) {
+    for (int i = 0; i < 15; i++) {
         conversion c = {.options = {.checkpoint = path}};
         CHECK(nimbus_conversion_read(&c, file.bytes, file.size, &error));
         assert_int_equal(c.layers_done, 4);
@@ -291,15 +298,18 @@ static void test_hostile_checkpoints(void **state)
             c.rounded = true;
         } else if (i == 12) {
             c.layers_done = 7;
-        } else {
+        } else if (i == 13) {
             c.tuned = true;
+        } else {
+            nimbus_buffer_free(&c.fingerprint);
+            c.fingerprint = (nimbus_buffer){0};
         }
         c.began = nimbus_seconds();
         CHECK(nimbus_conversion_save(&c, &error));
         if (i == 8) /* the float net itself, as if nothing had been done */
             assert_int_equal(c.net->n_layers, teacher->n_layers);
-        CHECK_FAILS(nimbus_convert(teacher, data, &o, &net, NULL, &error), NIMBUS_ERR_FORMAT,
-                    "hostile.ck");
+        CHECK_FAILS(nimbus_convert(teacher, data, &o, &net, NULL, &error),
+                    i == 14 ? NIMBUS_ERR_MISMATCH : NIMBUS_ERR_FORMAT, "hostile.ck");
         assert_null(net);
         nimbus_net_free(c.net);
         nimbus_buffer_free(&c.fingerprint);

@@ -117,10 +117,10 @@ static json_t *key_of(const compare_arguments *args, const float_net *net, size_
 }
 
 /* The run with this key in the file, or NULL. */
-static const json_t *find_run(const json_t *runs, const json_t *key)
+static json_t *find_run(const json_t *runs, const json_t *key)
 {
     for (size_t i = 0; i < json_array_size(runs); i++) {
-        const json_t *run = json_array_get(runs, i);
+        json_t *run = json_array_get(runs, i);
         void *at = json_object_iter((json_t *)key);
         while (at && json_equal(json_object_get(run, json_object_iter_key(at)),
                                 json_object_iter_value(at)))
@@ -260,6 +260,15 @@ static double seconds_to(const json_t *curve, double accuracy)
     return NAN;
 }
 
+/* What the run took to this share of the float net's accuracy. */
+static void set_target(json_t *run, double target)
+{
+    const double accuracy = target * number_of_json(json_object_get(run, "float_valid"));
+    json_object_set_new(run, "target", json_real(target));
+    json_object_set_new(run, "seconds_to_target",
+                        json_number(seconds_to(json_object_get(run, "curve"), accuracy)));
+}
+
 /* Runs one, and adds what came out to its key. */
 static nimbus_status run_one(const compare_arguments *args, const float_net *teacher,
                              const data_splits *splits, size_t method, uint64_t seed, json_t *run,
@@ -286,17 +295,17 @@ static nimbus_status run_one(const compare_arguments *args, const float_net *tea
         add_point(curve, epochs, w->seconds, valid);
     else if (!net && n_points > 0)
         valid = json_number_value(json_array_get(json_array_get(curve, n_points - 1), 2));
-    double to_target = seconds_to(curve, args->target * teacher->valid);
     json_t *result =
-        json_pack("{s:I,s:o,s:o,s:f,s:o,s:o,s:f,s:o,s:b,s:o,s:o,s:s}", "layers",
+        json_pack("{s:I,s:o,s:o,s:o,s:o,s:f,s:b,s:o,s:o,s:s}", "layers",
                   (json_int_t)(net ? report.n_layers : teacher->n_layers), "float_valid",
-                  json_number(teacher->valid), "float_test", json_number(teacher->test), "target",
-                  args->target, "valid", json_number(valid), "test", json_number(test), "seconds",
-                  w->seconds, "seconds_to_target", json_number(to_target), "timed_out",
+                  json_number(teacher->valid), "float_test", json_number(teacher->test), "valid",
+                  json_number(valid), "test", json_number(test), "seconds", w->seconds, "timed_out",
                   w->timed_out, "failed", failed ? json_string(error->message) : json_null(),
                   "curve", curve, "version", nimbus_version());
     if (!result || json_object_update(run, result))
         status = status ? status : tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
+    else
+        set_target(run, args->target);
     json_decref(result);
     nimbus_net_free(net);
     return status;
@@ -394,7 +403,7 @@ static nimbus_status compare_all(const compare_arguments *args, const int wanted
                 if (!run)
                     status = tool_error(error, NIMBUS_ERR_ARGUMENT,
                                         "%s: names must be UTF-8 to stand in JSON", teacher.path);
-                const json_t *known = run ? find_run(runs, run) : NULL;
+                json_t *known = run ? find_run(runs, run) : NULL;
                 progress_init(&w.display, &args->common);
                 w.display.curve_seconds = &w.seconds;
                 snprintf(w.name, sizeof w.name, "%zu/%zu %s %s", ++done, total, method_names[m],
@@ -404,9 +413,11 @@ static nimbus_status compare_all(const compare_arguments *args, const int wanted
                         run_one(args, &teacher, &splits, m, args->common.seed + s, run, &w, error);
                 if (!known && !status && json_array_append(runs, run) == 0)
                     status = write_results(args->output, file, error);
+                if (known)
+                    set_target(known, args->target);
                 if (!status) {
                     show_run(t, known ? known : run);
-                    json_array_append(shown, known ? (json_t *)known : run);
+                    json_array_append(shown, known ? known : run);
                 }
                 json_decref(run);
             }

@@ -143,6 +143,9 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     train->seed = out->seed;
     train->n_threads = out->n_threads;
     train->valid = out->valid;
+    train->teacher = NULL;
+    train->teacher_outputs = NULL;
+    train->first_layer = 0;
     if (out->method != NIMBUS_METHOD_NIMBUS) {
         train->hint = train->margin_noise = 0;
         resolve_method(out, method);
@@ -167,6 +170,27 @@ static size_t count_fits(const conversion *c)
     size_t n = 0;
     for (size_t i = 0; i < c->net->n_layers; i++)
         n += nimbus_conversion_fits(c, i);
+    return n;
+}
+
+/* Whether all that layer i and those after it read passes through the layer before it. */
+static bool is_cut(const nimbus_net *net, size_t i)
+{
+    for (size_t j = i; j < net->n_layers; j++)
+        for (size_t k = 0; k < net->layers[j].n_inputs; k++)
+            if (net->layers[j].input[k] + 1 < i)
+                return false;
+    return true;
+}
+
+/* Layers that are trained when they are fitted: alone, those behind which nothing reads past them.
+ */
+static size_t count_trained(const conversion *c)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < c->net->n_layers; i++)
+        n += nimbus_conversion_fits(c, i) &&
+             (c->method->layers != NIMBUS_LAYERS_ALONE || is_cut(c->net, i));
     return n;
 }
 
@@ -232,13 +256,13 @@ static void resolve_epochs(conversion *c, size_t n_rows)
     nimbus_convert_options *o = &c->options;
     const nimbus_method_recipe *method = c->method;
     const bool ours = o->method == NIMBUS_METHOD_NIMBUS;
-    const size_t n_fits = count_fits(c);
+    const size_t n_trained = count_trained(c);
     c->layer_epochs = o->layer_epochs != 0 && (ours || method->layer_epochs > 0)
                           ? o->layer_epochs
                           : method->layer_epochs;
     if (o->budget > 0) {
-        const double all = (double)n_fits * method->layer_epochs + (double)method->epochs;
-        double layers = (double)n_fits * c->layer_epochs * (double)o->fit_rows / (double)n_rows;
+        const double all = (double)n_trained * method->layer_epochs + (double)method->epochs;
+        double layers = (double)n_trained * c->layer_epochs * (double)o->fit_rows / (double)n_rows;
         if (!ours && all > 0)
             c->layer_epochs =
                 o->budget * method->layer_epochs / all *
@@ -295,16 +319,6 @@ static void hook_progress(conversion *c, nimbus_train_options *train, const char
     snprintf(c->stage, sizeof c->stage, "%s", stage);
     train->progress = c->options.progress ? forward_progress : NULL;
     train->progress_user = c;
-}
-
-/* Whether all that layer i and those after it read passes through the layer before it. */
-static bool is_cut(const nimbus_net *net, size_t i)
-{
-    for (size_t j = i; j < net->n_layers; j++)
-        for (size_t k = 0; k < net->layers[j].n_inputs; k++)
-            if (net->layers[j].input[k] + 1 < i)
-                return false;
-    return true;
 }
 
 static nimbus_status know_teacher_outputs(conversion *c, nimbus_error *error)

@@ -5,7 +5,6 @@
  * used up PATH.tune) and "NET " (the bytes of a .net file). Training keeps its own checkpoint in a
  * file beside it, PATH.tune, which is removed once its result stands here; the checksum tells it
  * from a newer one if a kill came in between. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,14 +25,11 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
     const nimbus_convert_options *o = &c->options;
     nimbus_buffer *text = &c->fingerprint;
     nimbus_fingerprint_data(text, data);
-    nimbus_status status = nimbus_fingerprint_net(text, "net", c->teacher, error);
     nimbus_fingerprint_line(text, "method %d", (int)o->method);
     nimbus_fingerprint_line(text, "preset %d", (int)o->preset);
     nimbus_fingerprint_line(text, "budget %.17g", o->budget);
-    if (o->epochs == SIZE_MAX)
+    if (o->epochs == SIZE_MAX) /* else the epochs are among the training's options */
         nimbus_fingerprint_line(text, "no fine-tuning");
-    else
-        nimbus_fingerprint_line(text, "epochs %zu", o->epochs);
     nimbus_fingerprint_line(text, "layer-epochs %.17g", o->layer_epochs);
     nimbus_fingerprint_line(text, "fit-rows %zu", o->fit_rows);
     nimbus_fingerprint_line(text, "lambda %.17g", o->lambda);
@@ -41,7 +37,6 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
     nimbus_fingerprint_line(text, "tables %d", (int)o->table_method);
     nimbus_fingerprint_line(text, "estimator %d", (int)o->estimator);
     nimbus_fingerprint_line(text, "most-change %.17g", o->most_change);
-    nimbus_fingerprint_line(text, "seed %" PRIu64, o->seed);
     for (size_t i = 0; i < c->net->n_layers; i++) { /* as options or measurements have them */
         const nimbus_layer_plan *p = &c->plans[i];
         const char *name = c->net->layers[i].name;
@@ -53,6 +48,8 @@ static nimbus_status take_fingerprint(conversion *c, const nimbus_data *data, ni
                 p->levels, p->trees, p->bits, (int)p->tree, (int)p->columns);
     }
     nimbus_fingerprint_training(text, &o->train);
+    /* last: norms of the net that is to be converted depend on the plans */
+    nimbus_status status = nimbus_fingerprint_net(text, "net", c->teacher, error);
     if (status == NIMBUS_OK && text->failed)
         status = nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory for a checkpoint");
     return status;
@@ -205,7 +202,7 @@ nimbus_status nimbus_conversion_open(conversion *c, const nimbus_data *data, nim
         status = check_net(c, error);
     if (status)
         status =
-            nimbus_fail_prefix(error, status, "checkpoint %s (delete it to start again)", path);
+            nimbus_fail_prefix(error, status, "checkpoint %.150s (delete it to start again)", path);
     nimbus_buffer_free(&asked);
     nimbus_buffer_free(&file);
     if (status == NIMBUS_OK)

@@ -22,8 +22,8 @@ void nimbus_fingerprint_line(nimbus_buffer *text, const char *format, ...)
 void nimbus_fingerprint_values(nimbus_buffer *text, const char *name, const void *values, size_t n,
                                size_t size)
 {
-    if (values)
-        nimbus_fingerprint_line(text, "%s %08" PRIx32, name, nimbus_crc32c(0, values, n * size));
+    nimbus_fingerprint_line(text, "%s %08" PRIx32, name,
+                            values ? nimbus_crc32c(0, values, n * size) : 0);
 }
 
 void nimbus_fingerprint_data(nimbus_buffer *text, const nimbus_data *data)
@@ -45,23 +45,11 @@ void nimbus_fingerprint_training(nimbus_buffer *text, const nimbus_train_options
         const char *name;
         double value;
     } numbers[] = {
-        {"rate", o->rate},
-        {"table_rate", o->table_rate},
-        {"warmup_steps", o->warmup_steps},
-        {"beta1", o->beta1},
-        {"beta2", o->beta2},
-        {"momentum", o->momentum},
-        {"weight_decay", o->weight_decay},
-        {"label_smoothing", o->label_smoothing},
-        {"mixup", o->mixup},
-        {"noise", o->noise},
-        {"distill", o->distill},
-        {"temperature", o->temperature},
-        {"hint", o->hint},
-        {"tau", o->tau},
-        {"tau_end", o->tau_end},
-        {"margin_noise", o->margin_noise},
+#define NUMBER(name, ...) {#name, o->name},
+        NIMBUS_TRAIN_NUMBERS(NUMBER)
+#undef NUMBER
     };
+    const size_t n = sizeof numbers / sizeof numbers[0] - 1; /* without checkpoint_seconds */
     nimbus_fingerprint_line(text, "epochs %zu", o->epochs);
     nimbus_fingerprint_line(text, "batch %zu", o->batch);
     nimbus_fingerprint_line(text, "seed %" PRIu64, o->seed);
@@ -70,7 +58,7 @@ void nimbus_fingerprint_training(nimbus_buffer *text, const nimbus_train_options
     nimbus_fingerprint_line(text, "shift %u", o->shift);
     nimbus_fingerprint_line(text, "flip %d", o->flip);
     nimbus_fingerprint_line(text, "first_layer %zu", o->first_layer);
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+    for (size_t i = 0; i < n; i++)
         nimbus_fingerprint_line(text, "%s %.17g", numbers[i].name, numbers[i].value);
 }
 
@@ -78,7 +66,7 @@ nimbus_status nimbus_fingerprint_net(nimbus_buffer *text, const char *name, cons
                                      nimbus_error *error)
 {
     nimbus_buffer bytes = {0};
-    nimbus_status status = nimbus_net_write(net, &bytes, error);
+    nimbus_status status = net ? nimbus_net_write(net, &bytes, error) : NIMBUS_OK;
     nimbus_fingerprint_values(text, name, bytes.bytes, bytes.size, 1);
     nimbus_buffer_free(&bytes);
     return status;
@@ -95,7 +83,7 @@ static int line_length(const char *text, size_t at, size_t size)
 nimbus_status nimbus_fingerprint_compare(const char *text, size_t size, const nimbus_buffer *now,
                                          nimbus_error *error)
 {
-    const char *a = text, *b = (const char *)now->bytes;
+    const char *a = text ? text : "", *b = now->bytes ? (const char *)now->bytes : "";
     size_t a_size = size, b_size = now->size, line = 0, i = 0;
     while (i < a_size && i < b_size && a[i] == b[i]) {
         if (a[i] == '\n')

@@ -9,10 +9,30 @@
 #include "base/base.h"
 #include "nimbus_build.h"
 
-/* Append a line, of which at most 255 bytes are kept; the checksum of n values of `size` bytes (no
- * line if there are none: NULL), of all of a data set, and of a net as .net bytes; and the options
- * of a training, teacher and its outputs apart. Out of memory, text->failed is set. Error: MEMORY.
- */
+/* Every field of type double in nimbus_train_options: its default for 0 (0 where a rule decides),
+ * and the least and most it may be. */
+#define NIMBUS_TRAIN_NUMBERS(X)                                                                    \
+    X(rate, 0, 0, 1e6)                                                                             \
+    X(table_rate, 0, 0, 1e6)                                                                       \
+    X(warmup_steps, 0, 0, 1e15)                                                                    \
+    X(beta1, 0.9, 0, 0.999999999)                                                                  \
+    X(beta2, 0.999, 0, 0.999999999)                                                                \
+    X(momentum, 0.9, 0, 0.999999999)                                                               \
+    X(weight_decay, 0, 0, 1e6)                                                                     \
+    X(label_smoothing, 0, 0, 1)                                                                    \
+    X(mixup, 0, 0, 1e6)                                                                            \
+    X(noise, 0, 0, 1e6)                                                                            \
+    X(distill, 0, 0, 1)                                                                            \
+    X(temperature, 2, 0, 1e6)                                                                      \
+    X(hint, 0, 0, 1e6)                                                                             \
+    X(tau, 0.5, 0, 1e6)                                                                            \
+    X(tau_end, 0, 0, 1e6)                                                                          \
+    X(margin_noise, 0, 0, 1e6)                                                                     \
+    X(checkpoint_seconds, 30, 0, 1e9) /* the last one: it does not shape the result */
+
+/* Append a line, of which at most 255 bytes are kept; the checksum of n values of `size` bytes (0
+ * if NULL), of all of a data set, and of a net as .net bytes (NULL: 0); and the options of a
+ * training, teacher and its outputs apart. Out of memory, text->failed is set. Error: MEMORY. */
 void nimbus_fingerprint_line(nimbus_buffer *text, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void nimbus_fingerprint_values(nimbus_buffer *text, const char *name, const void *values, size_t n,

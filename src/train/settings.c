@@ -8,30 +8,15 @@
 #include "net/lookup.h"
 #include "train/train.h"
 
-/* Every field of type double: its default for 0 (0 where a rule below decides), and the values it
- * may take. */
 static const struct {
     const char *name;
     size_t offset;
     double value_for_0, low, high;
 } numbers[] = {
-    {"rate", offsetof(nimbus_train_options, rate), 0, 0, 1e6},
-    {"table_rate", offsetof(nimbus_train_options, table_rate), 0, 0, 1e6},
-    {"warmup_steps", offsetof(nimbus_train_options, warmup_steps), 0, 0, 1e15},
-    {"beta1", offsetof(nimbus_train_options, beta1), 0.9, 0, 0.999999999},
-    {"beta2", offsetof(nimbus_train_options, beta2), 0.999, 0, 0.999999999},
-    {"momentum", offsetof(nimbus_train_options, momentum), 0.9, 0, 0.999999999},
-    {"weight_decay", offsetof(nimbus_train_options, weight_decay), 0, 0, 1e6},
-    {"label_smoothing", offsetof(nimbus_train_options, label_smoothing), 0, 0, 1},
-    {"mixup", offsetof(nimbus_train_options, mixup), 0, 0, 1e6},
-    {"noise", offsetof(nimbus_train_options, noise), 0, 0, 1e6},
-    {"distill", offsetof(nimbus_train_options, distill), 0, 0, 1},
-    {"temperature", offsetof(nimbus_train_options, temperature), 2, 0, 1e6},
-    {"hint", offsetof(nimbus_train_options, hint), 0, 0, 1e6},
-    {"tau", offsetof(nimbus_train_options, tau), 0.5, 0, 1e6},
-    {"tau_end", offsetof(nimbus_train_options, tau_end), 0, 0, 1e6},
-    {"margin_noise", offsetof(nimbus_train_options, margin_noise), 0, 0, 1e6},
-    {"checkpoint_seconds", offsetof(nimbus_train_options, checkpoint_seconds), 30, 0, 1e9},
+#define NUMBER(name, value_for_0, low, high)                                                       \
+    {#name, offsetof(nimbus_train_options, name), value_for_0, low, high},
+    NIMBUS_TRAIN_NUMBERS(NUMBER)
+#undef NUMBER
 };
 #define N_NUMBERS (sizeof numbers / sizeof numbers[0])
 
