@@ -30,8 +30,8 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_groups_new(nimbus_shape shape, size_t v,
                                                   nimbus_error *error);
 /* Deals the columns anew, to as many codebooks as there are: rectangles of an image's channels, or
  * runs of a vector, cut in two where it helps most, so that no tree is left with columns that
- * hardly change or matter. importance: [D], 0 or more, how much of a column there is in the layer's
- * outputs. The groups must not overlap. Error: MEMORY. */
+ * hardly change or matter. levels: of all trees of a group. importance: [D], 0 or more, how much of
+ * a column there is in the layer's outputs. The groups must not overlap. Error: MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_groups_balance(nimbus_shape shape, size_t levels,
                                                       const double *importance,
                                                       nimbus_groups *groups, nimbus_error *error);

@@ -55,8 +55,9 @@ static nimbus_status balance(const conversion *c, size_t i, const real *x, size_
             squares += (double)weight[k * d + j] * (double)weight[k * d + j];
         importance[j] = variance * squares;
     }
-    nimbus_status status = nimbus_groups_balance(shape_of_columns(c, i), c->plans[i].levels,
-                                                 importance, groups, error);
+    const size_t levels = c->plans[i].levels * c->plans[i].trees;
+    nimbus_status status =
+        nimbus_groups_balance(shape_of_columns(c, i), levels, importance, groups, error);
     nimbus_free(importance);
     return status;
 }
