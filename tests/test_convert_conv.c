@@ -108,8 +108,12 @@ static void test_what_is_converted(void **state)
         nimbus_net_free(net);
     }
     nimbus_convert_options o = image_options();
-    o.layers = "conv2d1:v=3,trees=1;conv2d2:exact;conv2d3:trees=3,v=18;linear1:v=8";
+    o.layers = "conv2d1:v=3,trees=1;conv2d2:columns=balanced";
     nimbus_net *net = converted(teacher, data, &o);
+    assert_int_equal(named(net, "conv2d2")->lookup->n_codebooks, 16);
+    nimbus_net_free(net);
+    o.layers = "conv2d1:v=3,trees=1;conv2d2:exact;conv2d3:trees=3,v=18;linear1:v=8";
+    net = converted(teacher, data, &o);
     assert_int_equal(named(net, "conv2d1")->lookup->n_codebooks, 3);
     assert_null(named(net, "conv2d2")->lookup);
     assert_int_equal(named(net, "conv2d3")->lookup->n_codebooks, 12);

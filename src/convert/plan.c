@@ -232,7 +232,8 @@ static nimbus_tree_choice default_tree(const nimbus_net *net, const nimbus_layer
 static nimbus_columns default_columns(const nimbus_layer *layer,
                                       const nimbus_convert_options *options)
 {
-    if (!is_first(layer) || options->method != NIMBUS_METHOD_NIMBUS)
+    if (!is_first(layer) || layer->type != &nimbus_layer_linear ||
+        options->method != NIMBUS_METHOD_NIMBUS)
         return NIMBUS_COLUMNS_AUTO;
     /* neighbouring columns are read faster */
     return options->preset == NIMBUS_SPEED ? NIMBUS_COLUMNS_RUNS : NIMBUS_COLUMNS_BALANCED;
