@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
                 (plans[i].v < 1 || plans[i].trees < 1 || plans[i].levels < 1 ||
                  plans[i].levels > NIMBUS_MAX_LEVELS || plans[i].bits == 1 || plans[i].bits > 8 ||
                  plans[i].tree == NIMBUS_CHOICE_AUTO || plans[i].tree > NIMBUS_CHOICE_FEW ||
-                 plans[i].columns > NIMBUS_COLUMNS_WINDOW))
+                 plans[i].columns > NIMBUS_COLUMNS_RUNS))
                 abort();
     }
     nimbus_free(plans);
