@@ -197,7 +197,7 @@ static void test_bad_groups(void **state)
                 "4 codebooks");
     nimbus_groups_free(&g);
     for (long k = 1; k <= 2; k++)
-        for (int columns = NIMBUS_COLUMNS_BLOCK; columns <= NIMBUS_COLUMNS_BALANCED; columns++) {
+        for (int columns = NIMBUS_COLUMNS_BLOCK; columns <= NIMBUS_COLUMNS_RUNS; columns++) {
             nimbus_fail_alloc_after = k;
             CHECK_FAILS(nimbus_groups_new(image, 4, (nimbus_columns)columns, &g, &error),
                         NIMBUS_ERR_MEMORY, "codebooks");

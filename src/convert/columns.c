@@ -96,30 +96,29 @@ static size_t column_of(const balance *b, size_t channel, size_t y, size_t x)
     return (channel * b->shape.height + y) * b->shape.width + x;
 }
 
+typedef struct total {
+    double sum, squares; /* of the columns' importance */
+} total;
+
+static total total_of(const box *r)
+{
+    total t = {0, 0};
+    for (size_t y = r->low[0]; y < r->high[0]; y++)
+        for (size_t x = r->low[1]; x < r->high[1]; x++) {
+            double importance = r->of->importance[column_of(r->of, r->channel, y, x)];
+            t.sum += importance;
+            t.squares += importance * importance;
+        }
+    return t;
+}
+
 /* What a tree of H levels leaves of the columns' importance: as of n independent equal values that
  * share H bits, sum * 2^(-2 H / n) (rate distortion of Gaussian sources: Cover & Thomas 2006,
  * theorem 10.3.2), with n = sum^2 / sum of squares of what they have to say. */
 static double left_by_tree(const box *r)
 {
-    const balance *b = r->of;
-    double sum = 0, squares = 0;
-    for (size_t y = r->low[0]; y < r->high[0]; y++)
-        for (size_t x = r->low[1]; x < r->high[1]; x++) {
-            double importance = b->importance[column_of(b, r->channel, y, x)];
-            sum += importance;
-            squares += importance * importance;
-        }
-    return squares > 0 ? sum * exp2(-2 * b->levels * squares / (sum * sum)) : 0;
-}
-
-static double sum_of(const box *r)
-{
-    const balance *b = r->of;
-    double sum = 0;
-    for (size_t y = r->low[0]; y < r->high[0]; y++)
-        for (size_t x = r->low[1]; x < r->high[1]; x++)
-            sum += b->importance[column_of(b, r->channel, y, x)];
-    return sum;
+    const total t = total_of(r);
+    return t.squares > 0 ? t.sum * exp2(-2 * r->of->levels * t.squares / (t.sum * t.sum)) : 0;
 }
 
 /* Both parts of a rectangle. */
@@ -132,14 +131,14 @@ static void cut_in_two(const box *r, int axis, size_t cut, box parts[2])
 /* Where both parts have as equal a sum as can be. */
 static size_t middle(const box *r, int axis)
 {
-    const double half = sum_of(r) / 2;
+    const double half = total_of(r).sum / 2;
     size_t best = r->low[axis] + 1;
     double before = 0, closest = INFINITY;
     for (size_t cut = best; cut < r->high[axis]; cut++) {
         box slice = *r;
         slice.low[axis] = cut - 1;
         slice.high[axis] = cut;
-        before += sum_of(&slice);
+        before += total_of(&slice).sum;
         if (fabs(before - half) < closest) {
             closest = fabs(before - half);
             best = cut;

@@ -243,9 +243,7 @@ nimbus_status nimbus_settings_fingerprint(const nimbus_train_options *options,
     nimbus_fingerprint_line(text, "loss %d", (int)net->loss);
     describe_layers(net, text);
     nimbus_fingerprint_data(text, data);
-    nimbus_status status = options->teacher
-                               ? nimbus_fingerprint_net(text, "teacher", options->teacher, error)
-                               : NIMBUS_OK;
+    nimbus_status status = nimbus_fingerprint_net(text, "teacher", options->teacher, error);
     size_t n_outputs = nimbus_shape_width(net->layers[net->n_layers - 1].shape);
     nimbus_fingerprint_values(text, "teacher-outputs", options->teacher_outputs,
                               nimbus_data_get_info(data)->n_rows * n_outputs, sizeof(float));
