@@ -2,6 +2,7 @@
  *
  * oneDNN offers them in an order of its own; for small convolutions the first is not always the
  * fastest. What it takes to bring the input into the layout that one wants counts. */
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,14 @@ static double time_reorder(const bench_onednn *on, const dnnl_memory_desc_t *fro
     return ns;
 }
 
+/* Plain loops, which oneDNN offers last; a call of a convolution can take them a second. */
+static bool is_reference(const_dnnl_primitive_desc_t pd)
+{
+    const char *name = NULL;
+    return dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
+           strncmp(name, "ref", 3) == 0;
+}
+
 int bench_onednn_choose(const bench_onednn *on, const void *desc, const_dnnl_primitive_attr_t attr,
                         const dnnl_memory_desc_t *have, dnnl_primitive_desc_t *out)
 {
@@ -101,6 +110,10 @@ int bench_onednn_choose(const bench_onednn *on, const void *desc, const_dnnl_pri
         return 0;
     for (int i = 0; i < MOST_TRIED; i++) {
         dnnl_primitive_desc_t pd = dnnl_primitive_desc_iterator_fetch(all);
+        if (pd && *out && is_reference(pd)) {
+            dnnl_primitive_desc_destroy(pd);
+            break;
+        }
         double ns = pd ? try_out(on, pd) : NEVER;
         if (pd && have)
             ns += time_reorder(on, have, dnnl_primitive_desc_query_md(pd, dnnl_query_src_md, 0));

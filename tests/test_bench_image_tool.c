@@ -235,9 +235,9 @@ static void peers_compute_the_net(void **state)
 static void steps_stand_beside_layers(void **state)
 {
     (void)state;
-    const char *digits = "--data digits --rows 300";
+    const char *digits = "--data digits --rows 150";
     double sum = 0, of_peer = 0;
-    check_code(tool("train %s --net resnet8 -e 1 -o float.net", digits), 0);
+    check_code(tool("train %s --net 'resnet8;width=4' -e 1 -o float.net", digits), 0);
     check_code(tool("convert float.net %s --trees 1 --no-fine-tune -o lookup.net", digits), 0);
     check_code(tool("compile lookup.net %s -o lookup.nimbus", digits), 0);
     check_code(tool("bench lookup.nimbus --float float.net %s --rounds 1 --batches 1,16 --sweep "

@@ -333,7 +333,7 @@ static double change_of(const float *outputs, const float *expected, const nimbu
 static void test_sensitivity(void **state)
 {
     (void)state;
-    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 200);
+    nimbus_data *data = some_digits(NIMBUS_SPLIT_TRAIN, 50);
     nimbus_net *teacher = trained_net(data);
     nimbus_convert_options o = image_options();
     nimbus_convert_report report, made;

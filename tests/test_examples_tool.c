@@ -56,12 +56,32 @@ static const char *data_place(char place[1100])
     return place;
 }
 
-/* A quick run, twice: the second keeps what is there. */
-static void check_quick_run(const char *name, const char *const *parts)
+/* The same with CIFAR-10's first rows alone, where its batches are files: to decompress all at
+ * every step takes most of the time. */
+static const char *image_place(char place[1100])
 {
-    char place[1100], options[64];
+    char command[2400];
+    data_place(place);
+    int n = snprintf(command, sizeof command,
+                     "%s; cd '%s' && mkdir -p few/cifar-10 && for b in data_batch_1 test_batch; do "
+                     "f=$(ls \"$NIMBUS_DATA/cifar-10/$b.bin\"* 2>/dev/null) && case $f in "
+                     "*.xz) xz -dc \"$f\" ;; *.gz) gzip -dc \"$f\" ;; *) cat \"$f\" ;; esac "
+                     "2>/dev/null | head -c $((3073 * 4000)) >few/cifar-10/$b.bin && "
+                     "[ -s few/cifar-10/$b.bin ] || exit 1; done && "
+                     "ln -s \"$NIMBUS_DATA/mlperf-tiny\" few/",
+                     place, folder);
+    assert_true(n > 0 && (size_t)n < sizeof command);
+    if (system(command) == 0)
+        snprintf(place, 1100, "NIMBUS_DATA=few");
+    return place;
+}
+
+/* A quick run, twice: the second keeps what is there. */
+static void check_quick_run(const char *name, const char *place, const char *const *parts)
+{
+    char options[64];
     snprintf(options, sizeof options, "--quick --out %s", name);
-    int code = example(data_place(place), name, options);
+    int code = example(place, name, options);
     if (code == 1 && strstr(printed, "data are missing")) {
         printf("skipped: no data for %s in $NIMBUS_DATA\n", name);
         skip();
@@ -75,25 +95,28 @@ static void check_quick_run(const char *name, const char *const *parts)
 static void images_are_classified(void **state)
 {
     (void)state;
+    char place[1100];
     static const char *const parts[] = {" import ", " convert ",   " compile ", " eval ",
                                         " bench ",  "oneDNN int8", " inspect ", NULL};
-    check_quick_run("image-classifier", parts);
+    check_quick_run("image-classifier", image_place(place), parts);
 }
 
 static void keywords_are_spotted(void **state)
 {
     (void)state;
+    char place[1100];
     static const char *const parts[] = {" import ",  " convert ", " compile ", " bench ",
                                         " inspect ", "held out",  NULL};
-    check_quick_run("keyword-spotting", parts);
+    check_quick_run("keyword-spotting", data_place(place), parts);
 }
 
 static void intrusions_are_detected(void **state)
 {
     (void)state;
+    char place[1100];
     static const char *const parts[] = {" train ", " convert ",           " compile ", " run ",
                                         " bench ", "class,normal,attack", NULL};
-    check_quick_run("intrusion-detection", parts);
+    check_quick_run("intrusion-detection", data_place(place), parts);
 }
 
 /* An example that needs no data, but other programs; what it says without them is not a failure. */
