@@ -572,47 +572,71 @@ NIMBUS_INLINE void flip_margins(const block *b, const int32_t *restrict codes, l
     }
 }
 
-/* sigmoid and softmax: every node of row r. reach[i] is the probability to come to node i,
- * weight[i] the sum of p_k g_k below it; leaves stand behind the nodes in the heap. dh is
- * [K-1][BLOCK], from the row's place on. */
-static void tree_margins(const block *b, size_t r, const real *g, real *dh)
+/* sigmoid and softmax: every node; dh [K-1][BLOCK]. Nodes and, behind them, leaves are numbered as
+ * in a heap. reach is the probability to come to one, value the mean of g below it. */
+NIMBUS_INLINE void soft_margins(const block *b, leaf_gradients of, real *restrict dh)
 {
     const trees *t = b->t;
-    bool softmax = t->lookup->estimator == NIMBUS_ESTIMATOR_SOFTMAX;
-    real tau = t->lookup->temperature, right[MAX_NODES], slope[MAX_NODES];
-    real reach[2 * MAX_NODES + 1], weight[2 * MAX_NODES + 1];
+    const size_t n_nodes = t->nodes;
+    const bool softmax = t->lookup->estimator == NIMBUS_ESTIMATOR_SOFTMAX;
+    const real sharpness = 1 / t->lookup->temperature;
+    const real certain = 1 / (1 + exp_falling(2)); /* softmax over sums of +-1: e^1 : e^-1 */
+    real right[MAX_NODES * BLOCK], reach[(2 * MAX_NODES + 1) * BLOCK];
+    real value[(2 * MAX_NODES + 1) * BLOCK];
 
-    reach[0] = 1;
-    for (size_t i = 0, h = 0; i < t->nodes; i++) {
+    for (size_t r = 0; r < BLOCK; r++)
+        reach[r] = 1;
+    for (size_t i = 0, h = 0; i < n_nodes; i++) {
         if (i + 1 == (size_t)2 << h)
             h++;
-        real value = b->values[(b->shared ? h : i) * BLOCK + r];
-        real margin = (value - b->thresholds[i]) * b->margin[i];
-        margin += b->noise ? b->noise[h * BLOCK + r] : 0;
-        /* softmax over sums of +-1: each node splits e^1 : e^-1 */
-        real u = softmax ? (margin > 0 ? 2 : -2) : margin / tau;
-        right[i] = 1 / (1 + NIMBUS_EXP(-u));
-        slope[i] =
-            softmax ? tanh_slope(flat_from(margin / tau)) / tau : right[i] * (1 - right[i]) / tau;
-        reach[2 * i + 1] = reach[i] * (1 - right[i]);
-        reach[2 * i + 2] = reach[i] * right[i];
+        const real *restrict compared = b->values + (b->shared ? h : i) * BLOCK;
+        const real *restrict noise = b->noise ? b->noise + h * BLOCK : NULL;
+        const real threshold = b->thresholds[i], unit = b->margin[i];
+        real *restrict slope = dh + i * BLOCK, *restrict p = right + i * BLOCK;
+        real *restrict here = reach + i * BLOCK, *restrict below = reach + (2 * i + 1) * BLOCK;
+        real margin[BLOCK], flat[BLOCK];
+        for (size_t r = 0; r < BLOCK; r++)
+            margin[r] = (compared[r] - threshold) * unit;
+        for (size_t r = 0; noise && r < BLOCK; r++)
+            margin[r] += noise[r];
+        for (size_t r = 0; r < BLOCK; r++)
+            flat[r] = flat_from(margin[r] * sharpness);
+        if (softmax)
+            for (size_t r = 0; r < BLOCK; r++) {
+                slope[r] = sharpness * tanh_slope(flat[r]);
+                p[r] = margin[r] > 0 ? certain : 1 - certain;
+            }
+        else
+            for (size_t r = 0; r < BLOCK; r++) {
+                real e = exp_falling(flat[r]), more = 1 / (1 + e);
+                slope[r] = sharpness * e * more * more;
+                p[r] = margin[r] > 0 ? more : e * more;
+            }
+        for (size_t r = 0; r < BLOCK; r++) {
+            below[r] = here[r] * (1 - p[r]);
+            below[BLOCK + r] = here[r] * p[r];
+        }
     }
     for (size_t k = 0; k < t->k; k++)
-        weight[t->nodes + k] = reach[t->nodes + k] * g[k];
-    for (size_t i = t->nodes; i-- > 0;)
-        weight[i] = weight[2 * i + 1] + weight[2 * i + 2];
-    for (size_t i = 0; i < t->nodes; i++) {
-        size_t l = 2 * i + 1, end = 2 * i + 2;
-        real *out = &dh[i * BLOCK];
-        if (softmax) {
-            *out = slope[i] * (weight[end] - weight[l] - weight[0] * (reach[end] - reach[l]));
-        } else {
-            /* d p_k / d right_i = p_k / right_i on the right, -p_k / (1 - right_i) on the left;
-             * probabilities that vanish in the arithmetic carry no gradient */
-            real from_right = right[i] > 0 ? weight[end] / right[i] : 0;
-            real from_left = right[i] < 1 ? weight[l] / (1 - right[i]) : 0;
-            *out = slope[i] * (from_right - from_left);
-        }
+        for (size_t r = 0; r < BLOCK; r++)
+            value[(n_nodes + k) * BLOCK + r] = r < b->n ? of.g[r * of.row + k] : 0;
+    for (size_t i = n_nodes; i-- > 0;) {
+        const real *restrict p = right + i * BLOCK, *restrict below = value + (2 * i + 1) * BLOCK;
+        real *restrict mean = value + i * BLOCK;
+        for (size_t r = 0; r < BLOCK; r++)
+            mean[r] = below[r] + p[r] * (below[BLOCK + r] - below[r]);
+    }
+    for (size_t i = 0; i < n_nodes; i++) {
+        const real *restrict here = reach + i * BLOCK, *restrict to = reach + (2 * i + 1) * BLOCK;
+        const real *restrict below = value + (2 * i + 1) * BLOCK;
+        real *restrict out = dh + i * BLOCK;
+        if (softmax)
+            for (size_t r = 0; r < BLOCK; r++)
+                out[r] *=
+                    to[BLOCK + r] * (below[BLOCK + r] - value[r]) - to[r] * (below[r] - value[r]);
+        else
+            for (size_t r = 0; r < BLOCK; r++)
+                out[r] *= here[r] * (below[BLOCK + r] - below[r]);
     }
 }
 
@@ -693,8 +717,7 @@ static void margins_block(const backward_job *job, size_t item)
         if (t->lookup->estimator == NIMBUS_ESTIMATOR_FLIP)
             flip_margins(&b, codes, of, dh);
         else
-            for (size_t r = 0; r < b.n; r++)
-                tree_margins(&b, r, of.g + r * of.row, dh + r);
+            soft_margins(&b, of, dh);
         if (job->rows->dx)
             input_gradient(job, &b, item, codes, dh);
     }

@@ -22,10 +22,10 @@
 #if !defined(__x86_64__) || !defined(__GNUC__) || defined(NIMBUS_SANITIZED)
 #define NIMBUS_SIMD_CLONES
 #elif defined(__clang__)
-#define NIMBUS_SIMD_CLONES __attribute__((target_clones("avx512f", "arch=haswell", "default")))
+#define NIMBUS_SIMD_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else /* gcc vectorises fully at -O3 only */
 #define NIMBUS_SIMD_CLONES                                                                         \
-    __attribute__((target_clones("avx512f", "arch=haswell", "default"), optimize("O3")))
+    __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
 #endif
 
 /* For what such a function calls: only there it is compiled for the same registers. */
