@@ -27,8 +27,10 @@ MODELS = f"{DATA}/mlperf-tiny"
 # than it must. Which kernels OpenBLAS takes is left to it and to the tool.
 ENV = dict(os.environ, NIMBUS_DATA=DATA, OMP_WAIT_POLICY="passive")
 ENV.pop("OPENBLAS_CORETYPE", None)
-# What the command line says, and the commits that the present group of figures is made of.
-run = types.SimpleNamespace(seeds=[0, 1, 2], threads=0, commit="unknown", measured_at=set())
+# What the command line says, and the commits that the present group of figures is made of; the
+# machines too, where a kept measurement says on which it was made.
+run = types.SimpleNamespace(seeds=[0, 1, 2], threads=0, commit="unknown", measured_at=set(),
+                            machines=set())
 
 
 class Skip(Exception):
@@ -344,12 +346,14 @@ def check(path, pages, more_faults):
 def measure_group(name, group, machine_text):
     """A group's entries; one that says why where it cannot be measured here."""
     run.measured_at.clear()
+    run.machines.clear()
     try:
         entries = group()
     except Skip as why:
         entries = [{**figure(name, 0, None, "", ""), "figure": None, "ok": False,
                     "skipped": str(why)}]
     commit = ", ".join(sorted(run.measured_at)) or run.commit
+    machine_text = "; ".join(sorted(run.machines)) or machine_text
     for e in entries:
         verdict = "skip" if e.get("skipped") else "ok  " if e["ok"] else "MISS"
         print(f"  {verdict} {e['what']}: {e.get('skipped') or e['figure']} {e['unit']} "
