@@ -22,7 +22,10 @@
 
 enum {
     BLOCK = NIMBUS_ROW_BLOCK, /* rows of one parallel item; fixed, so that threads change nothing */
-    SUM_BLOCK = 4 * (int)NIMBUS_VECTOR, /* outputs summed in registers at a time */
+    SUM_BLOCK = 8 * (int)NIMBUS_VECTOR, /* outputs summed in registers at a time */
+    SUM_ROWS = 128,                     /* rows whose sums are an item, SUM_BLOCK outputs of them */
+    PACK_ROWS = 64,                     /* from so many on it pays to bring leaves together */
+    PACK_LEAVES = 128,
     GRAD_BLOCK = 128, /* outputs of a codebook's table gradient kept in the L1 cache */
     MAX_NODES = (1 << NIMBUS_MAX_LEVELS) - 1
 };
@@ -424,6 +427,12 @@ typedef struct sum_job {
     size_t n_rows;
 } sum_job;
 
+/* Blocks of a row's outputs. */
+static size_t sum_blocks(const trees *t)
+{
+    return (t->m + SUM_BLOCK - 1) / SUM_BLOCK;
+}
+
 /* y[m..m+width) of one row; width <= SUM_BLOCK. */
 static inline void sum_block(const trees *t, const uint8_t *codes, size_t m, size_t width, real *y)
 {
@@ -438,40 +447,67 @@ static inline void sum_block(const trees *t, const uint8_t *codes, size_t m, siz
     memcpy(y + m, sum, width * sizeof(real));
 }
 
+/* Outputs m..m+SUM_BLOCK of rows first..last. What many rows look up in a few codebooks is brought
+ * together first: rows of wide tables lie so far apart that few fit into a cache. */
 NIMBUS_SIMD_CLONES
-static void sum_rows(const sum_job *job, size_t first, size_t last)
+static void sum_rows(const sum_job *job, size_t m, size_t first, size_t last)
 {
     const trees *t = job->t;
-    size_t whole = t->m / SUM_BLOCK * SUM_BLOCK;
-    for (size_t m = 0; m < whole; m += SUM_BLOCK)
+    const bool pack = last - first >= PACK_ROWS;
+    const size_t at_once = t->k < PACK_LEAVES ? PACK_LEAVES / t->k : 1;
+    const size_t stride = pack ? SUM_BLOCK : t->m;
+    real packed[((size_t)1 << NIMBUS_MAX_LEVELS) * SUM_BLOCK];
+    for (size_t n = first; n < last; n++)
+        memcpy(job->y + n * t->m + m, t->bias + m, SUM_BLOCK * sizeof(real));
+    for (size_t c = 0; c < t->c; c += at_once) {
+        const size_t n_codebooks = t->c - c < at_once ? t->c - c : at_once;
+        const real *tables = t->tables + c * t->k * t->m + m;
+        for (size_t i = 0; pack && i < n_codebooks * t->k; i++)
+            memcpy(packed + i * SUM_BLOCK, tables + i * t->m, SUM_BLOCK * sizeof(real));
+        if (pack)
+            tables = packed;
         for (size_t n = first; n < last; n++) {
-            /* four vectors by name: an array of them would be kept in memory */
-            const real *table = t->tables + m;
-            const uint8_t *codes = job->codes + n * t->c;
-            const nimbus_unaligned *bias = (const void *)(t->bias + m);
+            /* eight vectors by name: an array of them would be kept in memory */
+            const uint8_t *codes = job->codes + n * t->c + c;
+            const real *table = tables;
             nimbus_unaligned *y = (void *)(job->y + n * t->m + m);
-            nimbus_vector s0 = bias[0], s1 = bias[1], s2 = bias[2], s3 = bias[3];
-            for (size_t c = 0; c < t->c; c++, table += t->k * t->m) {
-                const nimbus_unaligned *entry = (const void *)(table + codes[c] * t->m);
+            nimbus_vector s0 = y[0], s1 = y[1], s2 = y[2], s3 = y[3];
+            nimbus_vector s4 = y[4], s5 = y[5], s6 = y[6], s7 = y[7];
+            for (size_t j = 0; j < n_codebooks; j++, table += t->k * stride) {
+                const nimbus_unaligned *entry = (const void *)(table + codes[j] * stride);
                 s0 += entry[0];
                 s1 += entry[1];
                 s2 += entry[2];
                 s3 += entry[3];
+                s4 += entry[4];
+                s5 += entry[5];
+                s6 += entry[6];
+                s7 += entry[7];
             }
             y[0] = s0;
             y[1] = s1;
             y[2] = s2;
             y[3] = s3;
+            y[4] = s4;
+            y[5] = s5;
+            y[6] = s6;
+            y[7] = s7;
         }
-    for (size_t n = first; whole < t->m && n < last; n++)
-        sum_block(t, job->codes + n * t->c, whole, t->m - whole, job->y + n * t->m);
+    }
 }
 
 static void sum_item(void *arg, size_t item)
 {
     const sum_job *job = arg;
-    size_t first = item * BLOCK;
-    sum_rows(job, first, first + nimbus_rows_in_block(job->n_rows, item));
+    const trees *t = job->t;
+    const size_t per_group = sum_blocks(t), m = item % per_group * SUM_BLOCK;
+    const size_t first = item / per_group * SUM_ROWS, left = job->n_rows - first;
+    const size_t last = first + (left < SUM_ROWS ? left : SUM_ROWS);
+    if (t->m - m >= SUM_BLOCK)
+        sum_rows(job, m, first, last);
+    else
+        for (size_t n = first; n < last; n++)
+            sum_block(t, job->codes + n * t->c, m, t->m - m, job->y + n * t->m);
 }
 
 static real noise_of(const nimbus_layer *layer, const nimbus_io *io)
@@ -489,7 +525,8 @@ void nimbus_lookup_forward(nimbus_layer *layer, const nimbus_io *io, const nimbu
         nimbus_centroids_encode(layer, rows, io->n_threads);
     else
         nimbus_parallel(io->n_threads, nimbus_row_blocks(rows->n_rows), walk_item, &walk);
-    nimbus_parallel(io->n_threads, nimbus_row_blocks(rows->n_rows), sum_item, &sum);
+    nimbus_parallel(io->n_threads, (rows->n_rows + SUM_ROWS - 1) / SUM_ROWS * sum_blocks(&t),
+                    sum_item, &sum);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */

@@ -31,11 +31,11 @@
 /* For what such a function calls: only there it is compiled for the same registers. */
 #define NIMBUS_INLINE static inline __attribute__((always_inline))
 
-/* A register's worth of reals; loops over arrays of it stay in registers. */
-#define NIMBUS_VECTOR (64 / sizeof(real))
-typedef real nimbus_vector __attribute__((vector_size(64)));
+/* A register's worth of reals. One of AVX-512 would be two of AVX2, which gcc keeps in memory. */
+#define NIMBUS_VECTOR (32 / sizeof(real))
+typedef real nimbus_vector __attribute__((vector_size(32)));
 /* The same anywhere in an array. */
-typedef real nimbus_unaligned __attribute__((vector_size(64), aligned(sizeof(real)), may_alias));
+typedef real nimbus_unaligned __attribute__((vector_size(32), aligned(sizeof(real)), may_alias));
 
 #ifdef NIMBUS_REAL_DOUBLE
 #define NIMBUS_EXP  exp
