@@ -22,11 +22,11 @@
 
 enum {
     BLOCK = NIMBUS_ROW_BLOCK, /* rows of one parallel item; fixed, so that threads change nothing */
-    SUM_BLOCK = 8 * (int)NIMBUS_VECTOR, /* outputs summed in registers at a time */
-    SUM_ROWS = 128,                     /* rows whose sums are an item, SUM_BLOCK outputs of them */
-    PACK_ROWS = 64,                     /* from so many on it pays to bring leaves together */
-    PACK_LEAVES = 128,
-    GRAD_BLOCK = 128, /* outputs of a codebook's table gradient kept in the L1 cache */
+    MOST_VECTORS = 8,         /* that are summed in registers at a time */
+    SUM_BLOCK = MOST_VECTORS * (int)NIMBUS_VECTOR,
+    SUM_ROWS = 128,    /* rows that share leaves brought together */
+    PACK_LEAVES = 128, /* SUM_BLOCK outputs of so many stay in the L1 cache */
+    GRAD_BLOCK = 128,  /* outputs of a codebook's table gradient kept in the L1 cache */
     MAX_NODES = (1 << NIMBUS_MAX_LEVELS) - 1
 };
 
@@ -427,87 +427,112 @@ typedef struct sum_job {
     size_t n_rows;
 } sum_job;
 
-/* Blocks of a row's outputs. */
-static size_t sum_blocks(const trees *t)
+/* From so many outputs on, in whole blocks, and four rows a leaf it pays to bring leaves together.
+ */
+static bool packs(const trees *t, size_t n_rows)
 {
-    return (t->m + SUM_BLOCK - 1) / SUM_BLOCK;
+    return t->m >= 4 * SUM_BLOCK && n_rows >= 4 * t->k;
 }
 
-/* y[m..m+width) of one row; width <= SUM_BLOCK. */
-static inline void sum_block(const trees *t, const uint8_t *codes, size_t m, size_t width, real *y)
+/* Adds what n_codebooks from c on look up in outputs m..m+8 n of rows first..last; n is a constant.
+ */
+NIMBUS_INLINE void add_vectors(const sum_job *job, const real *tables, size_t stride, size_t c,
+                               size_t n_codebooks, size_t m, size_t first, size_t last,
+                               const size_t n)
 {
-    real sum[SUM_BLOCK];
-    memcpy(sum, t->bias + m, width * sizeof(real));
-    const real *table = t->tables + m;
-    for (size_t c = 0; c < t->c; c++, table += t->k * t->m) {
-        const real *entry = table + codes[c] * t->m;
-        for (size_t j = 0; j < width; j++)
-            sum[j] += entry[j];
+    const trees *t = job->t;
+    for (size_t r = first; r < last; r++) {
+        const uint8_t *codes = job->codes + r * t->c + c;
+        const real *table = tables;
+        nimbus_unaligned *y = (void *)(job->y + r * t->m + m);
+        nimbus_vector sums[MOST_VECTORS];
+        for (size_t i = 0; i < n; i++)
+            sums[i] = y[i];
+        for (size_t j = 0; j < n_codebooks; j++, table += t->k * stride) {
+            const nimbus_unaligned *entry = (const void *)(table + codes[j] * stride);
+            for (size_t i = 0; i < n; i++)
+                sums[i] += entry[i];
+        }
+        for (size_t i = 0; i < n; i++)
+            y[i] = sums[i];
     }
-    memcpy(y + m, sum, width * sizeof(real));
 }
 
-/* Outputs m..m+SUM_BLOCK of rows first..last. What many rows look up in a few codebooks is brought
- * together first: rows of wide tables lie so far apart that few fit into a cache. */
+/* The same of a few outputs, fewer than a vector. */
+NIMBUS_INLINE void add_few(const sum_job *job, size_t m, size_t first, size_t last)
+{
+    const trees *t = job->t;
+    for (size_t r = first; r < last; r++) {
+        const uint8_t *codes = job->codes + r * t->c;
+        const real *table = t->tables + m;
+        real sums[NIMBUS_VECTOR], *y = job->y + r * t->m + m;
+        memcpy(sums, y, (t->m - m) * sizeof *y);
+        for (size_t c = 0; c < t->c; c++, table += t->k * t->m)
+            for (size_t j = 0; j < t->m - m; j++)
+                sums[j] += table[codes[c] * t->m + j];
+        memcpy(y, sums, (t->m - m) * sizeof *y);
+    }
+}
+
+/* A block of outputs of rows first..last. What many rows look up in a few codebooks is brought
+ * together first: the rows of wide tables lie so far apart that few fit into a cache. */
 NIMBUS_SIMD_CLONES
 static void sum_rows(const sum_job *job, size_t m, size_t first, size_t last)
 {
     const trees *t = job->t;
-    const bool pack = last - first >= PACK_ROWS;
-    const size_t at_once = t->k < PACK_LEAVES ? PACK_LEAVES / t->k : 1;
-    const size_t stride = pack ? SUM_BLOCK : t->m;
-    real packed[((size_t)1 << NIMBUS_MAX_LEVELS) * SUM_BLOCK];
-    for (size_t n = first; n < last; n++)
-        memcpy(job->y + n * t->m + m, t->bias + m, SUM_BLOCK * sizeof(real));
-    for (size_t c = 0; c < t->c; c += at_once) {
-        const size_t n_codebooks = t->c - c < at_once ? t->c - c : at_once;
-        const real *tables = t->tables + c * t->k * t->m + m;
-        for (size_t i = 0; pack && i < n_codebooks * t->k; i++)
-            memcpy(packed + i * SUM_BLOCK, tables + i * t->m, SUM_BLOCK * sizeof(real));
-        if (pack)
-            tables = packed;
-        for (size_t n = first; n < last; n++) {
-            /* eight vectors by name: an array of them would be kept in memory */
-            const uint8_t *codes = job->codes + n * t->c + c;
-            const real *table = tables;
-            nimbus_unaligned *y = (void *)(job->y + n * t->m + m);
-            nimbus_vector s0 = y[0], s1 = y[1], s2 = y[2], s3 = y[3];
-            nimbus_vector s4 = y[4], s5 = y[5], s6 = y[6], s7 = y[7];
-            for (size_t j = 0; j < n_codebooks; j++, table += t->k * stride) {
-                const nimbus_unaligned *entry = (const void *)(table + codes[j] * stride);
-                s0 += entry[0];
-                s1 += entry[1];
-                s2 += entry[2];
-                s3 += entry[3];
-                s4 += entry[4];
-                s5 += entry[5];
-                s6 += entry[6];
-                s7 += entry[7];
-            }
-            y[0] = s0;
-            y[1] = s1;
-            y[2] = s2;
-            y[3] = s3;
-            y[4] = s4;
-            y[5] = s5;
-            y[6] = s6;
-            y[7] = s7;
+    const size_t left = t->m - m, width = left < SUM_BLOCK ? left : SUM_BLOCK;
+    const real *tables = t->tables + m;
+    for (size_t r = first; r < last; r++)
+        memcpy(job->y + r * t->m + m, t->bias + m, width * sizeof(real));
+    if (width == SUM_BLOCK && packs(t, last - first)) {
+        real packed[PACK_LEAVES * SUM_BLOCK];
+        const size_t at_once = PACK_LEAVES / t->k;
+        for (size_t c = 0; c < t->c; c += at_once, tables += at_once * t->k * t->m) {
+            const size_t n = t->c - c < at_once ? t->c - c : at_once;
+            for (size_t i = 0; i < n * t->k; i++)
+                memcpy(packed + i * SUM_BLOCK, tables + i * t->m, SUM_BLOCK * sizeof(real));
+            add_vectors(job, packed, SUM_BLOCK, c, n, m, first, last, MOST_VECTORS);
         }
+        return;
     }
+    size_t at = 0; /* the last block's outputs in ever fewer vectors */
+    if (width == SUM_BLOCK) {
+        add_vectors(job, tables, t->m, 0, t->c, m, first, last, MOST_VECTORS);
+        at = SUM_BLOCK;
+    }
+    if (width - at >= 4 * NIMBUS_VECTOR) {
+        add_vectors(job, tables + at, t->m, 0, t->c, m + at, first, last, 4);
+        at += 4 * NIMBUS_VECTOR;
+    }
+    if (width - at >= 2 * NIMBUS_VECTOR) {
+        add_vectors(job, tables + at, t->m, 0, t->c, m + at, first, last, 2);
+        at += 2 * NIMBUS_VECTOR;
+    }
+    if (width - at >= NIMBUS_VECTOR) {
+        add_vectors(job, tables + at, t->m, 0, t->c, m + at, first, last, 1);
+        at += NIMBUS_VECTOR;
+    }
+    if (at < width)
+        add_few(job, m + at, first, last);
+}
+
+/* Narrow layers have few blocks of outputs to share out, so theirs are of fewer rows. */
+static size_t rows_of_item(const trees *t)
+{
+    return packs(t, SUM_ROWS) ? SUM_ROWS : BLOCK;
+}
+
+static size_t blocks_of_outputs(const trees *t)
+{
+    return (t->m + SUM_BLOCK - 1) / SUM_BLOCK;
 }
 
 static void sum_item(void *arg, size_t item)
 {
     const sum_job *job = arg;
-    const trees *t = job->t;
-    const size_t per_group = sum_blocks(t), m = item % per_group * SUM_BLOCK;
-    const size_t first = item / per_group * SUM_ROWS, left = job->n_rows - first;
-    const size_t last = first + (left < SUM_ROWS ? left : SUM_ROWS);
-    if (t->m - m >= SUM_BLOCK)
-        sum_rows(job, m, first, last);
-    else
-        for (size_t n = first; n < last; n++)
-            sum_block(t, job->codes + n * t->c, m, t->m - m, job->y + n * t->m);
+    const size_t n_blocks = blocks_of_outputs(job->t), n = rows_of_item(job->t);
+    const size_t first = item / n_blocks * n, left = job->n_rows - first;
+    sum_rows(job, item % n_blocks * SUM_BLOCK, first, first + (left < n ? left : n));
 }
 
 static real noise_of(const nimbus_layer *layer, const nimbus_io *io)
@@ -525,8 +550,9 @@ void nimbus_lookup_forward(nimbus_layer *layer, const nimbus_io *io, const nimbu
         nimbus_centroids_encode(layer, rows, io->n_threads);
     else
         nimbus_parallel(io->n_threads, nimbus_row_blocks(rows->n_rows), walk_item, &walk);
-    nimbus_parallel(io->n_threads, (rows->n_rows + SUM_ROWS - 1) / SUM_ROWS * sum_blocks(&t),
-                    sum_item, &sum);
+    const size_t n = rows_of_item(&t);
+    nimbus_parallel(io->n_threads, (rows->n_rows + n - 1) / n * blocks_of_outputs(&t), sum_item,
+                    &sum);
 }
 
 /* ---- backward ------------------------------------------------------------------------------ */
@@ -611,7 +637,8 @@ NIMBUS_INLINE void flip_margins(const block *b, const int32_t *restrict codes, l
 
 /* sigmoid and softmax: every node; dh [K-1][BLOCK]. Nodes and, behind them, leaves are numbered as
  * in a heap. reach is the probability to come to one, value the mean of g below it. */
-NIMBUS_INLINE void soft_margins(const block *b, leaf_gradients of, real *restrict dh)
+NIMBUS_SIMD_CLONES
+static void soft_margins(const block *b, leaf_gradients of, real *restrict dh)
 {
     const trees *t = b->t;
     const size_t n_nodes = t->nodes;

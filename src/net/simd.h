@@ -31,7 +31,7 @@
 /* For what such a function calls: only there it is compiled for the same registers. */
 #define NIMBUS_INLINE static inline __attribute__((always_inline))
 
-/* A register's worth of reals. One of AVX-512 would be two of AVX2, which gcc keeps in memory. */
+/* An AVX2 register's worth of reals: of larger vectors gcc keeps those of AVX2 in memory. */
 #define NIMBUS_VECTOR (32 / sizeof(real))
 typedef real nimbus_vector __attribute__((vector_size(32)));
 /* The same anywhere in an array. */
