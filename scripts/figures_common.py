@@ -353,7 +353,7 @@ def measure_group(name, group, machine_text):
         entries = [{**figure(name, 0, None, "", ""), "figure": None, "ok": False,
                     "skipped": str(why)}]
     commit = ", ".join(sorted(run.measured_at)) or run.commit
-    machine_text = "; ".join(sorted(run.machines)) or machine_text
+    machine_text = "; ".join(sorted(run.machines)) or machine_text  # of the kept runs alone
     for e in entries:
         verdict = "skip" if e.get("skipped") else "ok  " if e["ok"] else "MISS"
         print(f"  {verdict} {e['what']}: {e.get('skipped') or e['figure']} {e['unit']} "

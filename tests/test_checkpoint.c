@@ -77,12 +77,14 @@ static void test_cancel_and_resume(void **state)
  */
 
 /* Leaves the checkpoint of a cancelled training of a fresh PLAIN net at path and returns it. */
-static nimbus_buffer make_checkpoint(const nimbus_data *data, const char *path, double step)
+static nimbus_buffer make_checkpoint(const nimbus_data *data, const char *path, double step,
+                                     const nimbus_net *teacher)
 {
     nimbus_net *net = make_net(LINEAR, 1);
     nimbus_train_options o = small_options();
     nimbus_buffer file;
     (void)remove(path);
+    o.teacher = teacher;
     o.checkpoint = path;
     o.checkpoint_seconds = 1e9;
     o.progress = stop_at;
@@ -98,7 +100,7 @@ static void test_damaged_checkpoints(void **state)
     (void)state;
     nimbus_data *data = make_data(64, NIMBUS_U8, 4);
     const char *path = path_of("damaged.ck");
-    nimbus_buffer file = make_checkpoint(data, path, 2);
+    nimbus_buffer file = make_checkpoint(data, path, 2, NULL);
     nimbus_checkpoint c;
     CHECK(nimbus_checkpoint_parse(file.bytes, file.size, &c, &error));
     assert_int_equal(c.state.step, 2);
@@ -138,7 +140,7 @@ static void test_foreign_checkpoints(void **state)
     nimbus_data *data = make_data(64, NIMBUS_U8, 4), *other = make_data(64, NIMBUS_U8, 5);
     nimbus_data *more = make_data(80, NIMBUS_U8, 4);
     const char *path = path_of("foreign.ck");
-    nimbus_buffer file = make_checkpoint(data, path, 2);
+    nimbus_buffer file = make_checkpoint(data, path, 2, NULL);
     float outputs[64 * CLASSES] = {0};
 #define FOREIGN(net_of, rows, change, text)                                                        \
     do {                                                                                           \
@@ -175,6 +177,13 @@ static void test_foreign_checkpoints(void **state)
     FOREIGN(make_net(LINEAR, 1), more, (void)0, "data-shape");
     FOREIGN(make_net(PLAIN, 1), data, (void)0, "layers");
     FOREIGN(make_net(LINEAR, 2), data, (void)0, "the net to train");
+    nimbus_net *teachers[] = {make_net(PLAIN, 2), make_net(PLAIN, 3)};
+    nimbus_buffer taught = make_checkpoint(data, path, 2, teachers[0]);
+    FOREIGN(make_net(LINEAR, 1), data, o.teacher = teachers[1], "it has \"teacher ");
+    CHECK(nimbus_file_write(path, file.bytes, file.size, &error));
+    nimbus_buffer_free(&taught);
+    for (size_t i = 0; i < 2; i++)
+        nimbus_net_free(teachers[i]);
     /* What does not shape the result may change. */
     nimbus_train_options o = small_options();
     nimbus_train_report report;
@@ -200,7 +209,7 @@ static void test_hostile_checkpoints(void **state)
     (void)state;
     nimbus_data *data = make_data(64, NIMBUS_U8, 4);
     const char *path = path_of("hostile.ck");
-    nimbus_buffer file = make_checkpoint(data, path, 6);
+    nimbus_buffer file = make_checkpoint(data, path, 6, NULL);
     for (int i = 0; i < 12; i++) {
         nimbus_checkpoint c;
         nimbus_buffer changed = {0};
@@ -257,7 +266,7 @@ static void test_failing_file_calls(void **state)
     bool failed = true;
     size_t failures = 0;
     for (long k = 1; failed; k++) {
-        nimbus_buffer before = make_checkpoint(data, path, 3);
+        nimbus_buffer before = make_checkpoint(data, path, 3, NULL);
         nimbus_train_options o = small_options();
         nimbus_net *net = make_net(LINEAR, 1);
         o.checkpoint = path;

@@ -108,10 +108,11 @@ static void test_what_is_converted(void **state)
         nimbus_net_free(net);
     }
     nimbus_convert_options o = image_options();
-    o.layers = "conv2d1:v=3,trees=1;conv2d2:columns=balanced";
-    nimbus_net *net = converted(teacher, data, &o);
-    assert_int_equal(named(net, "conv2d2")->lookup->n_codebooks, 16);
-    nimbus_net_free(net);
+    nimbus_convert_report report;
+    nimbus_net *net;
+    o.layers = "linear1:columns=runs;conv2d2:v=9,columns=balanced";
+    assert_int_equal(nimbus_convert(teacher, data, &o, &net, &report, &error), NIMBUS_ERR_ARGUMENT);
+    assert_non_null(strstr(error.message, "conv2d2 is a convolution"));
     o.layers = "conv2d1:v=3,trees=1;conv2d2:exact;conv2d3:trees=3,v=18;linear1:v=8";
     net = converted(teacher, data, &o);
     assert_int_equal(named(net, "conv2d1")->lookup->n_codebooks, 3);

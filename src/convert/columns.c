@@ -96,17 +96,17 @@ static size_t column_of(const balance *b, size_t channel, size_t y, size_t x)
     return (channel * b->shape.height + y) * b->shape.width + x;
 }
 
-typedef struct total {
-    double sum, squares; /* of the columns' importance */
-} total;
+typedef struct sums {
+    double importance, squares; /* of the columns; of their importance */
+} sums;
 
-static total total_of(const box *r)
+static sums sums_of(const box *r)
 {
-    total t = {0, 0};
+    sums t = {0, 0};
     for (size_t y = r->low[0]; y < r->high[0]; y++)
         for (size_t x = r->low[1]; x < r->high[1]; x++) {
             double importance = r->of->importance[column_of(r->of, r->channel, y, x)];
-            t.sum += importance;
+            t.importance += importance;
             t.squares += importance * importance;
         }
     return t;
@@ -114,11 +114,13 @@ static total total_of(const box *r)
 
 /* What a tree of H levels leaves of the columns' importance: as of n independent equal values that
  * share H bits, sum * 2^(-2 H / n) (rate distortion of Gaussian sources: Cover & Thomas 2006,
- * theorem 10.3.2), with n = sum^2 / sum of squares of what they have to say. */
+ * theorem 10.3.2), with n = the square of their sum over the sum of their squares. */
 static double left_by_tree(const box *r)
 {
-    const total t = total_of(r);
-    return t.squares > 0 ? t.sum * exp2(-2 * r->of->levels * t.squares / (t.sum * t.sum)) : 0;
+    const sums t = sums_of(r);
+    return t.squares > 0
+               ? t.importance * exp2(-2 * r->of->levels * t.squares / (t.importance * t.importance))
+               : 0;
 }
 
 /* Both parts of a rectangle. */
@@ -131,14 +133,14 @@ static void cut_in_two(const box *r, int axis, size_t cut, box parts[2])
 /* Where both parts have as equal a sum as can be. */
 static size_t middle(const box *r, int axis)
 {
-    const double half = total_of(r).sum / 2;
+    const double half = sums_of(r).importance / 2;
     size_t best = r->low[axis] + 1;
     double before = 0, closest = INFINITY;
     for (size_t cut = best; cut < r->high[axis]; cut++) {
         box slice = *r;
         slice.low[axis] = cut - 1;
         slice.high[axis] = cut;
-        before += total_of(&slice).sum;
+        before += sums_of(&slice).importance;
         if (fabs(before - half) < closest) {
             closest = fabs(before - half);
             best = cut;

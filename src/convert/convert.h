@@ -16,6 +16,11 @@ typedef enum nimbus_columns {
     NIMBUS_COLUMNS_RUNS      /* as many as of BLOCK, balanced: runs of consecutive columns */
 } nimbus_columns;
 
+static inline bool nimbus_columns_balanced(nimbus_columns columns)
+{
+    return columns == NIMBUS_COLUMNS_BALANCED || columns == NIMBUS_COLUMNS_RUNS;
+}
+
 /* Lists of input columns, codebook c's are column[first[c] .. first[c + 1]). */
 typedef struct nimbus_groups {
     size_t n_codebooks;

@@ -32,11 +32,6 @@ nimbus_status nimbus_conversion_groups(const conversion *c, size_t i, nimbus_gro
     return status ? nimbus_fail_prefix(error, status, "layer %s", layer->name) : NIMBUS_OK;
 }
 
-static bool are_balanced(nimbus_columns columns)
-{
-    return columns == NIMBUS_COLUMNS_BALANCED || columns == NIMBUS_COLUMNS_RUNS;
-}
-
 /* Columns by their part in the layer's outputs: the variance times its weights' squares. */
 static nimbus_status balance(const conversion *c, size_t i, const real *x, size_t n,
                              nimbus_groups *groups, nimbus_error *error)
@@ -255,7 +250,8 @@ nimbus_status nimbus_conversion_fit(conversion *c, size_t i, double *error_fit, 
     if (status == NIMBUS_OK && c->method->own_target)
         status = own_products(layer, &s, c->options.n_threads, error);
     if (status || (status = nimbus_conversion_groups(c, i, &groups, error)) ||
-        (are_balanced(c->plans[i].columns) && (status = balance(c, i, s.x, s.n, &groups, error))) ||
+        (nimbus_columns_balanced(c->plans[i].columns) &&
+         (status = balance(c, i, s.x, s.n, &groups, error))) ||
         (status = attach(c, i, &groups, error)))
         goto done;
     layer->lookup->estimator = c->options.estimator;

@@ -150,6 +150,12 @@ static nimbus_status read_layer(cursor *c, const nimbus_net *net, nimbus_layer_p
     } while (*c->at == ',');
     if (*c->at != ';' && *c->at != '\0')
         return bad_text(c, "\",\", \";\" or the end", error);
+    if (net->layers[layer].type == &nimbus_layer_conv2d &&
+        nimbus_columns_balanced(plans[layer].columns))
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "layer %s is a convolution, whose codebooks read an input channel each; "
+                           "columns=balanced and columns=runs are for linear layers",
+                           net->layers[layer].name);
     return NIMBUS_OK;
 }
 
