@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "net/lookup.h"
+#include "net_maker.h"
 
 typedef struct subject {
     nimbus_net *net;
@@ -19,12 +19,6 @@ typedef struct subject {
     void *saved, *scratch;
     nimbus_io io;
 } subject;
-
-static void ok(nimbus_status status, const nimbus_error *error)
-{
-    if (status != NIMBUS_OK)
-        fail_msg("%s", error->message);
-}
 
 static float *values(const subject *s, const char *name)
 {
@@ -40,38 +34,23 @@ static float *filled(size_t n, uint64_t stream)
     return out;
 }
 
-static void set(const subject *s, const char *name, uint64_t stream)
-{
-    size_t n = nimbus_layer_param(s->layer, name)->n;
-    float *from = filled(n, stream);
-    memcpy(values(s, name), from, n * sizeof *from);
-    nimbus_free(from);
-}
-
 /* A linear layer of m outputs with c trees, and n rows for it. */
 static void make(subject *s, size_t m, size_t c, size_t levels, size_t n,
                  nimbus_estimator estimator)
 {
     nimbus_error error;
-    size_t last = 0;
-    nimbus_layer input = {.type = &nimbus_layer_input, .in_shape = {2 * c, 1, 1}};
-    nimbus_layer linear = {.type = &nimbus_layer_linear, .units = m};
     *s = (subject){.net = nimbus_net_new(), .d = 2 * c, .m = m, .c = c, .n = n};
     assert_non_null(s->net);
-    ok(nimbus_net_add(s->net, &input, NULL, 0, 1, &error), &error);
-    ok(nimbus_net_add(s->net, &linear, &last, 1, 1, &error), &error);
+    append(s->net, (nimbus_layer){.type = &nimbus_layer_input, .in_shape = {s->d, 1, 1}});
+    append(s->net, (nimbus_layer){.type = &nimbus_layer_linear, .units = m});
+    grow_trees(s->net, 1, c, levels, 0);
     s->layer = &s->net->layers[1];
-    ok(nimbus_lookup_attach(s->layer, c, levels, NIMBUS_TREE_PER_NODE, &error), &error);
     s->layer->lookup->estimator = estimator;
     s->k = s->layer->lookup->n_leaves;
-    for (size_t i = 0; i < c * (s->k - 1); i++) {
-        values(s, "columns")[i] = (float)nimbus_random_below(1, 2, i, s->d);
+    for (size_t i = 0; i < c * (s->k - 1); i++)
         values(s, "margin")[i] = 0.5f + (float)nimbus_random_uniform(3, 2, i);
-    }
-    set(s, "thresholds", 4);
-    set(s, "tables", 5);
-    set(s, "bias", 6);
-    ok(nimbus_net_set_state(s->net, 1, NIMBUS_STATE_SOFT, &error), &error);
+    for (size_t i = 0; i < m; i++)
+        values(s, "bias")[i] = (float)nimbus_random_normal(11, 6, i);
     ok(nimbus_net_grads(s->net, &error), &error);
     s->x = filled(n * s->d, 7);
     s->dy = filled(n * m, 8);

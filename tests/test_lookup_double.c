@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "net/lookup.h"
+#include "net_maker.h"
 
 /* more rows than a block, and a part of one */
 enum { N = NIMBUS_ROW_BLOCK + 9, D = 7, M = 5, C = 3, MAX_K = 16 };
@@ -35,12 +35,6 @@ typedef struct subject {
     void *saved, *scratch;
 } subject;
 
-static void ok(nimbus_status status, const nimbus_error *error)
-{
-    if (status != NIMBUS_OK)
-        fail_msg("%s", error->message);
-}
-
 static real *values(const subject *s, const char *name)
 {
     return nimbus_layer_param(s->layer, name)->value;
@@ -60,15 +54,12 @@ static void fill(real *out, size_t n, uint64_t stream)
 static void make(subject *s, setting t)
 {
     nimbus_error error;
-    size_t last = 0;
-    nimbus_layer input = {.type = &nimbus_layer_input, .in_shape = {D, 1, 1}};
-    nimbus_layer linear = {.type = &nimbus_layer_linear, .units = M};
 
     memset(s, 0, sizeof *s);
     s->net = nimbus_net_new();
     assert_non_null(s->net);
-    ok(nimbus_net_add(s->net, &input, NULL, 0, 1, &error), &error);
-    ok(nimbus_net_add(s->net, &linear, &last, 1, 1, &error), &error);
+    append(s->net, (nimbus_layer){.type = &nimbus_layer_input, .in_shape = {D, 1, 1}});
+    append(s->net, (nimbus_layer){.type = &nimbus_layer_linear, .units = M});
     s->layer = &s->net->layers[1];
     ok(nimbus_lookup_attach(s->layer, C, t.levels, t.kind, &error), &error);
     s->k = s->layer->lookup->n_leaves;

@@ -427,15 +427,14 @@ typedef struct sum_job {
     size_t n_rows;
 } sum_job;
 
-/* From so many outputs on, in whole blocks, and four rows a leaf it pays to bring leaves together.
- */
+/* From so many outputs and four rows a leaf on it pays to bring leaves together. */
 static bool packs(const trees *t, size_t n_rows)
 {
     return t->m >= 4 * SUM_BLOCK && n_rows >= 4 * t->k;
 }
 
-/* Adds what n_codebooks from c on look up in outputs m..m+8 n of rows first..last; n is a constant.
- */
+/* Adds what n_codebooks from c on look up in n vectors of outputs, from m on, of rows first..last;
+ * n is a constant. */
 NIMBUS_INLINE void add_vectors(const sum_job *job, const real *tables, size_t stride, size_t c,
                                size_t n_codebooks, size_t m, size_t first, size_t last,
                                const size_t n)
