@@ -235,10 +235,14 @@ def core_name():
     return {"25": "Zen 4", "26": "Zen 5"}.get(cpu_field("cpu family"), "")
 
 
-def machine():
+def instruction_sets():
     flags = cpu_flags()
-    sets = [name for flag, name in (("avx512vbmi", "AVX-512 VBMI"), ("avx512_vnni", "VNNI"),
+    return [name for flag, name in (("avx512vbmi", "AVX-512 VBMI"), ("avx512_vnni", "VNNI"),
                                     ("amx_int8", "AMX"), ("avx2", "AVX2")) if flag in flags]
+
+
+def machine():
+    sets = instruction_sets()
     core = core_name() and core_name() + ", "
     return f"{cpu_model()} ({core}{', '.join(sets) or 'no AVX2'}), {os.cpu_count()} cores"
 
@@ -280,16 +284,18 @@ def figure_text(e, number="{:g}".format):
     return f"{'' if e['ok'] else '**missed:** '}{number(e['figure'])} {e['unit']}{values}"
 
 
-def readme_with(script, block):
-    """README.md with this text between the script's markers."""
-    begin, end = f"<!-- {script}:begin -->", f"<!-- {script}:end -->"
+def readme_with(blocks):
+    """README.md with each text of {name: text} between the markers of that name."""
     with open("README.md") as f:
         text = f.read()
-    before, _, rest = text.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise RuntimeError(f"README.md: no {begin} ... {end}")
-    return f"{before}{begin}\n{block}\n{end}{after}"
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise RuntimeError(f"README.md: no {begin} ... {end}")
+        text = f"{before}{begin}\n{block}\n{end}{after}"
+    return text
 
 
 # ---- the run -------------------------------------------------------------------------------------
