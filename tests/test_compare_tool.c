@@ -167,10 +167,12 @@ static void test_hints(void **state)
     assert_false(same_conversions("a.net", "", "--hint 5"));
     assert_false(same_conversions("a.net", "", "--hint 0"));
     assert_false(same_conversions("a.net", "", "--margin-noise 0"));
-    assert_true(same_conversions("a.net", "", "--hint 0.1 --margin-noise 0.15"));
-    check_code(tool("convert a.net " DATA " --method lut-nn --budget 1 --margin-noise 0 -t 1 -q "
-                    "-o m.net"),
+    assert_true(same_conversions("a.net", "", "--hint 0.1 --margin-noise 0.15 --code-noise 0"));
+    check_code(tool("convert a.net " DATA " --method lut-nn --budget 1 --margin-noise 0 "
+                    "--code-noise 0 -t 1 -q -o m.net"),
                0);
+    assert_true(same_conversions("a.net", "--shift 0", "--shift 0 --code-noise 0.02"));
+    assert_false(same_conversions("a.net", "--shift 0", "--shift 0 --code-noise 0"));
     assert_true(same_conversions("a.net", FIRST_ALONE, FIRST_ALONE " --hint 0"));
     check_code(tool("train " DATA " --net '%s;bn' -e 1 -t 1 -q -o middle.net", middle), 0);
     assert_true(same_conversions("middle.net", "", "--hint 0 --margin-noise 0"));
@@ -194,6 +196,8 @@ static void test_wrong_use(void **state)
         {"compare a.net " DATA " -o a.net", "a.net: ", 1},
         {"convert a.net " DATA " --method lut-nn --tree node", "--method lut-nn has its own", 2},
         {"convert a.net " DATA " --method lut-nn --hint 1", "--method lut-nn has its own", 2},
+        {"convert a.net " DATA " --method lut-nn --code-noise 0.1", "--method lut-nn has its own",
+         2},
         {"convert a.net " DATA " --method lut-nn --margin-noise 1", "--method lut-nn has its own",
          2},
         {"convert a.net " DATA " --hint 1 --no-fine-tune", "--hint is of the fine-tuning", 2},

@@ -23,6 +23,7 @@ typedef struct setting {
     size_t levels;
     nimbus_tree_kind kind;
     bool training; /* with margin noise */
+    real drawn;    /* code noise */
 } setting;
 
 typedef struct subject {
@@ -67,6 +68,7 @@ static void make(subject *s, setting t)
     s->layer->lookup->estimator = t.estimator;
     s->layer->lookup->temperature = 0.7;
     s->layer->lookup->margin_noise = t.training ? 0.3 : 0;
+    s->layer->lookup->code_noise = t.drawn;
     for (size_t i = 0; i < C * s->nodes; i++) {
         /* but for the first of a level, a node has a column of its own only where it may */
         bool tied = t.kind != NIMBUS_TREE_PER_NODE && (i % s->nodes & (i % s->nodes + 1)) != 0;
@@ -308,6 +310,18 @@ static void ferns_stay_tied(void **state)
     destroy(&free_tree);
 }
 
+/* Tables learn from the rows whose codes forward took. */
+static void assert_tables_learn_of_codes(const subject *s)
+{
+    real expected[C * MAX_K * M] = {0};
+    for (size_t n = 0; n < N; n++)
+        for (size_t c = 0; c < C; c++)
+            for (size_t m = 0; m < M; m++)
+                expected[(c * s->k + s->codes[n * C + c]) * M + m] += s->dy[n * M + m];
+    for (size_t i = 0; i < C * s->k * M; i++)
+        assert_true(fabs(expected[i] - grads(s, "tables")[i]) < 1e-12);
+}
+
 /* With margin noise backward must follow the path that forward took. */
 static void noise_is_the_same_both_ways(void **state)
 {
@@ -315,13 +329,7 @@ static void noise_is_the_same_both_ways(void **state)
     subject s;
     uint8_t quiet[N * C];
     make(&s, (setting){.levels = 4, .training = true});
-    real expected[C * MAX_K * M] = {0};
-    for (size_t n = 0; n < N; n++)
-        for (size_t c = 0; c < C; c++)
-            for (size_t m = 0; m < M; m++)
-                expected[(c * s.k + s.codes[n * C + c]) * M + m] += s.dy[n * M + m];
-    for (size_t i = 0; i < C * s.k * M; i++)
-        assert_true(fabs(expected[i] - grads(&s, "tables")[i]) < 1e-12);
+    assert_tables_learn_of_codes(&s);
     nimbus_lookup_encode(s.layer, s.x, N, quiet, 1);
     assert_memory_not_equal(quiet, s.codes, sizeof quiet);
     /* two layers of the same size do not share their noise */
@@ -400,6 +408,76 @@ static void noise_is_independent(void **state)
     destroy(&s);
 }
 
+/* Every codebook draws the part of its codes that was asked for, all leaves alike. */
+static void codes_are_drawn(void **state)
+{
+    (void)state;
+    static uint8_t now[MANY][BITS], next[MANY][BITS];
+    const double left = 0.4 / 2; /* drawn, and then not to the right */
+    subject s;
+    make(&s, (setting){.levels = LEVELS, .training = true, .drawn = 0.4});
+    noisy_bits(&s, 1e9, 5, now); /* all comparisons go to the right */
+    noisy_bits(&s, 1e9, 6, next);
+    for (size_t i = 0; i < BITS; i++) {
+        size_t zeros = 0, in_next_step = 0, in_next_row = 0;
+        for (size_t r = 0; r < MANY; r++) {
+            zeros += !now[r][i];
+            in_next_step += !now[r][i] && !next[r][i];
+            in_next_row += !now[r][i] && !now[(r + 1) % MANY][i];
+        }
+        assert_part(zeros, left);
+        assert_part(in_next_step, left * left);
+        assert_part(in_next_row, left * left);
+        for (size_t j = 0; j < i; j++) {
+            size_t both = 0;
+            for (size_t r = 0; r < MANY; r++)
+                both += !now[r][i] && !now[r][j];
+            assert_part(both, i / LEVELS == j / LEVELS ? left / 2 : left * left);
+        }
+    }
+    for (int trained = 0; trained < 2; trained++) { /* but only in training, of trees that learn */
+        nimbus_error error;
+        s.io.training = !trained;
+        ok(nimbus_net_set_state(s.net, 1, trained ? NIMBUS_STATE_SOFT : NIMBUS_STATE_LOOKUP,
+                                &error),
+           &error);
+        noisy_bits(&s, 1e9, 5, now);
+        for (size_t i = 0; i < (size_t)MANY * BITS; i++)
+            assert_true(now[i / BITS][i % BITS]);
+    }
+    destroy(&s);
+}
+
+/* A code that was drawn teaches its table row, and no threshold and no input. */
+static void drawn_codes_teach_tables_alone(void **state)
+{
+    (void)state;
+    for (int e = NIMBUS_ESTIMATOR_FLIP; e <= NIMBUS_ESTIMATOR_SOFTMAX; e++) {
+        subject s, quiet;
+        make(&s, (setting){
+                     .estimator = (nimbus_estimator)e, .levels = 4, .training = true, .drawn = 1});
+        assert_tables_learn_of_codes(&s);
+        for (size_t i = 0; i < C * s.nodes; i++)
+            assert_true(grads(&s, "thresholds")[i] == 0);
+        for (size_t i = 0; i < N * D; i++)
+            assert_true(s.dx[i] == 0);
+        destroy(&s);
+        /* of rows that have a code drawn in no codebook all is as without */
+        size_t same = 0;
+        make(&quiet, (setting){.estimator = (nimbus_estimator)e, .levels = 4, .training = true});
+        make(&s,
+             (setting){
+                 .estimator = (nimbus_estimator)e, .levels = 4, .training = true, .drawn = 0.2});
+        assert_tables_learn_of_codes(&s);
+        for (size_t n = 0; n < N; n++)
+            same += memcmp(s.dx + n * D, quiet.dx + n * D, D * sizeof *s.dx) == 0;
+        /* 0.8^3 of 41 rows are 21, with a deviation of 3.2 */
+        assert_in_range(same, 8, 34);
+        destroy(&s);
+        destroy(&quiet);
+    }
+}
+
 /* More rows than work space can be counted for must not seem to need little of it. */
 static void work_space_does_not_wrap(void **state)
 {
@@ -418,9 +496,14 @@ static void work_space_does_not_wrap(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(thresholds_and_inputs), cmocka_unit_test(tables_and_bias),
-        cmocka_unit_test(ferns_stay_tied),       cmocka_unit_test(noise_is_the_same_both_ways),
-        cmocka_unit_test(noise_is_independent),  cmocka_unit_test(work_space_does_not_wrap),
+        cmocka_unit_test(thresholds_and_inputs),
+        cmocka_unit_test(tables_and_bias),
+        cmocka_unit_test(ferns_stay_tied),
+        cmocka_unit_test(noise_is_the_same_both_ways),
+        cmocka_unit_test(noise_is_independent),
+        cmocka_unit_test(codes_are_drawn),
+        cmocka_unit_test(drawn_codes_teach_tables_alone),
+        cmocka_unit_test(work_space_does_not_wrap),
     };
     int failed = cmocka_run_group_tests_name("lookup in double", tests, NULL, NULL);
     print_message("largest relative error %.3g\n", largest_error);

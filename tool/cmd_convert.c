@@ -11,7 +11,7 @@ typedef struct convert_arguments {
     int method, speed, accuracy, tree, splits, tables, estimator, no_fine_tune, flip, sensitivity;
     size_t v, levels, trees, bits, epochs, fit_rows;
     double lambda, most_change, layer_epochs, rate, distill, temperature, hint, tau, margin_noise,
-        valid;
+        code_noise, valid;
     size_t batch, shift;
     double smoothing, weight_decay, mixup, noise, budget;
 } convert_arguments;
@@ -111,6 +111,10 @@ static const option_entry entries[] = {
     {"margin-noise", 0, OPTION_NUMBER, "X", AT(margin_noise), 0, 10, NULL,
      "noise on comparisons while fine-tuning, annealed to 0, in standard deviations (0.15 in nets "
      "without convolutions of up to 4 converted layers, else 0)"},
+    {"code-noise", 0, OPTION_NUMBER, "PART", AT(code_noise), 0, 0.9, NULL,
+     "part of the codes that are drawn at random while fine-tuning, in layers of 32 codebooks and "
+     "more (0.02 in nets without convolutions of up to 4 converted layers, with --shift 0; else "
+     "0)"},
     {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0, 0.9, NULL,
      "part of the training rows held out and evaluated after every epoch (0.05)"},
     {"checkpoint", 0, OPTION_TEXT, "FILE", AT(checkpoint), 0, 0, NULL,
@@ -180,6 +184,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.train.weight_decay = args->weight_decay;
     o.train.tau = args->tau;
     o.train.margin_noise = given_or_none(args->margin_noise);
+    o.train.code_noise = given_or_none(args->code_noise);
     o.seed = args->common.seed;
     o.n_threads = (unsigned)args->common.threads;
     return o;
@@ -392,7 +397,8 @@ static int report_sensitivity(const convert_arguments *args, const nimbus_conver
 
 static int convert_run(int argc, char **argv)
 {
-    convert_arguments args = {.valid = 0.05, .shift = LEFT_OPEN, .hint = NAN, .margin_noise = NAN};
+    convert_arguments args = {
+        .valid = 0.05, .shift = LEFT_OPEN, .hint = NAN, .margin_noise = NAN, .code_noise = NAN};
     nimbus_error error = {0};
     nimbus_net *teacher = NULL, *net = NULL;
     data_splits splits = {0};
@@ -410,14 +416,15 @@ static int convert_run(int argc, char **argv)
         return usage_error(&verb_convert, "--data SPEC is missing");
     if (args.speed && args.accuracy)
         return usage_error(&verb_convert, "--speed and --accuracy exclude each other");
-    if (args.method &&
-        (args.tree || args.splits || args.tables || args.estimator || args.distill > 0 ||
-         args.hint > 0 || args.margin_noise > 0 || args.most_change != 0 || args.sensitivity))
-        return usage_error(&verb_convert,
-                           "--method %s has its own --tree, --splits, --tables, --estimator, "
-                           "--distill, --hint, --margin-noise, --most-change; --sensitivity is of "
-                           "nimbus",
-                           method_names[args.method]);
+    if (args.method && (args.tree || args.splits || args.tables || args.estimator ||
+                        args.distill > 0 || args.hint > 0 || args.margin_noise > 0 ||
+                        args.code_noise > 0 || args.most_change != 0 || args.sensitivity))
+        return usage_error(
+            &verb_convert,
+            "--method %s has its own --tree, --splits, --tables, --estimator, "
+            "--distill, --hint, --margin-noise, --code-noise, --most-change; --sensitivity is of "
+            "nimbus",
+            method_names[args.method]);
     if (args.hint > 0 && args.no_fine_tune)
         return usage_error(&verb_convert, "--hint is of the fine-tuning that --no-fine-tune leaves "
                                           "out");

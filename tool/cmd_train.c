@@ -11,7 +11,7 @@ typedef struct train_arguments {
     size_t epochs, batch, shift;
     int optimiser, schedule, flip;
     double rate, momentum, beta2, weight_decay, smoothing, mixup, noise;
-    double distill, temperature, tau, margin_noise, valid;
+    double distill, temperature, tau, margin_noise, code_noise, valid;
 } train_arguments;
 
 #define AT(field) offsetof(train_arguments, field)
@@ -60,6 +60,8 @@ static const option_entry entries[] = {
      "lookup layers: width of the thresholds' gradient, in standard deviations (0.3)"},
     {"margin-noise", 0, OPTION_NUMBER, "X", AT(margin_noise), 0, 10, NULL,
      "lookup layers: noise on comparisons, annealed to 0, in standard deviations (0)"},
+    {"code-noise", 0, OPTION_NUMBER, "PART", AT(code_noise), 0, 0.9, NULL,
+     "lookup layers of 32 trees and more: part of the codes that are drawn at random (0)"},
     {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0, 0.9, NULL,
      "part of the training rows held out and evaluated after every epoch (0.05)"},
     {"checkpoint", 0, OPTION_TEXT, "FILE", AT(checkpoint), 0, 0, NULL,
@@ -123,6 +125,7 @@ static nimbus_train_options train_options_of(const train_arguments *args)
     o.temperature = args->temperature;
     o.tau = args->tau;
     o.margin_noise = args->margin_noise;
+    o.code_noise = args->code_noise;
     o.seed = args->common.seed;
     o.n_threads = (unsigned)args->common.threads;
     return o;

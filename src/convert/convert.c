@@ -115,10 +115,11 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     if (!(out->lambda >= 0) || !isfinite(out->lambda))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "lambda %g, expected 0 or more",
                            out->lambda);
-    if (!isfinite(out->train.hint) || !isfinite(out->train.margin_noise))
+    if (!isfinite(out->train.hint) || !isfinite(out->train.margin_noise) ||
+        !isfinite(out->train.code_noise))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                           "hint %g and margin noise %g, expected numbers", out->train.hint,
-                           out->train.margin_noise);
+                           "hint %g, margin noise %g and code noise %g, expected numbers",
+                           out->train.hint, out->train.margin_noise, out->train.code_noise);
     if (out->train.hint > 0 && out->method != NIMBUS_METHOD_NIMBUS)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "hint is %g, but previous methods have no hints", out->train.hint);
@@ -126,6 +127,10 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "margin noise is %g, but previous methods have none",
                            out->train.margin_noise);
+    if (out->train.code_noise > 0 && out->method != NIMBUS_METHOD_NIMBUS)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "code noise is %g, but previous methods have none",
+                           out->train.code_noise);
     if (!isfinite(out->most_change))
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "change of at most %g, expected a number",
                            out->most_change);
@@ -147,7 +152,7 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
     train->teacher_outputs = NULL;
     train->first_layer = 0;
     if (out->method != NIMBUS_METHOD_NIMBUS) {
-        train->hint = train->margin_noise = 0;
+        train->hint = train->margin_noise = train->code_noise = 0;
         resolve_method(out, method);
         return NIMBUS_OK;
     }
@@ -209,18 +214,24 @@ static bool can_have_hints(const conversion *c)
  * Noise on margins makes thresholds that hold for rows nearby, and hints say what each layer should
  * give: shallow nets learn less by heart (docs/experiments.md); 8 layers lose by hints. In very
  * deep nets what a layer should do is lost in the noise of the others, and hints tell it. 32
- * layers, 10 epochs, test rows: 57.2 -> 80.1 %; 16 layers lose by them, 86.8 -> 86.1 % held out. */
+ * layers, 10 epochs, test rows: 57.2 -> 80.1 %; 16 layers lose by them, 86.8 -> 86.1 % held out.
+ *
+ * Codes drawn at random keep outputs from leaning on few trees: Fashion-MNIST 89.11 -> 89.55 % held
+ * out. Images that are moved are never the same twice, and gain nothing by it. */
 static void resolve_hints(conversion *c, size_t n)
 {
-    const double shallow_hint = 0.1, shallow_noise = 0.15, deep_hint = 0.3;
+    const double shallow_hint = 0.1, shallow_noise = 0.15, shallow_drawn = 0.02, deep_hint = 0.3;
     nimbus_train_options *train = &c->options.train;
     const bool shallow = n > 0 && n <= SHALLOW;
     if (train->hint == 0 && (shallow || n >= DEEP) && can_have_hints(c))
         train->hint = shallow ? shallow_hint : deep_hint;
     if (train->margin_noise == 0 && shallow)
         train->margin_noise = shallow_noise;
+    if (train->code_noise == 0 && shallow && !train->shift)
+        train->code_noise = shallow_drawn;
     train->hint = fmax(train->hint, 0);
     train->margin_noise = fmax(train->margin_noise, 0);
+    train->code_noise = fmax(train->code_noise, 0);
 }
 
 /* Rates, temperatures and hints that the options leave open.
@@ -356,7 +367,7 @@ static nimbus_train_options training_of_layer(conversion *c, size_t n_rows)
     if (c->method->layer_rate > 0)
         train.rate = c->method->layer_rate;
     train.valid = NULL;
-    train.hint = train.margin_noise = 0;
+    train.hint = train.margin_noise = train.code_noise = 0;
     train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
     c->rows_seen += (double)n_rows * (double)train.epochs;
     return train;

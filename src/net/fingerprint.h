@@ -28,6 +28,7 @@
     X(tau, 0.5, 0, 1e6)                                                                            \
     X(tau_end, 0, 0, 1e6)                                                                          \
     X(margin_noise, 0, 0, 1e6)                                                                     \
+    X(code_noise, 0, 0, 0.999)                                                                     \
     X(checkpoint_seconds, 30, 0, 1e9) /* the last one: it does not shape the result */
 
 /* Append a line, of which at most 255 bytes are kept; the checksum of n values of `size` bytes (0

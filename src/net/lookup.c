@@ -153,7 +153,8 @@ typedef struct trees {
     const real *margin, *thresholds, *tables, *bias;
     real *dthresholds, *dtables, *dbias; /* NULL where not trained */
     size_t c, h, k, nodes, d, m;
-    uint64_t stream; /* of the layer's margin noise */
+    bool soft;       /* trees are trained */
+    uint64_t stream; /* of the layer's noise */
 } trees;
 
 static real *value_of(const nimbus_layer *layer, const char *name, real **grad)
@@ -175,6 +176,7 @@ static trees trees_of(const nimbus_layer *layer)
                .nodes = lookup->n_leaves - 1,
                .d = nimbus_lookup_inputs(layer),
                .m = nimbus_lookup_outputs(layer),
+               .soft = layer->state == NIMBUS_STATE_SOFT,
                .stream = nimbus_crc32c(0, layer->name, strlen(layer->name))};
     const bool walks = lookup->kind != NIMBUS_CENTROIDS;
     const real *columns = value_of(layer, "columns", NULL);
@@ -291,6 +293,19 @@ NIMBUS_INLINE void margin_noise(const nimbus_io *io, uint64_t stream, size_t row
     }
 }
 
+/* Whether a code is drawn instead of walked to, for a block of rows from `row` on: numbers below
+ * parts of PARTS; the bits above them are what is drawn. Counters are those of a level whose
+ * noise comes with the one before. */
+enum { PARTS = 1 << 24 };
+
+NIMBUS_INLINE void code_noise(const nimbus_io *io, uint64_t stream, size_t row, size_t c,
+                              uint32_t *restrict bits)
+{
+    const uint64_t first = ((uint64_t)(c * NIMBUS_MAX_LEVELS + 1) << 32) + row;
+    for (size_t r = 0; r < BLOCK; r++)
+        bits[r] = nimbus_philox_of(io->seed ^ stream, io->step, first + r).word[0];
+}
+
 /* What the trees of one codebook compare, of a block of rows. */
 typedef struct block {
     const trees *t;
@@ -304,22 +319,25 @@ typedef struct block {
 
 /* Rows as the caller has them: the value of row r in column d is x[r * row + d * column]. */
 typedef struct source {
-    const nimbus_io *io; /* NULL: no margin noise */
+    const nimbus_io *io; /* NULL: no noise */
     const real *x;
     size_t first, n_rows, row, column;
-    real sigma;
+    real sigma;     /* of margins */
+    uint32_t drawn; /* codes, of PARTS */
 } source;
 
-static source source_of(const trees *t, const nimbus_io *io, const nimbus_lookup_rows *rows,
-                        real sigma)
+/* io NULL: without noise. */
+static source source_of(const trees *t, const nimbus_io *io, const nimbus_lookup_rows *rows)
 {
+    const bool noisy = io && io->training && t->soft;
     return (source){.io = io,
                     .x = rows->x,
                     .first = rows->first,
                     .n_rows = rows->n_rows,
                     .row = rows->blocks ? 1 : t->d,
                     .column = rows->blocks ? BLOCK : 1,
-                    .sigma = sigma};
+                    .sigma = noisy ? t->lookup->margin_noise : 0,
+                    .drawn = noisy ? (uint32_t)(t->lookup->code_noise * PARTS) : 0};
 }
 
 /* First node of a level; all of its nodes read the same column where columns are shared. */
@@ -397,6 +415,13 @@ static void walk_block(const walk_job *job, size_t item)
             step_down(&b, h, node);
         for (size_t r = 0; r < b.n; r++)
             codes[r * t->c] = (uint8_t)((size_t)node[r] - t->nodes);
+        if (!job->from.drawn)
+            continue;
+        uint32_t bits[BLOCK];
+        code_noise(job->from.io, t->stream, job->from.first + item * BLOCK, c, bits);
+        for (size_t r = 0; r < b.n; r++)
+            if (bits[r] % PARTS < job->from.drawn)
+                codes[r * t->c] = (uint8_t)(bits[r] / PARTS % t->k);
     }
 }
 
@@ -414,7 +439,7 @@ void nimbus_lookup_encode(const nimbus_layer *layer, const real *x, size_t n_row
         return;
     }
     trees t = trees_of(layer);
-    walk_job job = {.t = &t, .from = source_of(&t, NULL, &rows, 0), .codes = codes};
+    walk_job job = {.t = &t, .from = source_of(&t, NULL, &rows), .codes = codes};
     nimbus_parallel(n_threads, nimbus_row_blocks(n_rows), walk_item, &job);
 }
 
@@ -534,16 +559,10 @@ static void sum_item(void *arg, size_t item)
     sum_rows(job, item % n_blocks * SUM_BLOCK, first, first + (left < n ? left : n));
 }
 
-static real noise_of(const nimbus_layer *layer, const nimbus_io *io)
-{
-    return io->training && layer->state == NIMBUS_STATE_SOFT ? layer->lookup->margin_noise : 0;
-}
-
 void nimbus_lookup_forward(nimbus_layer *layer, const nimbus_io *io, const nimbus_lookup_rows *rows)
 {
     trees t = trees_of(layer);
-    walk_job walk = {
-        .t = &t, .from = source_of(&t, io, rows, noise_of(layer, io)), .codes = rows->codes};
+    walk_job walk = {.t = &t, .from = source_of(&t, io, rows), .codes = rows->codes};
     sum_job sum = {.t = &t, .codes = rows->codes, .y = rows->y, .n_rows = rows->n_rows};
     if (t.lookup->kind == NIMBUS_CENTROIDS)
         nimbus_centroids_encode(layer, rows, io->n_threads);
@@ -763,6 +782,16 @@ NIMBUS_INLINE void input_gradient(const backward_job *job, const block *b, size_
     }
 }
 
+/* No comparison has led to a code that was drawn. */
+NIMBUS_INLINE void forget_drawn(const backward_job *job, size_t item, size_t c, real *restrict dh)
+{
+    uint32_t bits[BLOCK];
+    code_noise(job->from.io, job->t->stream, job->from.first + item * BLOCK, c, bits);
+    for (size_t j = 0; j < job->per_codebook; j++, dh += BLOCK)
+        for (size_t r = 0; r < BLOCK; r++)
+            dh[r] = bits[r] % PARTS < job->from.drawn ? 0 : dh[r];
+}
+
 /* Rows of a block: dmargin, and the input gradient. */
 NIMBUS_SIMD_CLONES
 static void margins_block(const backward_job *job, size_t item)
@@ -781,6 +810,8 @@ static void margins_block(const backward_job *job, size_t item)
             flip_margins(&b, codes, of, dh);
         else
             soft_margins(&b, of, dh);
+        if (job->from.drawn)
+            forget_drawn(job, item, c, dh);
         if (job->rows->dx)
             input_gradient(job, &b, item, codes, dh);
     }
@@ -860,7 +891,7 @@ void nimbus_lookup_backward(nimbus_layer *layer, const nimbus_io *io,
 {
     trees t = trees_of(layer);
     backward_job job = {.t = &t,
-                        .from = source_of(&t, io, rows, noise_of(layer, io)),
+                        .from = source_of(&t, io, rows),
                         .rows = rows,
                         .leaf_grad = rows->work,
                         .dmargin = (real *)rows->work + rows->n_rows * t.c * t.k,

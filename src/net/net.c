@@ -399,6 +399,7 @@ static nimbus_status copy_params(const nimbus_layer *from, nimbus_layer *to, nim
         to->lookup->bits = from->lookup->bits;
         to->lookup->temperature = from->lookup->temperature;
         to->lookup->margin_noise = from->lookup->margin_noise;
+        to->lookup->code_noise = from->lookup->code_noise;
         return nimbus_lookup_round(to, 1, error);
     }
     return NIMBUS_OK;
