@@ -373,7 +373,8 @@ static void test_refusals(void **state)
     }
     o = convert_options();
     o.train.margin_noise = NAN;
-    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "margin noise nan and code noise 0, expected numbers");
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT,
+                   "margin noise nan and code noise 0, expected numbers");
     o = convert_options();
     o.layer_epochs = INFINITY;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "inf epochs");
