@@ -311,11 +311,12 @@ typedef struct nimbus_train_options {
     double margin_noise;      /* noise on SOFT margins, annealed to 0, in standard deviations. 0:
                                  none; when converting a net without convolutions 0.15 for up to
                                  4 layers, and below 0 none */
-    double code_noise;        /* part of the codes of SOFT layers of 32 codebooks and more that are
-                                 drawn at random instead of walked to, as in dropout (Srivastava
-                                 et al. 2014): tables learn of them, thresholds do not. 0: none;
-                                 when converting a net without convolutions, with shift 0, 0.02 for
-                                 up to 4 layers, and below 0 none */
+    double code_noise;        /* part, at most 0.9, of the codes of SOFT trees that are drawn at
+                                 random instead of walked to, in layers of 32 codebooks and more,
+                                 akin to dropout (Srivastava et al. 2014): tables learn of them,
+                                 thresholds do not. 0: none; when converting a net without
+                                 convolutions, with shift 0, 0.02 for up to 4 layers, and below 0
+                                 none */
     size_t first_layer;       /* rows are the outputs of layer first_layer - 1 (0: net inputs) */
     const nimbus_data *valid; /* evaluated after every epoch; may be NULL */
     uint64_t seed;

@@ -376,6 +376,12 @@ static void test_refusals(void **state)
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT,
                    "margin noise nan and code noise 0, expected numbers");
     o = convert_options();
+    o.train.code_noise = 2;
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "code noise is 2, expected at most 0.9");
+    o.train.code_noise = 0.1;
+    o.method = NIMBUS_METHOD_LUT_NN;
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "code noise is 0.1, but previous");
+    o = convert_options();
     o.layer_epochs = INFINITY;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "inf epochs");
     o = convert_options();

@@ -46,6 +46,7 @@ static subject subject_of(nimbus_shape in, nimbus_layer proto, size_t n_rows, un
     s.y = zeros(s.n_y);
     s.dy = zeros(s.n_y);
     s.layer->lookup->margin_noise = (real)0.3;
+    s.layer->lookup->code_noise = (real)0.1;
     s.io = (nimbus_io){.n_rows = n_rows,
                        .n_inputs = 1,
                        .x = {s.x},

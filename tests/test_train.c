@@ -340,6 +340,15 @@ static void test_threads_give_same_bits(void **state)
     nimbus_data_free(data);
 }
 
+static bool same_bytes(const nimbus_net *a, const nimbus_net *b)
+{
+    nimbus_buffer x = net_bytes(a), y = net_bytes(b);
+    bool same = x.size == y.size && memcmp(x.bytes, y.bytes, x.size) == 0;
+    nimbus_buffer_free(&x);
+    nimbus_buffer_free(&y);
+    return same;
+}
+
 static void test_seed_matters(void **state)
 {
     (void)state;
@@ -348,12 +357,33 @@ static void test_seed_matters(void **state)
     nimbus_net *a = trained(PLAIN, data, o, NULL);
     o.seed++;
     nimbus_net *b = trained(PLAIN, data, o, NULL);
-    nimbus_buffer x = net_bytes(a), y = net_bytes(b);
-    assert_true(x.size != y.size || memcmp(x.bytes, y.bytes, x.size) != 0);
-    nimbus_buffer_free(&x);
-    nimbus_buffer_free(&y);
+    assert_false(same_bytes(a, b));
     nimbus_net_free(a);
     nimbus_net_free(b);
+    nimbus_data_free(data);
+}
+
+/* Codes are drawn in layers of 32 codebooks and more alone. */
+static void test_code_noise(void **state)
+{
+    (void)state;
+    nimbus_data *data = make_data(100, NIMBUS_U8, 4);
+    for (size_t c = 31; c <= 32; c++) {
+        nimbus_net *nets[2];
+        for (size_t i = 0; i < 2; i++) {
+            nimbus_train_options o = small_options();
+            o.code_noise = i ? 0.2 : 0;
+            nets[i] = nimbus_net_new();
+            assert_non_null(nets[i]);
+            add_input(nets[i]);
+            add_trees(nets[i], CLASSES, c, 1);
+            CHECK(nimbus_train(nets[i], data, &o, NULL, &error));
+            assert_true(nets[i]->layers[1].lookup->code_noise == 0); /* none outside of steps */
+        }
+        assert_true(same_bytes(nets[0], nets[1]) == (c < 32));
+        nimbus_net_free(nets[0]);
+        nimbus_net_free(nets[1]);
+    }
     nimbus_data_free(data);
 }
 
@@ -527,6 +557,8 @@ static void test_bad_options(void **state)
     REFUSED(o.rate = -1, NIMBUS_ERR_ARGUMENT, "rate");
     REFUSED(o.rate = NAN, NIMBUS_ERR_ARGUMENT, "rate");
     REFUSED(o.beta2 = 1, NIMBUS_ERR_ARGUMENT, "beta2");
+    REFUSED(o.code_noise = 1, NIMBUS_ERR_ARGUMENT, "code_noise is 1, expected 0 to 0.9");
+    REFUSED(o.code_noise = -0.1, NIMBUS_ERR_ARGUMENT, "code_noise");
     REFUSED(o.label_smoothing = 2, NIMBUS_ERR_ARGUMENT, "label_smoothing");
     REFUSED(o.optimiser = (nimbus_optimiser)7, NIMBUS_ERR_ARGUMENT, "optimiser");
     REFUSED(o.shift = SIDE, NIMBUS_ERR_ARGUMENT, "shift");
@@ -676,6 +708,7 @@ int main(void)
         cmocka_unit_test(test_regression),
         cmocka_unit_test(test_threads_give_same_bits),
         cmocka_unit_test(test_seed_matters),
+        cmocka_unit_test(test_code_noise),
         cmocka_unit_test(test_distillation),
         cmocka_unit_test(test_hints),
         cmocka_unit_test(test_first_layer),

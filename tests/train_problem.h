@@ -125,7 +125,7 @@ static inline nimbus_net *make_net(net_kind kind, uint64_t seed)
     assert_non_null(net);
     add_input(net);
     if (kind == WITH_TREES) {
-        add_trees(net, 8, 12, seed);
+        add_trees(net, 8, 32, seed); /* enough for code noise */
         add(net, (nimbus_layer){.type = &nimbus_layer_batch_norm}, seed);
         add_trees(net, CLASSES, 6, seed + 1);
         return net;

@@ -425,9 +425,9 @@ static int convert_run(int argc, char **argv)
             "--distill, --hint, --margin-noise, --code-noise, --most-change; --sensitivity is of "
             "nimbus",
             method_names[args.method]);
-    if (args.hint > 0 && args.no_fine_tune)
-        return usage_error(&verb_convert, "--hint is of the fine-tuning that --no-fine-tune leaves "
-                                          "out");
+    if ((args.hint > 0 || args.margin_noise > 0 || args.code_noise > 0) && args.no_fine_tune)
+        return usage_error(&verb_convert, "--hint, --margin-noise and --code-noise are of the "
+                                          "fine-tuning that --no-fine-tune leaves out");
     if (args.method && args.shift == LEFT_OPEN)
         args.shift = 0;
     if (args.bits > 8 && args.bits != 32)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "convert/internal.h"
+#include "net/fingerprint.h"
 
 enum {
     DEFAULT_FIT_ROWS = 30000,
@@ -127,6 +128,9 @@ static nimbus_status resolve(const nimbus_convert_options *options, nimbus_conve
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "margin noise is %g, but previous methods have none",
                            out->train.margin_noise);
+    if (out->train.code_noise > NIMBUS_MOST_CODE_NOISE)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT, "code noise is %g, expected at most %g",
+                           out->train.code_noise, NIMBUS_MOST_CODE_NOISE);
     if (out->train.code_noise > 0 && out->method != NIMBUS_METHOD_NIMBUS)
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "code noise is %g, but previous methods have none",
@@ -217,7 +221,8 @@ static bool can_have_hints(const conversion *c)
  * layers, 10 epochs, test rows: 57.2 -> 80.1 %; 16 layers lose by them, 86.8 -> 86.1 % held out.
  *
  * Codes drawn at random keep outputs from leaning on few trees: Fashion-MNIST 89.11 -> 89.55 % held
- * out. Images that are moved are never the same twice, and gain nothing by it. */
+ * out, MNIST 98.62 -> 98.63, its cross-entropy 0.101 -> 0.092. Images that are moved are never the
+ * same twice, and gain nothing by it. */
 static void resolve_hints(conversion *c, size_t n)
 {
     const double shallow_hint = 0.1, shallow_noise = 0.15, shallow_drawn = 0.02, deep_hint = 0.3;

@@ -9,6 +9,8 @@
 #include "base/base.h"
 #include "nimbus_build.h"
 
+#define NIMBUS_MOST_CODE_NOISE 0.9
+
 /* Every field of type double in nimbus_train_options: its default for 0 (0 where a rule decides),
  * and the least and most it may be. */
 #define NIMBUS_TRAIN_NUMBERS(X)                                                                    \
@@ -28,7 +30,7 @@
     X(tau, 0.5, 0, 1e6)                                                                            \
     X(tau_end, 0, 0, 1e6)                                                                          \
     X(margin_noise, 0, 0, 1e6)                                                                     \
-    X(code_noise, 0, 0, 0.999)                                                                     \
+    X(code_noise, 0, 0, NIMBUS_MOST_CODE_NOISE)                                                    \
     X(checkpoint_seconds, 30, 0, 1e9) /* the last one: it does not shape the result */
 
 /* Append a line, of which at most 255 bytes are kept; the checksum of n values of `size` bytes (0

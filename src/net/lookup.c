@@ -1,7 +1,8 @@
 /* lookup.c - the tree walk and table sum of a converted layer, and its gradient.
  *
  * Forward is always the hard walk of Blalock & Guttag 2021 ("Multiplying Matrices Without
- * Multiplying", section 4.1), so SOFT and LOOKUP give the same bits. Backward replaces the steps of
+ * Multiplying", section 4.1), so SOFT and LOOKUP give the same bits; in training SOFT may add noise
+ * to margins and draw some codes at random instead. Backward replaces the steps of
  * the walk by something that has a slope. With margins h_i = (x[column_i] - threshold_i) * margin_i
  * and g_k = sum over m of dy[m] * tables[c][k][m]:
  *
@@ -293,13 +294,13 @@ NIMBUS_INLINE void margin_noise(const nimbus_io *io, uint64_t stream, size_t row
     }
 }
 
-/* Whether a code is drawn instead of walked to, for a block of rows from `row` on: numbers below
- * parts of PARTS; the bits above them are what is drawn. Counters are those of a level whose
- * noise comes with the one before. */
+/* Random bits for the codes of one codebook, of a block of rows from `row` on: the low 24 say
+ * whether a code is drawn, the high 8 which leaf. Margin noise has no use for level 1's counters.
+ */
 enum { PARTS = 1 << 24 };
 
-NIMBUS_INLINE void code_noise(const nimbus_io *io, uint64_t stream, size_t row, size_t c,
-                              uint32_t *restrict bits)
+NIMBUS_INLINE void code_bits(const nimbus_io *io, uint64_t stream, size_t row, size_t c,
+                             uint32_t *restrict bits)
 {
     const uint64_t first = ((uint64_t)(c * NIMBUS_MAX_LEVELS + 1) << 32) + row;
     for (size_t r = 0; r < BLOCK; r++)
@@ -325,6 +326,11 @@ typedef struct source {
     real sigma;     /* of margins */
     uint32_t drawn; /* codes, of PARTS */
 } source;
+
+NIMBUS_INLINE bool is_drawn(const source *from, uint32_t bits)
+{
+    return bits % PARTS < from->drawn;
+}
 
 /* io NULL: without noise. */
 static source source_of(const trees *t, const nimbus_io *io, const nimbus_lookup_rows *rows)
@@ -418,9 +424,9 @@ static void walk_block(const walk_job *job, size_t item)
         if (!job->from.drawn)
             continue;
         uint32_t bits[BLOCK];
-        code_noise(job->from.io, t->stream, job->from.first + item * BLOCK, c, bits);
+        code_bits(job->from.io, t->stream, job->from.first + item * BLOCK, c, bits);
         for (size_t r = 0; r < b.n; r++)
-            if (bits[r] % PARTS < job->from.drawn)
+            if (is_drawn(&job->from, bits[r]))
                 codes[r * t->c] = (uint8_t)(bits[r] / PARTS % t->k);
     }
 }
@@ -786,10 +792,10 @@ NIMBUS_INLINE void input_gradient(const backward_job *job, const block *b, size_
 NIMBUS_INLINE void forget_drawn(const backward_job *job, size_t item, size_t c, real *restrict dh)
 {
     uint32_t bits[BLOCK];
-    code_noise(job->from.io, job->t->stream, job->from.first + item * BLOCK, c, bits);
+    code_bits(job->from.io, job->t->stream, job->from.first + item * BLOCK, c, bits);
     for (size_t j = 0; j < job->per_codebook; j++, dh += BLOCK)
         for (size_t r = 0; r < BLOCK; r++)
-            dh[r] = bits[r] % PARTS < job->from.drawn ? 0 : dh[r];
+            dh[r] = is_drawn(&job->from, bits[r]) ? 0 : dh[r];
 }
 
 /* Rows of a block: dmargin, and the input gradient. */

@@ -34,7 +34,7 @@ typedef struct nimbus_lookup {
     unsigned bits;                          /* 0: float tables; else rounded in the forward pass */
     real temperature;                       /* tau, in margins */
     real margin_noise;                      /* training: standard deviation added to margins */
-    real code_noise;                        /* training: part of the codes that are drawn instead */
+    real code_noise;                        /* training: part of the codes drawn at random */
     real *rounded;                          /* [C][K][M] tables as the forward pass adds them */
     int32_t *column_index;                  /* [C][K-1] "columns" as integers, renewed per pass */
 } nimbus_lookup;
