@@ -52,8 +52,8 @@ def panel(entry, data, batch, x0, y0):
     return "\n".join(out + ["</g>"])
 
 
-def frontier(entries):
-    """entries: {(data, batch): figure with points}."""
+def frontier(entries, title):
+    """entries: {(data, batch): figure with points}; title: of what they have in common."""
     sets = list(dict.fromkeys(data for data, _ in entries))
     batches = sorted({batch for _, batch in entries}, reverse=True)
     width = max(LEFT + len(sets) * (WIDE + GAP), CAPTION)
@@ -61,7 +61,7 @@ def frontier(entries):
     legend = "".join(
         f'<circle cx="{LEFT + 6 + 190 * i}" cy="18" r="4" fill="{colour}"/>'
         f'<text x="{LEFT + 16 + 190 * i}" y="22">{name}</text>' for i, (colour, name) in
-        enumerate(KINDS.values()))
+        enumerate(KINDS.values())) + f'<text class="head" x="{LEFT + 390}" y="22">{title}</text>'
     panels = [panel(entries[data, batch], data, batch, LEFT + c * (WIDE + GAP), TOP + r * (HIGH + GAP))
               for c, data in enumerate(sets) for r, batch in enumerate(batches)
               if (data, batch) in entries]

@@ -216,7 +216,9 @@ def test_result(name, env=None):
 # ---- what comes out ------------------------------------------------------------------------------
 
 def cpu_field(name):
-    """What /proc/cpuinfo says of the first core; "" if it has no such line."""
+    """What /proc/cpuinfo says of the first core; "" if it has no such line, or is not there."""
+    if not os.path.exists("/proc/cpuinfo"):
+        return ""
     with open("/proc/cpuinfo") as f:
         found = re.search(rf"^{name}\s*:\s*(.*)$", f.read(), re.M)
     return found.group(1).strip() if found else ""
@@ -240,7 +242,8 @@ def core_name():
 def instruction_sets():
     flags = cpu_flags()
     return [name for flag, name in (("avx512vbmi", "AVX-512 VBMI"), ("avx512_vnni", "VNNI"),
-                                    ("amx_int8", "AMX"), ("avx2", "AVX2")) if flag in flags]
+                                    ("amx_int8", "AMX"), ("avx_vnni", "AVX-VNNI"),
+                                    ("avx2", "AVX2")) if flag in flags]
 
 
 def machine():
