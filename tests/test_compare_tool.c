@@ -137,13 +137,13 @@ static void test_time_is_up(void **state)
     json_decref(file);
 }
 
-/* Whether two conversions of a net end in the same file. */
-static bool same_conversions(const char *net, const char *one, const char *other)
+/* Whether a command writes the same net with the options of one and of the other. */
+static bool same_nets(const char *command, const char *one, const char *other)
 {
     size_t n[2];
     unsigned char *bytes[2];
     for (size_t i = 0; i < 2; i++) {
-        check_code(tool("convert %s " DATA " -e 1 -t 1 -q -o h.net %s", net, i ? other : one), 0);
+        check_code(tool("%s " DATA " -e 1 -t 1 -q -o h.net %s", command, i ? other : one), 0);
         bytes[i] = read_bytes("h.net", &n[i]);
     }
     const bool same = n[0] == n[1] && memcmp(bytes[0], bytes[1], n[0]) == 0;
@@ -164,21 +164,22 @@ static void test_hints(void **state)
         strcat(middle, ",8");
     for (size_t i = 0; i < 22; i++)
         strcat(deep, ",8");
-    assert_false(same_conversions("a.net", "", "--hint 5"));
-    assert_false(same_conversions("a.net", "", "--hint 0"));
-    assert_false(same_conversions("a.net", "", "--margin-noise 0"));
-    assert_true(same_conversions("a.net", "", "--hint 0.1 --margin-noise 0.15 --code-noise 0"));
+    assert_false(same_nets("convert a.net", "", "--hint 5"));
+    assert_false(same_nets("convert a.net", "", "--hint 0"));
+    assert_false(same_nets("convert a.net", "", "--margin-noise 0"));
+    assert_true(same_nets("convert a.net", "", "--hint 0.1 --margin-noise 0.15 --code-noise 0"));
     check_code(tool("convert a.net " DATA " --method lut-nn --budget 1 --margin-noise 0 "
                     "--code-noise 0 -t 1 -q -o m.net"),
                0);
-    assert_true(same_conversions("a.net", "--shift 0", "--shift 0 --code-noise 0.02"));
-    assert_false(same_conversions("a.net", "--shift 0", "--shift 0 --code-noise 0"));
-    assert_true(same_conversions("a.net", FIRST_ALONE, FIRST_ALONE " --hint 0"));
+    assert_true(same_nets("convert a.net", "--shift 0", "--shift 0 --code-noise 0.02"));
+    assert_false(same_nets("convert a.net", "--shift 0", "--shift 0 --code-noise 0"));
+    assert_false(same_nets("train --net lut:32x8,8x10", "", "--code-noise 0.1"));
+    assert_true(same_nets("convert a.net", FIRST_ALONE, FIRST_ALONE " --hint 0"));
     check_code(tool("train " DATA " --net '%s;bn' -e 1 -t 1 -q -o middle.net", middle), 0);
-    assert_true(same_conversions("middle.net", "", "--hint 0 --margin-noise 0"));
+    assert_true(same_nets("convert middle.net", "", "--hint 0 --margin-noise 0"));
     check_code(tool("train " DATA " --net '%s;bn' -e 1 -t 1 -q -o deep.net", deep), 0);
-    assert_false(same_conversions("deep.net", "", "--hint 0"));
-    assert_true(same_conversions("deep.net", "", "--hint 0.3 --rate 0.003 --margin-noise 0"));
+    assert_false(same_nets("convert deep.net", "", "--hint 0"));
+    assert_true(same_nets("convert deep.net", "", "--hint 0.3 --rate 0.003 --margin-noise 0"));
 }
 
 static void test_wrong_use(void **state)
@@ -203,6 +204,7 @@ static void test_wrong_use(void **state)
         {"convert a.net " DATA " --hint 1 --no-fine-tune", "are of the fine-tuning", 2},
         {"convert a.net " DATA " --code-noise 0.1 --no-fine-tune", "are of the fine-tuning", 2},
         {"convert a.net " DATA " --code-noise 0.95", "--code-noise", 2},
+        {"train " DATA " --net mlp:8 --code-noise 0.1 -o x.net", "but --net mlp:8 has none", 2},
         {"report none.json", "none.json: cannot be opened", 1},
         {"report a.net", "a.net: no JSON", 1},
         {"report other.json", "other.json: JSON of something else", 1},

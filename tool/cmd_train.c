@@ -87,10 +87,15 @@ const nimbus_verb verb_train = {
     .run = train_run,
 };
 
+static int has_trees(const train_arguments *args)
+{
+    return strncmp(args->net, "lut:", 4) == 0;
+}
+
 /* What the user left open, by kind of net: found on held-out rows of MNIST and Fashion-MNIST. */
 static void fill_defaults(train_arguments *args, const nimbus_data_info *data)
 {
-    int lookup = strncmp(args->net, "lut:", 4) == 0;
+    int lookup = has_trees(args);
     if (args->epochs == LEFT_OPEN)
         args->epochs = lookup ? 20 : 40;
     if (args->shift == LEFT_OPEN)
@@ -231,6 +236,11 @@ static int train_run(int argc, char **argv)
     if (!args.common.data || !args.output)
         return usage_error(&verb_train, "%s is missing",
                            args.common.data ? "--output FILE" : "--data SPEC");
+    if ((args.margin_noise > 0 || args.code_noise > 0) && !has_trees(&args))
+        return usage_error(&verb_train,
+                           "--margin-noise and --code-noise are of lookup layers, but --net %s has "
+                           "none",
+                           args.net);
     nimbus_net_options build = NIMBUS_NET_OPTIONS_INIT;
     build.spec = args.net;
     build.seed = args.common.seed;
