@@ -395,6 +395,28 @@ static int report_sensitivity(const convert_arguments *args, const nimbus_conver
     return result_finish(&args->common, &t, json);
 }
 
+/* The first option given that previous methods do not have or settle themselves; NULL: none. */
+static const char *option_of_ours(const convert_arguments *args)
+{
+    const struct {
+        int given;
+        const char *name;
+    } options[] = {{args->tree != 0, "--tree"},
+                   {args->splits != 0, "--splits"},
+                   {args->tables != 0, "--tables"},
+                   {args->estimator != 0, "--estimator"},
+                   {args->distill > 0, "--distill"},
+                   {args->hint > 0, "--hint"},
+                   {args->margin_noise > 0, "--margin-noise"},
+                   {args->code_noise > 0, "--code-noise"},
+                   {args->most_change != 0, "--most-change"},
+                   {args->sensitivity != 0, "--sensitivity"}};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (options[i].given)
+            return options[i].name;
+    return NULL;
+}
+
 static int convert_run(int argc, char **argv)
 {
     convert_arguments args = {
@@ -416,15 +438,10 @@ static int convert_run(int argc, char **argv)
         return usage_error(&verb_convert, "--data SPEC is missing");
     if (args.speed && args.accuracy)
         return usage_error(&verb_convert, "--speed and --accuracy exclude each other");
-    if (args.method && (args.tree || args.splits || args.tables || args.estimator ||
-                        args.distill > 0 || args.hint > 0 || args.margin_noise > 0 ||
-                        args.code_noise > 0 || args.most_change != 0 || args.sensitivity))
-        return usage_error(
-            &verb_convert,
-            "--method %s has its own --tree, --splits, --tables, --estimator, "
-            "--distill, --hint, --margin-noise, --code-noise, --most-change; --sensitivity is of "
-            "nimbus",
-            method_names[args.method]);
+    const char *ours = args.method ? option_of_ours(&args) : NULL;
+    if (ours)
+        return usage_error(&verb_convert, "--method %s takes no %s: it is as published",
+                           method_names[args.method], ours);
     if ((args.hint > 0 || args.margin_noise > 0 || args.code_noise > 0) && args.no_fine_tune)
         return usage_error(&verb_convert, "--hint, --margin-noise and --code-noise are of the "
                                           "fine-tuning that --no-fine-tune leaves out");
