@@ -164,16 +164,14 @@ def spread(values):
             "spread": round(max(values) - min(values), 4)}
 
 
-def conversion_loss(data, v, floor, options=""):
+def conversion_loss(data, v, floor):
     """Points that the compiled conversion of the float net loses at this V, all layers converted."""
-    arguments = f"-v {v} {options}".strip()
     floats = [accuracy(float_net(data, s)[0], data) for s in run.seeds]
-    programs = compiled_accuracies(data, arguments, re.sub("[^0-9a-z]", "", arguments))
+    programs = compiled_accuracies(data, f"-v {v}", f"v{v}")
     losses = [f - p for f, p in zip(floats, programs)]
-    how = f", {options}" if options else ""
-    return figure(f"{data} 784-512-512-10, all layers converted, V={v}{how}, 8-bit tables, compiled: "
+    return figure(f"{data} 784-512-512-10, all layers converted, V={v}, 8-bit tables, compiled: "
                   "points lost", statistics.mean(losses), floor, "points",
-                  f"{TOOL} convert float.net --data {data} {arguments} --seed S && {TOOL} compile "
+                  f"{TOOL} convert float.net --data {data} -v {v} --seed S && {TOOL} compile "
                   f"float.lookup.net && {TOOL} eval float.lookup.nimbus --data {data}", run.seeds, accuracy=round(statistics.mean(programs), 4),
                   **spread(losses))
 
