@@ -61,7 +61,7 @@ def frontier(entries, title):
     legend = "".join(
         f'<circle cx="{LEFT + 6 + 190 * i}" cy="18" r="4" fill="{colour}"/>'
         f'<text x="{LEFT + 16 + 190 * i}" y="22">{name}</text>' for i, (colour, name) in
-        enumerate(KINDS.values())) + f'<text class="head" x="{LEFT + 390}" y="22">{title}</text>'
+        enumerate(KINDS.values())) + f'<text class="head" x="{LEFT + 10 + 190 * len(KINDS)}" y="22">{title}</text>'
     panels = [panel(entries[data, batch], data, batch, LEFT + c * (WIDE + GAP), TOP + r * (HIGH + GAP))
               for c, data in enumerate(sets) for r, batch in enumerate(batches)
               if (data, batch) in entries]

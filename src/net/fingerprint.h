@@ -9,6 +9,7 @@
 #include "base/base.h"
 #include "nimbus_build.h"
 
+/* Most of code_noise, which conversions check before they fit anything. */
 #define NIMBUS_MOST_CODE_NOISE 0.9
 
 /* Every field of type double in nimbus_train_options: its default for 0 (0 where a rule decides),

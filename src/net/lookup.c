@@ -2,9 +2,9 @@
  *
  * Forward is always the hard walk of Blalock & Guttag 2021 ("Multiplying Matrices Without
  * Multiplying", section 4.1), so SOFT and LOOKUP give the same bits; in training SOFT may add noise
- * to margins and draw some codes at random instead. Backward replaces the steps of
- * the walk by something that has a slope. With margins h_i = (x[column_i] - threshold_i) * margin_i
- * and g_k = sum over m of dy[m] * tables[c][k][m]:
+ * to margins and draw some codes at random instead. Backward replaces the steps of the walk by
+ * something that has a slope. With margins h_i = (x[column_i] - threshold_i) * margin_i and
+ * g_k = sum over m of dy[m] * tables[c][k][m]:
  *
  *   flip     nodes i on the path: dh_i = 1/2 tanh'(h_i/tau)/tau * (g[right_i] - g[left_i]), where
  *            right_i is the leaf the row reaches if node i alone is forced right; left_i likewise
@@ -295,8 +295,7 @@ NIMBUS_INLINE void margin_noise(const nimbus_io *io, uint64_t stream, size_t row
 }
 
 /* Random bits for the codes of one codebook, of a block of rows from `row` on: the low 24 say
- * whether a code is drawn, the high 8 which leaf. Margin noise has no use for level 1's counters.
- */
+ * whether a code is drawn, the high 8 which leaf. Margin noise does not use level 1's counters. */
 enum { PARTS = 1 << 24 };
 
 NIMBUS_INLINE void code_bits(const nimbus_io *io, uint64_t stream, size_t row, size_t c,
