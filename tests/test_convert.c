@@ -373,14 +373,19 @@ static void test_refusals(void **state)
     }
     o = convert_options();
     o.train.margin_noise = NAN;
-    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT,
-                   "margin noise nan and code noise 0, expected numbers");
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "margin_noise is nan, expected 0 to");
+    o = convert_options();
+    o.train.rate = -1;
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "rate is -1, expected 0 to 1e+06");
+    o = convert_options();
+    o.train.hint = 1e7;
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "hint is 1e+07, expected 0 to 1e+06");
     o = convert_options();
     o.train.code_noise = 2;
-    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "code noise is 2, expected at most 0.9");
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "code_noise is 2, expected 0 to 0.9");
     o.train.code_noise = 0.1;
     o.method = NIMBUS_METHOD_LUT_NN;
-    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "code noise is 0.1, but previous");
+    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "code_noise is 0.1, but previous");
     o = convert_options();
     o.layer_epochs = INFINITY;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "inf epochs");

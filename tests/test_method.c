@@ -258,6 +258,15 @@ static void test_budget(void **state)
         assert_int_equal(report.n_layers, 3);
         nimbus_net_free(net);
     }
+    /* layers that are not trained alone, as others read past them, take nothing of it */
+    nimbus_convert_options o = options_for(NIMBUS_METHOD_NIMBUS);
+    nimbus_convert_report report;
+    nimbus_net *net;
+    o.budget = 10;
+    o.layer_epochs = 2;
+    CHECK(nimbus_convert(shortcut, data, &o, &net, &report, &error));
+    assert_true(fabs(report.rows_seen / 120 - 10) < 0.6);
+    nimbus_net_free(net);
     nimbus_net_free(chain);
     nimbus_net_free(shortcut);
     nimbus_data_free(data);

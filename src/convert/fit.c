@@ -14,6 +14,30 @@ bool nimbus_conversion_fits(const conversion *c, size_t i)
            c->teacher->layers[i].lookup == NULL;
 }
 
+/* Whether all that layer i and those after it read passes through the layer before it. */
+static bool is_cut(const nimbus_net *net, size_t i)
+{
+    for (size_t j = i; j < net->n_layers; j++)
+        for (size_t k = 0; k < net->layers[j].n_inputs; k++)
+            if (net->layers[j].input[k] + 1 < i)
+                return false;
+    return true;
+}
+
+bool nimbus_conversion_trains(const conversion *c, size_t i)
+{
+    return nimbus_conversion_fits(c, i) &&
+           (c->method->layers == NIMBUS_LAYERS_WITH_ALL || is_cut(c->net, i));
+}
+
+size_t nimbus_conversion_count(const conversion *c, bool (*is)(const conversion *c, size_t i))
+{
+    size_t n = 0;
+    for (size_t i = 0; i < c->net->n_layers; i++)
+        n += is(c, i);
+    return n;
+}
+
 /* Of a convolution's patches, or of a linear layer's inputs. */
 static nimbus_shape shape_of_columns(const conversion *c, size_t i)
 {

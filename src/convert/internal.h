@@ -99,6 +99,19 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_report(conversion *c, const ch
                                                          const nimbus_layer *layer, size_t done,
                                                          size_t total, nimbus_error *error);
 
+/* ---- settings.c -------------------------------------------------------------------------------
+ */
+
+/* Checks the options, and fills in what depends on net and data alone. Error: ARGUMENT. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_settle(const nimbus_convert_options *options,
+                                                         const nimbus_net *teacher,
+                                                         const nimbus_data *data,
+                                                         nimbus_convert_options *out,
+                                                         nimbus_error *error);
+/* Fills in epochs, rates, temperatures, hints and noise that the options leave open. Plans must be
+ * final. */
+void nimbus_conversion_settle_training(conversion *c);
+
 /* ---- graph.c --------------------------------------------------------------------------------
  */
 
@@ -117,6 +130,10 @@ void nimbus_conversion_renew_norm(conversion *c, size_t i);
 
 /* Whether layer i is to get trees and tables. */
 bool nimbus_conversion_fits(const conversion *c, size_t i);
+/* Whether it is trained right after that: alone only if nothing reads past it, else with all. */
+bool nimbus_conversion_trains(const conversion *c, size_t i);
+/* Number of layers of which `is` says so. */
+size_t nimbus_conversion_count(const conversion *c, bool (*is)(const conversion *c, size_t i));
 /* Columns of its codebooks. Freed with nimbus_groups_free. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_groups(const conversion *c, size_t i,
                                                          nimbus_groups *out, nimbus_error *error);

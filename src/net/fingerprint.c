@@ -6,6 +6,7 @@
 
 #include "net/fingerprint.h"
 #include "net/net.h"
+#include "net/training.h"
 
 void nimbus_fingerprint_line(nimbus_buffer *text, const char *format, ...)
 {
@@ -41,15 +42,7 @@ void nimbus_fingerprint_data(nimbus_buffer *text, const nimbus_data *data)
 
 void nimbus_fingerprint_training(nimbus_buffer *text, const nimbus_train_options *o)
 {
-    const struct {
-        const char *name;
-        double value;
-    } numbers[] = {
-#define NUMBER(name, ...) {#name, o->name},
-        NIMBUS_TRAIN_NUMBERS(NUMBER)
-#undef NUMBER
-    };
-    const size_t n = sizeof numbers / sizeof numbers[0] - 1; /* without checkpoint_seconds */
+    nimbus_train_options copy = *o;
     nimbus_fingerprint_line(text, "epochs %zu", o->epochs);
     nimbus_fingerprint_line(text, "batch %zu", o->batch);
     nimbus_fingerprint_line(text, "seed %" PRIu64, o->seed);
@@ -58,8 +51,10 @@ void nimbus_fingerprint_training(nimbus_buffer *text, const nimbus_train_options
     nimbus_fingerprint_line(text, "shift %u", o->shift);
     nimbus_fingerprint_line(text, "flip %d", o->flip);
     nimbus_fingerprint_line(text, "first_layer %zu", o->first_layer);
-    for (size_t i = 0; i < n; i++)
-        nimbus_fingerprint_line(text, "%s %.17g", numbers[i].name, numbers[i].value);
+    for (size_t i = 0; i < NIMBUS_TRAIN_NUMBERS; i++)
+        if (nimbus_train_numbers[i].shapes_result)
+            nimbus_fingerprint_line(text, "%s %.17g", nimbus_train_numbers[i].name,
+                                    *nimbus_train_number_of(&copy, i));
 }
 
 nimbus_status nimbus_fingerprint_net(nimbus_buffer *text, const char *name, const nimbus_net *net,

@@ -9,31 +9,6 @@
 #include "base/base.h"
 #include "nimbus_build.h"
 
-/* Most of code_noise, which conversions check before they fit anything. */
-#define NIMBUS_MOST_CODE_NOISE 0.9
-
-/* Every field of type double in nimbus_train_options: its default for 0 (0 where a rule decides),
- * and the least and most it may be. */
-#define NIMBUS_TRAIN_NUMBERS(X)                                                                    \
-    X(rate, 0, 0, 1e6)                                                                             \
-    X(table_rate, 0, 0, 1e6)                                                                       \
-    X(warmup_steps, 0, 0, 1e15)                                                                    \
-    X(beta1, 0.9, 0, 0.999999999)                                                                  \
-    X(beta2, 0.999, 0, 0.999999999)                                                                \
-    X(momentum, 0.9, 0, 0.999999999)                                                               \
-    X(weight_decay, 0, 0, 1e6)                                                                     \
-    X(label_smoothing, 0, 0, 1)                                                                    \
-    X(mixup, 0, 0, 1e6)                                                                            \
-    X(noise, 0, 0, 1e6)                                                                            \
-    X(distill, 0, 0, 1)                                                                            \
-    X(temperature, 2, 0, 1e6)                                                                      \
-    X(hint, 0, 0, 1e6)                                                                             \
-    X(tau, 0.5, 0, 1e6)                                                                            \
-    X(tau_end, 0, 0, 1e6)                                                                          \
-    X(margin_noise, 0, 0, 1e6)                                                                     \
-    X(code_noise, 0, 0, NIMBUS_MOST_CODE_NOISE)                                                    \
-    X(checkpoint_seconds, 30, 0, 1e9) /* the last one: it does not shape the result */
-
 /* Append a line, of which at most 255 bytes are kept; the checksum of n values of `size` bytes (0
  * if NULL), of all of a data set, and of a net as .net bytes (NULL: 0); and the options of a
  * training, teacher and its outputs apart. Out of memory, text->failed is set. Error: MEMORY. */

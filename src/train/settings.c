@@ -6,24 +6,8 @@
 
 #include "net/fingerprint.h"
 #include "net/lookup.h"
+#include "net/training.h"
 #include "train/train.h"
-
-static const struct {
-    const char *name;
-    size_t offset;
-    double value_for_0, low, high;
-} numbers[] = {
-#define NUMBER(name, value_for_0, low, high)                                                       \
-    {#name, offsetof(nimbus_train_options, name), value_for_0, low, high},
-    NIMBUS_TRAIN_NUMBERS(NUMBER)
-#undef NUMBER
-};
-#define N_NUMBERS (sizeof numbers / sizeof numbers[0])
-
-static double *number_of(nimbus_train_options *options, size_t i)
-{
-    return (double *)(void *)((char *)options + numbers[i].offset);
-}
 
 size_t nimbus_settings_steps(size_t n_rows, size_t batch)
 {
@@ -33,14 +17,13 @@ size_t nimbus_settings_steps(size_t n_rows, size_t batch)
 
 static nimbus_status fill_defaults(nimbus_train_options *o, nimbus_error *error)
 {
-    for (size_t i = 0; i < N_NUMBERS; i++) {
-        double *value = number_of(o, i);
-        if (!(*value >= numbers[i].low && *value <= numbers[i].high))
-            return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                               "training option %s is %g, expected %g to %g", numbers[i].name,
-                               *value, numbers[i].low, numbers[i].high);
+    nimbus_status status = nimbus_train_check_numbers(o, error);
+    if (status)
+        return status;
+    for (size_t i = 0; i < NIMBUS_TRAIN_NUMBERS; i++) {
+        double *value = nimbus_train_number_of(o, i);
         if (*value == 0)
-            *value = numbers[i].value_for_0;
+            *value = nimbus_train_numbers[i].value_for_0;
     }
     if ((int)o->optimiser < 0 || o->optimiser > NIMBUS_SGD || (int)o->schedule < 0 ||
         o->schedule > NIMBUS_CONSTANT)
