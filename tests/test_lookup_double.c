@@ -2,7 +2,7 @@
  *
  * Forward is a hard walk, so thresholds and inputs have no slope of their own: backward is the
  * exact gradient of a surrogate, which is written down here a second time, straight from the
- * formulas at the top of lookup.c, with everything frozen that the estimator freezes. */
+ * formulas at the top of lookup_gradient.c, with everything frozen that the estimator freezes. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
