@@ -6,6 +6,7 @@
 
 #include "net/fingerprint.h"
 #include "net/net.h"
+#include "net/netfile.h"
 #include "net/training.h"
 
 void nimbus_fingerprint_line(nimbus_buffer *text, const char *format, ...)
@@ -30,8 +31,9 @@ void nimbus_fingerprint_values(nimbus_buffer *text, const char *name, const void
 void nimbus_fingerprint_data(nimbus_buffer *text, const nimbus_data *data)
 {
     const nimbus_data_info *info = nimbus_data_get_info(data);
-    nimbus_fingerprint_line(text, "data-shape %zu x %zu x %zu x %zu type %d", info->n_rows,
-                            info->channels, info->height, info->width, (int)info->dtype);
+    nimbus_fingerprint_line(text, "data-shape %zu x %zu x %zu x %zu of %s", info->n_rows,
+                            info->channels, info->height, info->width,
+                            nimbus_netfile_dtype_names[info->dtype]);
     nimbus_fingerprint_values(text, "data-features", nimbus_data_features(data),
                               info->n_rows * info->n_features, nimbus_dtype_size(info->dtype));
     nimbus_fingerprint_values(text, "data-labels", nimbus_data_labels(data), info->n_rows,

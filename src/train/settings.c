@@ -6,6 +6,7 @@
 
 #include "net/fingerprint.h"
 #include "net/lookup.h"
+#include "net/netfile.h"
 #include "net/training.h"
 #include "train/train.h"
 
@@ -211,10 +212,11 @@ static void describe_layers(const nimbus_net *net, nimbus_buffer *text)
                                 nimbus_shape_width(layer->shape),
                                 nimbus_layer_state_name(layer->state), layer->number);
         if (layer->lookup)
-            nimbus_fingerprint_line(text, "trees:%s %zu levels %zu kind %d estimator %d bits %u",
-                                    layer->name, layer->lookup->n_codebooks,
-                                    layer->lookup->n_levels, (int)layer->lookup->kind,
-                                    (int)layer->lookup->estimator, layer->lookup->bits);
+            nimbus_fingerprint_line(
+                text, "trees:%s %zu levels %zu kind %s estimator %s bits %u", layer->name,
+                layer->lookup->n_codebooks, layer->lookup->n_levels,
+                nimbus_netfile_tree_names[layer->lookup->kind],
+                nimbus_netfile_estimator_names[layer->lookup->estimator], layer->lookup->bits);
     }
 }
 
@@ -223,7 +225,7 @@ nimbus_status nimbus_settings_fingerprint(const nimbus_train_options *options,
                                           nimbus_buffer *text, nimbus_error *error)
 {
     nimbus_fingerprint_training(text, options);
-    nimbus_fingerprint_line(text, "loss %d", (int)net->loss);
+    nimbus_fingerprint_line(text, "loss %s", nimbus_netfile_loss_names[net->loss]);
     describe_layers(net, text);
     nimbus_fingerprint_data(text, data);
     nimbus_status status = nimbus_fingerprint_net(text, "teacher", options->teacher, error);
