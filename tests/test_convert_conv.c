@@ -260,6 +260,15 @@ static void test_other_methods(void **state)
         assert_false(named(net, "conv2d3")->before_relu);
         nimbus_net_free(net);
     }
+    /* ours reads past ReLUs: no layer is trained alone, and all together have the whole budget */
+    nimbus_convert_report report;
+    nimbus_net *net;
+    o.method = NIMBUS_METHOD_NIMBUS;
+    o.budget = 3;
+    o.layer_epochs = 1;
+    CHECK(nimbus_convert(teacher, data, &o, &net, &report, &error));
+    assert_true(report.rows_seen == 3 * 200);
+    nimbus_net_free(net);
     nimbus_net_free(teacher);
     nimbus_data_free(data);
 }

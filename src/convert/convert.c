@@ -387,13 +387,13 @@ nimbus_status nimbus_convert(const nimbus_net *teacher, const nimbus_data *data,
     if ((status = begin(teacher, data, options, &c, error)) ||
         (c->options.most_change > 0 && (status = nimbus_conversion_choose(c, data, report, error))))
         goto done;
-    nimbus_conversion_settle_training(c); /* now that the layers are known */
     if ((status = nimbus_conversion_insert_norms(c, error)))
         goto done;
     if (c->method->start == NIMBUS_START_RANDOM)
         forget_norms(c->net);
     if (c->options.method == NIMBUS_METHOD_NIMBUS)
         nimbus_conversion_read_before_relus(c);
+    nimbus_conversion_settle_training(c); /* now that the layers are known */
     if ((status = nimbus_conversion_open(c, data, error)))
         goto done;
     if (c->rounded) {

@@ -14,10 +14,13 @@ bool nimbus_conversion_fits(const conversion *c, size_t i)
            c->teacher->layers[i].lookup == NULL;
 }
 
-/* Whether all that layer i and those after it read passes through the layer before it. */
+/* Whether all that layer i, as trees, and those after it read passes through the layer before it.
+ */
 static bool is_cut(const nimbus_net *net, size_t i)
 {
-    for (size_t j = i; j < net->n_layers; j++)
+    if (nimbus_net_trees_read(net, &net->layers[i]) + 1 < i)
+        return false;
+    for (size_t j = i + 1; j < net->n_layers; j++)
         for (size_t k = 0; k < net->layers[j].n_inputs; k++)
             if (net->layers[j].input[k] + 1 < i)
                 return false;

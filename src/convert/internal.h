@@ -130,7 +130,8 @@ void nimbus_conversion_renew_norm(conversion *c, size_t i);
 
 /* Whether layer i is to get trees and tables. */
 bool nimbus_conversion_fits(const conversion *c, size_t i);
-/* Whether it is trained right after that: alone only if nothing reads past it, else with all. */
+/* Whether it is trained right after that: alone only if nothing reads past it, else with all. What
+ * its trees read must be settled. */
 bool nimbus_conversion_trains(const conversion *c, size_t i);
 /* Number of layers of which `is` says so. */
 size_t nimbus_conversion_count(const conversion *c, bool (*is)(const conversion *c, size_t i));

@@ -44,7 +44,6 @@ void nimbus_fingerprint_data(nimbus_buffer *text, const nimbus_data *data)
 
 void nimbus_fingerprint_training(nimbus_buffer *text, const nimbus_train_options *o)
 {
-    nimbus_train_options copy = *o;
     nimbus_fingerprint_line(text, "epochs %zu", o->epochs);
     nimbus_fingerprint_line(text, "batch %zu", o->batch);
     nimbus_fingerprint_line(text, "seed %" PRIu64, o->seed);
@@ -56,7 +55,7 @@ void nimbus_fingerprint_training(nimbus_buffer *text, const nimbus_train_options
     for (size_t i = 0; i < NIMBUS_TRAIN_NUMBERS; i++)
         if (nimbus_train_numbers[i].shapes_result)
             nimbus_fingerprint_line(text, "%s %.17g", nimbus_train_numbers[i].name,
-                                    *nimbus_train_number_of(&copy, i));
+                                    nimbus_train_value(o, i));
 }
 
 nimbus_status nimbus_fingerprint_net(nimbus_buffer *text, const char *name, const nimbus_net *net,

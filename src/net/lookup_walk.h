@@ -24,7 +24,7 @@ typedef struct trees {
     uint64_t stream; /* of the layer's noise */
 } trees;
 
-/* Looks them up, once per pass. */
+/* Looks them up, once per pass; column_index is renewed. */
 trees nimbus_trees_of(const nimbus_layer *layer);
 
 /* Noise on the margins of a block of rows from `row` on in one codebook, [H][BLOCK]: triangular
@@ -87,7 +87,7 @@ NIMBUS_INLINE bool is_drawn(const source *from, uint32_t bits)
 }
 
 /* io NULL: without noise. */
-static source source_of(const trees *t, const nimbus_io *io, const nimbus_lookup_rows *rows)
+static inline source source_of(const trees *t, const nimbus_io *io, const nimbus_lookup_rows *rows)
 {
     const bool noisy = io && io->training && t->soft;
     return (source){.io = io,

@@ -4,7 +4,7 @@
 #include <stddef.h>
 
 #define AT(field) #field, offsetof(nimbus_train_options, field)
-const nimbus_train_number nimbus_train_numbers[NIMBUS_TRAIN_NUMBERS] = {
+const nimbus_train_number nimbus_train_numbers[] = {
     {AT(rate), 0, 0, 1e6, true},
     {AT(table_rate), 0, 0, 1e6, true},
     {AT(warmup_steps), 0, 0, 1e15, true},
@@ -25,13 +25,14 @@ const nimbus_train_number nimbus_train_numbers[NIMBUS_TRAIN_NUMBERS] = {
     {AT(checkpoint_seconds), 30, 0, 1e9, false},
 };
 #undef AT
+_Static_assert(sizeof nimbus_train_numbers / sizeof *nimbus_train_numbers == NIMBUS_TRAIN_NUMBERS,
+               "one row for each");
 
 nimbus_status nimbus_train_check_numbers(const nimbus_train_options *options, nimbus_error *error)
 {
-    nimbus_train_options copy = *options;
     for (size_t i = 0; i < NIMBUS_TRAIN_NUMBERS; i++) {
         const nimbus_train_number *number = &nimbus_train_numbers[i];
-        const double value = *nimbus_train_number_of(&copy, i);
+        const double value = nimbus_train_value(options, i);
         if (!(value >= number->least && value <= number->most))
             return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                                "training option %s is %g, expected %g to %g", number->name, value,

@@ -1,7 +1,8 @@
-/* training.h - the fields of type double in nimbus_train_options, one table for all who read them
- */
+/* training.h - the numbers in nimbus_train_options: one table for all who read them */
 #ifndef NIMBUS_TRAINING_H
 #define NIMBUS_TRAINING_H
+
+#include <string.h>
 
 #include "base/base.h"
 #include "nimbus_build.h"
@@ -14,11 +15,18 @@ typedef struct nimbus_train_number {
 } nimbus_train_number;
 
 enum { NIMBUS_TRAIN_NUMBERS = 18 };
-extern const nimbus_train_number nimbus_train_numbers[NIMBUS_TRAIN_NUMBERS];
+extern const nimbus_train_number nimbus_train_numbers[];
 
 static inline double *nimbus_train_number_of(nimbus_train_options *options, size_t i)
 {
     return (double *)(void *)((char *)options + nimbus_train_numbers[i].offset);
+}
+
+static inline double nimbus_train_value(const nimbus_train_options *options, size_t i)
+{
+    double value;
+    memcpy(&value, (const char *)options + nimbus_train_numbers[i].offset, sizeof value);
+    return value;
 }
 
 /* NIMBUS_OK if all are numbers from least to most. Error: ARGUMENT. */

@@ -1,7 +1,6 @@
 /* settings.c - the options of a training: defaults, limits, fit to net and data, fingerprint */
 #include <inttypes.h>
 #include <math.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "net/fingerprint.h"
