@@ -1,4 +1,6 @@
 /* test_convert.c - src/convert: whole conversions of small nets, and what they refuse */
+#include <cblas.h>
+
 #include "convert_maker.h"
 
 static const size_t linears[] = {1, 3, 5}; /* layers of "mlp:A,B" */
@@ -309,6 +311,28 @@ static void test_threads(void **state)
     nimbus_data_free(data);
 }
 
+/* What BLAS and LAPACK would do with more threads, left from elsewhere in the process, is of no
+ * effect: with them products and factors had other bits. */
+static void test_threads_of_blas(void **state)
+{
+    (void)state;
+    nimbus_data *data = make_data(600, NIMBUS_U8, 4);
+    nimbus_net *teacher = float_net("mlp:200", data, 2);
+    nimbus_convert_options o = convert_options();
+    o.v = 1;
+    o.epochs = SIZE_MAX;
+    nimbus_net *nets[2];
+    for (size_t i = 0; i < 2; i++) {
+        openblas_set_num_threads(i ? 4 : 1);
+        nets[i] = converted(teacher, data, &o);
+    }
+    assert_same_net(nets[0], nets[1]);
+    nimbus_net_free(nets[0]);
+    nimbus_net_free(nets[1]);
+    nimbus_net_free(teacher);
+    nimbus_data_free(data);
+}
+
 /* ---- refusals ----------------------------------------------------------------------------------
  */
 
@@ -458,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_regression),
         cmocka_unit_test(test_layer_by_layer),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_threads_of_blas),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_failing_allocations),
     };

@@ -402,6 +402,7 @@ nimbus_status nimbus_stand_ins_make(nimbus_net *net, const nimbus_compile_option
 
     if (!options->exact)
         return NIMBUS_OK;
+    nimbus_blas_alone();
     s.exact = nimbus_alloc(net->n_layers, sizeof *s.exact);
     if (!s.exact)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to list %zu layers", net->n_layers);

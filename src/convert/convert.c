@@ -347,6 +347,7 @@ static nimbus_status begin(const nimbus_net *teacher, const nimbus_data *data,
     if (!c)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "no memory to convert");
     c->began = nimbus_seconds();
+    nimbus_blas_alone();
     if ((status = nimbus_conversion_settle(options, teacher, data, &c->options, error)) ||
         (status = nimbus_net_copy(teacher, &c->teacher, error)) ||
         (status = nimbus_net_copy(teacher, &c->net, error)) ||

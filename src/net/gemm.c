@@ -1,8 +1,8 @@
 /* gemm.c - matrix products through BLAS, the same bits for any number of threads
  *
- * BLAS runs on one thread (nimbus_pass_new sees to that); C is cut into tiles here, and a tile is
- * one call. The cut depends on m, n and k only, so every element is always summed in the same
- * order. Tiles are few and large, because every call packs its operands anew. */
+ * BLAS runs on one thread (nimbus_blas_alone); C is cut into tiles here, and a tile is one call.
+ * The cut depends on m, n and k only, so every element is always summed in the same order. Tiles
+ * are few and large, because every call packs its operands anew. */
 #include <cblas.h>
 
 #include "net/internal.h"
@@ -14,6 +14,11 @@
 #endif
 
 #define MIN_TILE 32 /* rows or columns of a tile, at least: some blocks of the BLAS kernel */
+
+void nimbus_blas_alone(void)
+{
+    openblas_set_num_threads(1);
+}
 
 struct product {
     bool trans_a, trans_b;

@@ -264,6 +264,10 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_pass_backward(nimbus_pass *pass, const re
 
 /* ---- gemm.c: matrix products through BLAS, the same bits for any number of threads -------- */
 
+/* The only threads are nimbus_parallel's: BLAS and LAPACK must not start their own, with which they
+ * give other bits. Whatever calls them does this first; it holds for the whole process. */
+void nimbus_blas_alone(void);
+
 /* C[m][n] = alpha * op(A) op(B) + beta * C, row-major, work cut into fixed tiles of C. */
 void nimbus_gemm(bool trans_a, bool trans_b, size_t m, size_t n, size_t k, real alpha,
                  const real *a, size_t lda, const real *b, size_t ldb, real beta, real *c,

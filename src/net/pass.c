@@ -2,7 +2,6 @@
  *
  * Buffers are made once for the largest batch. A pass is bound to the states its net was in when
  * it was made: a layer that changes state needs a new one. */
-#include <cblas.h>
 #include <string.h>
 
 #include "net/internal.h"
@@ -17,8 +16,7 @@ nimbus_status nimbus_pass_new(nimbus_net *net, size_t first, size_t max_rows, un
         return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                            "a pass from layer %zu over %zu rows: the net has %zu layers", first,
                            max_rows, net->n_layers);
-    /* The only threads are nimbus_parallel's: BLAS inside of them must not start its own. */
-    openblas_set_num_threads(1);
+    nimbus_blas_alone();
     pass = nimbus_alloc(1, sizeof *pass);
     if (!pass)
         goto failed;
