@@ -6,7 +6,7 @@ CAPTION = 600
 KINDS = {"int8": ("#b4541a", "int8 MLPs, oneDNN"), "lookups": ("#1a5fb4", "lookups")}
 
 
-def ticks_of(low, high, steps=(1, 2, 5)):
+def ticks_of(low, high, steps):
     """Steps times powers of ten within low..high; powers alone where those are enough."""
     found = [(m, m * 10 ** e) for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
              for m in steps if low <= m * 10 ** e <= high]
@@ -37,7 +37,7 @@ def panel(entry, data, batch, x0, y0):
     out = [f'<g transform="translate({x0},{y0})">',
            f'<text class="head" x="0" y="-10">{data}, {batch} row{"s" if batch > 1 else ""} a call</text>',
            f'<rect width="{WIDE}" height="{HIGH}" class="frame"/>']
-    for v in ticks_of(x_low, x_high):
+    for v in ticks_of(x_low, x_high, (1, 3) if x_high > 30 * x_low else (1, 2, 5)):
         out.append(f'<path class="grid" d="M{x(v):.1f} 0V{HIGH}"/>'
                    f'<text x="{x(v):.1f}" y="{HIGH + 15}" text-anchor="middle">{v:g}</text>')
     for v in ticks_of(y_low, y_high, (1, 1.5, 2, 3, 5, 7)):
