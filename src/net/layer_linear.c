@@ -1,8 +1,7 @@
 /* layer_linear.c - y = x W^T + bias, or the trees and tables that stand in its place
  *
  * W is [M][D]. In the states DENSE, LOCKED and RECORD this is a matrix product; in SOFT and LOOKUP
- * everything is lookup.c's. A bare layer has no weight: it is a lookup
- * layer from birth. */
+ * trees and tables do everything. A bare layer has no weight: it is a lookup layer from birth. */
 #include <string.h>
 
 #include "net/internal.h"
