@@ -11,7 +11,7 @@ typedef struct convert_arguments {
     int method, speed, accuracy, tree, splits, tables, estimator, no_fine_tune, flip, sensitivity;
     size_t v, levels, trees, bits, epochs, fit_rows;
     double lambda, most_change, layer_epochs, rate, distill, temperature, hint, tau, margin_noise,
-        code_noise, valid;
+        code_noise, sam, valid;
     size_t batch, shift;
     double smoothing, weight_decay, mixup, noise, budget;
 } convert_arguments;
@@ -115,6 +115,9 @@ static const option_entry entries[] = {
      "part of the codes that are drawn at random while fine-tuning, in layers of 32 codebooks and "
      "more (0.02 in nets without convolutions of up to 4 converted layers, with --shift 0; else "
      "0)"},
+    {"sam", 0, OPTION_NUMBER, "RHO", AT(sam), 0, 100, NULL,
+     "fine-tune by sharpness-aware minimisation (Foret et al. 2021) with this radius, which takes "
+     "twice the time (0: do not)"},
     {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0, 0.9, NULL,
      "part of the training rows held out and evaluated after every epoch (0.05)"},
     {"checkpoint", 0, OPTION_TEXT, "FILE", AT(checkpoint), 0, 0, NULL,
@@ -185,6 +188,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.train.tau = args->tau;
     o.train.margin_noise = given_or_none(args->margin_noise);
     o.train.code_noise = given_or_none(args->code_noise);
+    o.train.sam = args->sam;
     o.seed = args->common.seed;
     o.n_threads = (unsigned)args->common.threads;
     return o;
@@ -409,6 +413,7 @@ static const char *option_of_ours(const convert_arguments *args)
                    {args->hint > 0, "--hint"},
                    {args->margin_noise > 0, "--margin-noise"},
                    {args->code_noise > 0, "--code-noise"},
+                   {args->sam > 0, "--sam"},
                    {args->most_change != 0, "--most-change"},
                    {args->sensitivity != 0, "--sensitivity"}};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
@@ -442,9 +447,10 @@ static int convert_run(int argc, char **argv)
     if (ours)
         return usage_error(&verb_convert, "--method %s takes no %s: it is as published",
                            method_names[args.method], ours);
-    if ((args.hint > 0 || args.margin_noise > 0 || args.code_noise > 0) && args.no_fine_tune)
-        return usage_error(&verb_convert, "--hint, --margin-noise and --code-noise are of the "
-                                          "fine-tuning that --no-fine-tune leaves out");
+    if ((args.hint > 0 || args.margin_noise > 0 || args.code_noise > 0 || args.sam > 0) &&
+        args.no_fine_tune)
+        return usage_error(&verb_convert, "--hint, --margin-noise, --code-noise and --sam are of "
+                                          "the fine-tuning that --no-fine-tune leaves out");
     if (args.method && args.shift == LEFT_OPEN)
         args.shift = 0;
     if (args.bits > 8 && args.bits != 32)

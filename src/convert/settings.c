@@ -93,6 +93,9 @@ static nimbus_status check_training(const nimbus_convert_options *options, nimbu
     } ours[] = {{"hint", &train.hint},
                 {"margin_noise", &train.margin_noise},
                 {"code_noise", &train.code_noise}};
+    if (train.sam > 0 && options->method != NIMBUS_METHOD_NIMBUS)
+        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
+                           "sam is %g, but previous methods are as published", train.sam);
     for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
         if (*ours[i].value > 0 && options->method != NIMBUS_METHOD_NIMBUS)
             return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
