@@ -84,8 +84,8 @@ static size_t rows_of_layer(const conversion *c, size_t n_rows)
     return n < 2 ? 2 : n;
 }
 
-/* What trainings after a layer's fit have in common, on n_rows rows; hints, noise and sam are
- * of the last training alone. */
+/* What trainings after a layer's fit have in common, on n_rows rows; hints, noise and sam are of
+ * the last training alone. */
 static nimbus_train_options training_of_layer(conversion *c, size_t n_rows)
 {
     nimbus_train_options train = c->options.train;
@@ -93,7 +93,7 @@ static nimbus_train_options training_of_layer(conversion *c, size_t n_rows)
     if (c->method->layer_rate > 0)
         train.rate = c->method->layer_rate;
     train.valid = NULL;
-    train.hint = train.margin_noise = train.code_noise = train.sam = 0;
+    nimbus_conversion_clear_ours(&train);
     train.checkpoint = c->tune_path[0] ? c->tune_path : NULL;
     c->rows_seen += (double)n_rows * (double)train.epochs;
     return train;

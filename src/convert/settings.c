@@ -1,5 +1,6 @@
 /* settings.c - the options of a conversion: limits, and what they leave open */
 #include <math.h>
+#include <string.h>
 
 #include "convert/internal.h"
 #include "net/training.h"
@@ -83,27 +84,52 @@ static void settle_method(nimbus_convert_options *out, const nimbus_method_recip
     train->tau = train->tau > 0 ? train->tau : method->tau;
 }
 
-/* What previous methods lack: 0 leaves it open, less is none. */
+/* A number of a training that previous methods lack, as do trainings of single layers. */
+typedef struct our_number {
+    const char *name;
+    double *value;
+    bool open; /* 0 leaves it open, less is none */
+} our_number;
+enum { OUR_NUMBERS = 4 };
+
+static void list_ours(nimbus_train_options *train, our_number out[OUR_NUMBERS])
+{
+    const our_number all[OUR_NUMBERS] = {{"sam", &train->sam, false},
+                                         {"hint", &train->hint, true},
+                                         {"margin_noise", &train->margin_noise, true},
+                                         {"code_noise", &train->code_noise, true}};
+    memcpy(out, all, sizeof all);
+}
+
+void nimbus_conversion_clear_ours(nimbus_train_options *train)
+{
+    our_number ours[OUR_NUMBERS];
+    list_ours(train, ours);
+    for (size_t i = 0; i < OUR_NUMBERS; i++)
+        *ours[i].value = 0;
+}
+
+/* What is below 0 becomes none. */
+static void close_ours(nimbus_train_options *train)
+{
+    our_number ours[OUR_NUMBERS];
+    list_ours(train, ours);
+    for (size_t i = 0; i < OUR_NUMBERS; i++)
+        if (ours[i].open && *ours[i].value < 0)
+            *ours[i].value = 0;
+}
+
 static nimbus_status check_training(const nimbus_convert_options *options, nimbus_error *error)
 {
     nimbus_train_options train = options->train;
-    const struct {
-        const char *name;
-        double *value;
-    } ours[] = {{"hint", &train.hint},
-                {"margin_noise", &train.margin_noise},
-                {"code_noise", &train.code_noise}};
-    if (train.sam > 0 && options->method != NIMBUS_METHOD_NIMBUS)
-        return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
-                           "sam is %g, but previous methods are as published", train.sam);
-    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+    our_number ours[OUR_NUMBERS];
+    list_ours(&train, ours);
+    for (size_t i = 0; i < OUR_NUMBERS; i++)
         if (*ours[i].value > 0 && options->method != NIMBUS_METHOD_NIMBUS)
             return nimbus_fail(error, NIMBUS_ERR_ARGUMENT,
                                "%s is %g, but previous methods have none", ours[i].name,
                                *ours[i].value);
-        if (*ours[i].value < 0)
-            *ours[i].value = 0;
-    }
+    close_ours(&train);
     return nimbus_train_check_numbers(&train, error);
 }
 
@@ -153,7 +179,7 @@ nimbus_status nimbus_conversion_settle(const nimbus_convert_options *options,
     train->teacher_outputs = NULL;
     train->first_layer = 0;
     if (out->method != NIMBUS_METHOD_NIMBUS) {
-        train->hint = train->margin_noise = train->code_noise = 0;
+        nimbus_conversion_clear_ours(train);
         settle_method(out, method);
         return NIMBUS_OK;
     }
@@ -201,9 +227,7 @@ static void settle_hints(conversion *c, size_t n)
         train->margin_noise = shallow_noise;
     if (train->code_noise == 0 && shallow && !train->shift)
         train->code_noise = shallow_drawn;
-    train->hint = fmax(train->hint, 0);
-    train->margin_noise = fmax(train->margin_noise, 0);
-    train->code_noise = fmax(train->code_noise, 0);
+    close_ours(train);
 }
 
 /* Rates, temperatures and hints that the options leave open.
