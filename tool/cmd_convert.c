@@ -1,5 +1,6 @@
 /* cmd_convert.c - nimbus convert: the linear layers of a float net become trees and tables */
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -399,25 +400,26 @@ static int report_sensitivity(const convert_arguments *args, const nimbus_conver
     return result_finish(&args->common, &t, json);
 }
 
-/* The first option given that previous methods do not have or settle themselves; NULL: none. */
-static const char *option_of_ours(const convert_arguments *args)
+/* The first option given that previous methods do not have or settle themselves, or, if of_tuning,
+ * of those that only our fine-tuning reads; NULL: none. */
+static const char *option_of_ours(const convert_arguments *args, bool of_tuning)
 {
     const struct {
-        int given;
         const char *name;
-    } options[] = {{args->tree != 0, "--tree"},
-                   {args->splits != 0, "--splits"},
-                   {args->tables != 0, "--tables"},
-                   {args->estimator != 0, "--estimator"},
-                   {args->distill > 0, "--distill"},
-                   {args->hint > 0, "--hint"},
-                   {args->margin_noise > 0, "--margin-noise"},
-                   {args->code_noise > 0, "--code-noise"},
-                   {args->sam > 0, "--sam"},
-                   {args->most_change != 0, "--most-change"},
-                   {args->sensitivity != 0, "--sensitivity"}};
+        bool given, of_tuning;
+    } options[] = {{"--tree", args->tree != 0, false},
+                   {"--splits", args->splits != 0, false},
+                   {"--tables", args->tables != 0, false},
+                   {"--estimator", args->estimator != 0, false},
+                   {"--distill", args->distill > 0, false},
+                   {"--hint", args->hint > 0, true},
+                   {"--margin-noise", args->margin_noise > 0, true},
+                   {"--code-noise", args->code_noise > 0, true},
+                   {"--sam", args->sam > 0, true},
+                   {"--most-change", args->most_change != 0, false},
+                   {"--sensitivity", args->sensitivity != 0, false}};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)
-        if (options[i].given)
+        if (options[i].given && (options[i].of_tuning || !of_tuning))
             return options[i].name;
     return NULL;
 }
@@ -443,14 +445,14 @@ static int convert_run(int argc, char **argv)
         return usage_error(&verb_convert, "--data SPEC is missing");
     if (args.speed && args.accuracy)
         return usage_error(&verb_convert, "--speed and --accuracy exclude each other");
-    const char *ours = args.method ? option_of_ours(&args) : NULL;
-    if (ours)
+    const char *ours =
+        args.method || args.no_fine_tune ? option_of_ours(&args, !args.method) : NULL;
+    if (ours && args.method)
         return usage_error(&verb_convert, "--method %s takes no %s: it is as published",
                            method_names[args.method], ours);
-    if ((args.hint > 0 || args.margin_noise > 0 || args.code_noise > 0 || args.sam > 0) &&
-        args.no_fine_tune)
-        return usage_error(&verb_convert, "--hint, --margin-noise, --code-noise and --sam are of "
-                                          "the fine-tuning that --no-fine-tune leaves out");
+    if (ours)
+        return usage_error(&verb_convert, "%s is of the fine-tuning that --no-fine-tune leaves out",
+                           ours);
     if (args.method && args.shift == LEFT_OPEN)
         args.shift = 0;
     if (args.bits > 8 && args.bits != 32)
