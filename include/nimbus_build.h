@@ -298,31 +298,26 @@ typedef struct nimbus_train_options {
     const nimbus_net *teacher;    /* distillation target, same inputs and outputs; may be NULL */
     const float *teacher_outputs; /* instead of teacher: [N][n_outputs] logits of the data rows
                                      (not with shift, flip, noise or mixup); borrowed */
-    double distill;      /* weight of the teacher's part of the loss; 0 with a teacher: 0.5 */
-    double temperature;  /* of distillation, 0: 2 */
-    double hint;         /* weight of hints (Romero et al. 2015), which need a teacher: what is
-                            minimised has hint * sum of |y - t|^2 / |t|^2 too, squares taken
-                            over a batch, over all layers but the input that SOFT layers read
-                            and the teacher has by the same name and width; t is what it gives
-                            there. Losses that are reported leave this out. 0: none; when
-                            converting a net without convolutions 0.1 for up to 4 layers,
-                            0.3 from 24 on, and below 0 none */
-    double tau, tau_end; /* temperature of SOFT margins, annealed; 0: 0.5, tau */
-    double margin_noise; /* noise on SOFT margins, annealed to 0, in standard deviations. 0:
-                            none; when converting a net without convolutions 0.15 for up to
-                            4 layers, and below 0 none */
-    double code_noise;   /* part, at most 0.9, of the codes of SOFT trees that are drawn at
-                            random instead of walked to, in layers of 32 codebooks and more,
-                            akin to dropout (Srivastava et al. 2014): tables learn of them,
-                            thresholds do not. 0: none; when converting a net without
-                            convolutions, with shift 0, 0.02 for up to 4 layers, and below 0
-                            none */
-    double sam;          /* sharpness-aware minimisation (Foret et al. 2021), its rho: every step
-                            takes its gradients where the values that are learned, but for
-                            those that choose codes, have moved up them by this Euclidean
-                            length; takes twice the time. 0: none. Converting, of the
-                            training of all layers together, and of NIMBUS alone */
-    size_t first_layer;  /* rows are the outputs of layer first_layer - 1 (0: net inputs) */
+    double distill;           /* weight of the teacher's part of the loss; 0 with a teacher: 0.5 */
+    double temperature;       /* of distillation, 0: 2 */
+    double hint;              /* weight of hints (Romero et al. 2015), which need a teacher: what is
+                                 minimised has hint * sum of |y - t|^2 / |t|^2 too, squares taken
+                                 over a batch, over all layers but the input that SOFT layers read
+                                 and the teacher has by the same name and width; t is what it gives
+                                 there. Losses that are reported leave this out. 0: none; when
+                                 converting a net without convolutions 0.1 for up to 4 layers,
+                                 0.3 from 24 on, and below 0 none */
+    double tau, tau_end;      /* temperature of SOFT margins, annealed; 0: 0.5, tau */
+    double margin_noise;      /* noise on SOFT margins, annealed to 0, in standard deviations. 0:
+                                 none; when converting a net without convolutions 0.15 for up to
+                                 4 layers, and below 0 none */
+    double code_noise;        /* part, at most 0.9, of the codes of SOFT trees that are drawn at
+                                 random instead of walked to, in layers of 32 codebooks and more,
+                                 akin to dropout (Srivastava et al. 2014): tables learn of them,
+                                 thresholds do not. 0: none; when converting a net without
+                                 convolutions, with shift 0, 0.02 for up to 4 layers, and below 0
+                                 none */
+    size_t first_layer;       /* rows are the outputs of layer first_layer - 1 (0: net inputs) */
     const nimbus_data *valid; /* evaluated after every epoch; may be NULL */
     uint64_t seed;
     unsigned n_threads;        /* 0: all cores; results do not depend on it */

@@ -172,7 +172,6 @@ static void test_foreign_checkpoints(void **state)
     FOREIGN(make_net(LINEAR, 1), data, o.tau_end = 0.25, "\"tau_end 0.25\"");
     FOREIGN(make_net(LINEAR, 1), data, o.margin_noise = 0.5, "\"margin_noise 0.5\"");
     FOREIGN(make_net(LINEAR, 1), data, o.code_noise = 0.5, "\"code_noise 0.5\"");
-    FOREIGN(make_net(LINEAR, 1), data, o.sam = 0.5, "\"sam 0.5\"");
     FOREIGN(make_net(LINEAR, 1), data, o.optimiser = NIMBUS_SGD, "optimiser");
     FOREIGN(make_net(LINEAR, 1), data, o.teacher_outputs = outputs, "distill");
     FOREIGN(make_net(LINEAR, 1), other, (void)0, "data-features");

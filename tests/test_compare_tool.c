@@ -154,8 +154,8 @@ static bool same_nets(const char *command, const char *one, const char *other)
 
 #define FIRST_ALONE "--layers 'linear2:exact;linear3:exact'"
 
-/* Hints, noise and sam reach the training; shallow nets have hints and noise by themselves, deep
- * ones hints, those between neither, and a single layer has nothing to be told. */
+/* Hints and noise reach the training; shallow nets have both by themselves, deep ones hints, those
+ * between neither, and a single layer has nothing to be told. */
 static void test_hints(void **state)
 {
     (void)state;
@@ -174,8 +174,6 @@ static void test_hints(void **state)
     assert_true(same_nets("convert a.net", "--shift 0", "--shift 0 --code-noise 0.02"));
     assert_false(same_nets("convert a.net", "--shift 0", "--shift 0 --code-noise 0"));
     assert_false(same_nets("train --net lut:32x8,8x10", "", "--code-noise 0.1"));
-    assert_false(same_nets("convert a.net", "", "--sam 0.2"));
-    assert_false(same_nets("train --net mlp:8", "", "--sam 0.2"));
     assert_true(same_nets("convert a.net", FIRST_ALONE, FIRST_ALONE " --hint 0"));
     check_code(tool("train " DATA " --net '%s;bn' -e 1 -t 1 -q -o middle.net", middle), 0);
     assert_true(same_nets("convert middle.net", "", "--hint 0 --margin-noise 0"));
@@ -207,8 +205,6 @@ static void test_wrong_use(void **state)
         {"convert a.net " DATA " --hint 1 --no-fine-tune", "is of the fine-tuning", 2},
         {"convert a.net " DATA " --code-noise 0.1 --no-fine-tune", "is of the fine-tuning", 2},
         {"convert a.net " DATA " --code-noise 0.95", "--code-noise", 2},
-        {"convert a.net " DATA " --method seed --sam 0.1", "--method seed takes no --sam: ", 2},
-        {"convert a.net " DATA " --sam 0.1 --no-fine-tune", "is of the fine-tuning", 2},
         {"train " DATA " --net mlp:8 --code-noise 0.1 -o x.net", "but --net mlp:8 has none", 2},
         {"report none.json", "none.json: cannot be opened", 1},
         {"report a.net", "a.net: no JSON", 1},

@@ -399,12 +399,6 @@ static void test_refusals(void **state)
     o.train.margin_noise = NAN;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "margin_noise is nan, expected 0 to");
     o = convert_options();
-    o.train.sam = -1;
-    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "sam is -1, expected 0 to 1e+06");
-    o.train.sam = 0.1;
-    o.method = NIMBUS_METHOD_SEED;
-    assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "sam is 0.1, but previous methods");
-    o = convert_options();
     o.train.rate = -1;
     assert_refused(teacher, data, &o, NIMBUS_ERR_ARGUMENT, "rate is -1, expected 0 to 1e+06");
     o = convert_options();

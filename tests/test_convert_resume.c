@@ -20,7 +20,6 @@ static nimbus_convert_options deep_options(const char *checkpoint)
     o.train.checkpoint_seconds = 1e9; /* at the end of an epoch, and when cancelled */
     o.train.margin_noise = 0.2;
     o.train.code_noise = 0.1;
-    o.train.sam = 0.05;
     o.train.tau_end = 0.3;
     o.train.hint = 0.1;
     return o;
@@ -183,7 +182,6 @@ static void test_foreign_checkpoints(void **state)
     FOREIGN(teacher, data, o.train.shift = 1, "now it is \"shift 1\"");
     FOREIGN(teacher, data, o.train.margin_noise = 0.1, "\"margin_noise ");
     FOREIGN(teacher, data, o.train.code_noise = 0.2, "\"code_noise ");
-    FOREIGN(teacher, data, o.train.sam = 0.2, "\"sam ");
     FOREIGN(teacher, data, o.train.tau_end = 0.2, "\"tau_end ");
     FOREIGN(teacher, data, o.train.distill = 0.7, "\"distill ");
     FOREIGN(teacher, data, o.train.hint = 0.2, "\"hint ");
@@ -195,7 +193,7 @@ static void test_foreign_checkpoints(void **state)
     FOREIGN(teacher, data, o.most_change = -1, "now it is \"most-change -1\"");
     FOREIGN(teacher, data,
             (o.method = NIMBUS_METHOD_SEED,
-             o.train.hint = o.train.margin_noise = o.train.code_noise = o.train.sam = 0),
+             o.train.hint = o.train.margin_noise = o.train.code_noise = 0),
             "now it is \"method ");
     FOREIGN(teacher, other_data, (void)0, "\"data-features ");
     FOREIGN(other_net, data, (void)0, "\"net ");

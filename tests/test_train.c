@@ -387,109 +387,6 @@ static void test_code_noise(void **state)
     nimbus_data_free(data);
 }
 
-/* One step on all rows at once. */
-static nimbus_train_options one_step(nimbus_optimiser optimiser, double rate, double sam)
-{
-    nimbus_train_options o = small_options();
-    o.epochs = 1;
-    o.batch = 60;
-    o.optimiser = optimiser;
-    o.schedule = NIMBUS_CONSTANT;
-    o.rate = rate;
-    o.sam = sam;
-    return o;
-}
-
-static nimbus_net *stepped(net_kind kind, const nimbus_data *data, nimbus_train_options o)
-{
-    nimbus_net *net = make_net(kind, 1);
-    CHECK(nimbus_train(net, data, &o, NULL, &error));
-    return net;
-}
-
-static size_t count_values(const nimbus_net *net)
-{
-    size_t n = 0;
-    for (size_t l = 0; l < net->n_layers; l++)
-        for (size_t p = 0; p < net->layers[l].n_params; p++)
-            n += net->layers[l].params[p].n;
-    return n;
-}
-
-/* Value i of all that a net holds. */
-static real *value_at(const nimbus_net *net, size_t i)
-{
-    for (size_t l = 0; l < net->n_layers; l++)
-        for (size_t p = 0; p < net->layers[l].n_params; p++) {
-            nimbus_param *param = &net->layers[l].params[p];
-            if (i < param->n)
-                return &param->value[i];
-            i -= param->n;
-        }
-    fail_msg("no such value");
-    return NULL;
-}
-
-/* A step takes the gradients of where the parameters have climbed to. */
-static void test_sam(void **state)
-{
-    (void)state;
-    const double rho = 0.5, rate = 0.25;
-    nimbus_data *data = make_data(60, NIMBUS_U8, 4);
-    const nimbus_train_options plain = one_step(NIMBUS_SGD, rate, 0);
-    nimbus_net *start = make_net(PLAIN, 1), *below = stepped(PLAIN, data, plain);
-    nimbus_net *sam = stepped(PLAIN, data, one_step(NIMBUS_SGD, rate, rho));
-    nimbus_net *climbed = make_net(PLAIN, 1), *above = make_net(PLAIN, 1);
-    const size_t n = count_values(start);
-    double square = 0;
-    for (size_t i = 0; i < n; i++)
-        square += pow((double)(*value_at(start, i) - *value_at(below, i)) / rate, 2);
-    for (size_t i = 0; i < n; i++) {
-        double g = (double)(*value_at(start, i) - *value_at(below, i)) / rate;
-        *value_at(climbed, i) += (real)(rho * g / sqrt(square));
-        *value_at(above, i) = *value_at(climbed, i);
-    }
-    CHECK(nimbus_train(above, data, &plain, NULL, &error));
-    double moved = 0;
-    for (size_t i = 0; i < n; i++) {
-        const double step = (double)(*value_at(above, i) - *value_at(climbed, i));
-        assert_near((double)(*value_at(sam, i) - *value_at(start, i)), step, 1e-5);
-        moved = fmax(moved, fabs((double)(*value_at(sam, i) - *value_at(below, i))));
-    }
-    assert_true(moved > 1e-3);
-    nimbus_net_free(start);
-    nimbus_net_free(below);
-    nimbus_net_free(sam);
-    nimbus_net_free(climbed);
-    nimbus_net_free(above);
-    nimbus_data_free(data);
-}
-
-/* Steps too small for any value to change: they are where they were, bit for bit, and statistics
- * of batch norms have moved once. */
-static void test_sam_returns(void **state)
-{
-    (void)state;
-    static const net_kind kinds[] = {PLAIN, WITH_NORM, WITH_TREES};
-    nimbus_data *data = make_data(60, NIMBUS_U8, 4);
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        nimbus_net *start = make_net(kinds[i], 1);
-        nimbus_net *plain = stepped(kinds[i], data, one_step(NIMBUS_SGD, 1e-60, 0));
-        nimbus_net *sam = stepped(kinds[i], data, one_step(NIMBUS_SGD, 1e-60, 0.5));
-        assert_true(same_bytes(start, plain) == (kinds[i] == PLAIN));
-        assert_same_net(plain, sam);
-        nimbus_net_free(start);
-        nimbus_net_free(plain);
-        nimbus_net_free(sam);
-        plain = stepped(kinds[i], data, one_step(NIMBUS_ADAMW, 1e-3, 0));
-        sam = stepped(kinds[i], data, one_step(NIMBUS_ADAMW, 1e-3, 0.5));
-        assert_false(same_bytes(plain, sam));
-        nimbus_net_free(plain);
-        nimbus_net_free(sam);
-    }
-    nimbus_data_free(data);
-}
-
 /* Mean KL divergence of the student's softmax from the teacher's. */
 static double divergence(const nimbus_net *teacher, const nimbus_net *student,
                          const nimbus_data *data)
@@ -812,8 +709,6 @@ int main(void)
         cmocka_unit_test(test_threads_give_same_bits),
         cmocka_unit_test(test_seed_matters),
         cmocka_unit_test(test_code_noise),
-        cmocka_unit_test(test_sam),
-        cmocka_unit_test(test_sam_returns),
         cmocka_unit_test(test_distillation),
         cmocka_unit_test(test_hints),
         cmocka_unit_test(test_first_layer),

@@ -182,7 +182,6 @@ static inline nimbus_train_options rich_options(void)
     o.warmup_steps = 5;
     o.margin_noise = 0.3;
     o.code_noise = 0.1;
-    o.sam = 0.05;
     o.tau = 0.7;
     o.tau_end = 0.4;
     o.table_rate = 0.02;

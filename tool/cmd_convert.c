@@ -12,7 +12,7 @@ typedef struct convert_arguments {
     int method, speed, accuracy, tree, splits, tables, estimator, no_fine_tune, flip, sensitivity;
     size_t v, levels, trees, bits, epochs, fit_rows;
     double lambda, most_change, layer_epochs, rate, distill, temperature, hint, tau, margin_noise,
-        code_noise, sam, valid;
+        code_noise, valid;
     size_t batch, shift;
     double smoothing, weight_decay, mixup, noise, budget;
 } convert_arguments;
@@ -116,9 +116,6 @@ static const option_entry entries[] = {
      "part of the codes that are drawn at random while fine-tuning, in layers of 32 codebooks and "
      "more (0.02 in nets without convolutions of up to 4 converted layers, with --shift 0; else "
      "0)"},
-    {"sam", 0, OPTION_NUMBER, "RHO", AT(sam), 0, 100, NULL,
-     "fine-tune by sharpness-aware minimisation (Foret et al. 2021) with this radius, which takes "
-     "twice the time (0: do not)"},
     {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0, 0.9, NULL,
      "part of the training rows held out and evaluated after every epoch (0.05)"},
     {"checkpoint", 0, OPTION_TEXT, "FILE", AT(checkpoint), 0, 0, NULL,
@@ -189,7 +186,6 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.train.tau = args->tau;
     o.train.margin_noise = given_or_none(args->margin_noise);
     o.train.code_noise = given_or_none(args->code_noise);
-    o.train.sam = args->sam;
     o.seed = args->common.seed;
     o.n_threads = (unsigned)args->common.threads;
     return o;
@@ -415,7 +411,6 @@ static const char *option_of_ours(const convert_arguments *args, bool of_tuning)
                    {"--hint", args->hint > 0, true},
                    {"--margin-noise", args->margin_noise > 0, true},
                    {"--code-noise", args->code_noise > 0, true},
-                   {"--sam", args->sam > 0, true},
                    {"--most-change", args->most_change != 0, false},
                    {"--sensitivity", args->sensitivity != 0, false}};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++)

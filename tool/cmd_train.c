@@ -11,7 +11,7 @@ typedef struct train_arguments {
     size_t epochs, batch, shift;
     int optimiser, schedule, flip;
     double rate, momentum, beta2, weight_decay, smoothing, mixup, noise;
-    double distill, temperature, tau, margin_noise, code_noise, sam, valid;
+    double distill, temperature, tau, margin_noise, code_noise, valid;
 } train_arguments;
 
 #define AT(field) offsetof(train_arguments, field)
@@ -62,9 +62,6 @@ static const option_entry entries[] = {
      "lookup layers: noise on comparisons, annealed to 0, in standard deviations (0)"},
     {"code-noise", 0, OPTION_NUMBER, "PART", AT(code_noise), 0, 0.9, NULL,
      "lookup layers of 32 trees and more: part of the codes that are drawn at random (0)"},
-    {"sam", 0, OPTION_NUMBER, "RHO", AT(sam), 0, 100, NULL,
-     "sharpness-aware minimisation (Foret et al. 2021) with this radius, which takes twice the "
-     "time (0: do not)"},
     {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0, 0.9, NULL,
      "part of the training rows held out and evaluated after every epoch (0.05)"},
     {"checkpoint", 0, OPTION_TEXT, "FILE", AT(checkpoint), 0, 0, NULL,
@@ -134,7 +131,6 @@ static nimbus_train_options train_options_of(const train_arguments *args)
     o.tau = args->tau;
     o.margin_noise = args->margin_noise;
     o.code_noise = args->code_noise;
-    o.sam = args->sam;
     o.seed = args->common.seed;
     o.n_threads = (unsigned)args->common.threads;
     return o;

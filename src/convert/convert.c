@@ -84,8 +84,8 @@ static size_t rows_of_layer(const conversion *c, size_t n_rows)
     return n < 2 ? 2 : n;
 }
 
-/* What trainings after a layer's fit have in common, on n_rows rows; hints, noise and sam are of
- * the last training alone. */
+/* What trainings after a layer's fit have in common, on n_rows rows; hints and noise are of the
+ * last training alone. */
 static nimbus_train_options training_of_layer(conversion *c, size_t n_rows)
 {
     nimbus_train_options train = c->options.train;

@@ -108,7 +108,7 @@ NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_settle(const nimbus_convert_op
                                                          const nimbus_data *data,
                                                          nimbus_convert_options *out,
                                                          nimbus_error *error);
-/* No hints, noise and sam: what previous methods and trainings of single layers lack. */
+/* No hints and noise: what previous methods and trainings of single layers lack. */
 void nimbus_conversion_clear_ours(nimbus_train_options *train);
 /* Fills in epochs, rates, temperatures, hints and noise that the options leave open. Plans must be
  * final. */

@@ -84,20 +84,19 @@ static void settle_method(nimbus_convert_options *out, const nimbus_method_recip
     train->tau = train->tau > 0 ? train->tau : method->tau;
 }
 
-/* A number of a training that previous methods lack, as do trainings of single layers. */
+/* A number of a training that previous methods lack, as do trainings of single layers: 0 leaves it
+ * open, less is none. */
 typedef struct our_number {
     const char *name;
     double *value;
-    bool open; /* 0 leaves it open, less is none */
 } our_number;
-enum { OUR_NUMBERS = 4 };
+enum { OUR_NUMBERS = 3 };
 
 static void list_ours(nimbus_train_options *train, our_number out[OUR_NUMBERS])
 {
-    const our_number all[OUR_NUMBERS] = {{"sam", &train->sam, false},
-                                         {"hint", &train->hint, true},
-                                         {"margin_noise", &train->margin_noise, true},
-                                         {"code_noise", &train->code_noise, true}};
+    const our_number all[OUR_NUMBERS] = {{"hint", &train->hint},
+                                         {"margin_noise", &train->margin_noise},
+                                         {"code_noise", &train->code_noise}};
     memcpy(out, all, sizeof all);
 }
 
@@ -115,7 +114,7 @@ static void close_ours(nimbus_train_options *train)
     our_number ours[OUR_NUMBERS];
     list_ours(train, ours);
     for (size_t i = 0; i < OUR_NUMBERS; i++)
-        if (ours[i].open && *ours[i].value < 0)
+        if (*ours[i].value < 0)
             *ours[i].value = 0;
 }
 

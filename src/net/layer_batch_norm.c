@@ -14,11 +14,11 @@
 
 struct norm_args {
     const nimbus_io *io;
-    size_t w;               /* channels */
-    size_t positions;       /* of an image; 1 for vectors */
-    bool batch;             /* batch statistics, not running ones */
-    real epsilon, momentum; /* momentum: of the running ones */
-    real *mean, *inverse;   /* [w] each, in `saved`: what this pass used */
+    size_t w;         /* channels */
+    size_t positions; /* of an image; 1 for vectors */
+    bool batch;       /* batch statistics, not running ones */
+    real epsilon;
+    real *mean, *inverse; /* [w] each, in `saved`: what this pass used */
     nimbus_param *running_mean, *running_variance, *scale, *shift;
 };
 
@@ -66,7 +66,6 @@ static struct norm_args args_of(nimbus_layer *layer, nimbus_io *io)
                               positions,
                               io->training && io->n_rows * positions > 1,
                               (real)layer->number,
-                              io->statistics_stay ? 0 : MOMENTUM,
                               saved,
                               saved + w,
                               nimbus_layer_param(layer, "mean"),
@@ -98,8 +97,8 @@ NIMBUS_SIMD_CLONES static void batch_statistics(const struct norm_args *a, size_
     for (size_t i = 0; i < n; i++) {
         a->mean[begin + i] = mean[i];
         a->inverse[begin + i] = 1 / real_sqrt(square[i] / (real)n_rows + a->epsilon);
-        running_mean[i] += a->momentum * (mean[i] - running_mean[i]);
-        running_variance[i] += a->momentum * (square[i] / (real)(n_rows - 1) - running_variance[i]);
+        running_mean[i] += MOMENTUM * (mean[i] - running_mean[i]);
+        running_variance[i] += MOMENTUM * (square[i] / (real)(n_rows - 1) - running_variance[i]);
     }
 }
 
@@ -217,8 +216,8 @@ static void channel_statistics(const struct norm_args *a, size_t c)
     real *running_mean = a->running_mean->value + c, *running = a->running_variance->value + c;
     a->mean[c] = mean;
     a->inverse[c] = 1 / real_sqrt((real)(square / (double)count) + a->epsilon);
-    *running_mean += a->momentum * (mean - *running_mean);
-    *running += a->momentum * ((real)(square / (double)(count - 1)) - *running);
+    *running_mean += MOMENTUM * (mean - *running_mean);
+    *running += MOMENTUM * ((real)(square / (double)(count - 1)) - *running);
 }
 
 NIMBUS_SIMD_CLONES static void forward_channel(void *arg, size_t c)

@@ -76,8 +76,7 @@ typedef struct nimbus_io {
     real *dx[NIMBUS_MAX_LAYER_INPUTS];      /* backward ADDS here; NULL where nobody needs it */
     void *saved;                            /* saved_size bytes kept from forward to backward */
     void *scratch;                          /* scratch_size bytes of anything */
-    bool training;                          /* dropout acts, batch norm uses the batch, and */
-    bool statistics_stay;                   /* (true) does not move what it keeps of batches */
+    bool training;                          /* dropout acts, batch norm uses the batch */
     uint64_t seed, step;                    /* counter for dropout and margin noise */
     unsigned n_threads;
 } nimbus_io;
@@ -234,7 +233,7 @@ typedef struct nimbus_hint {
 typedef struct nimbus_pass {
     nimbus_net *net;
     size_t first, max_rows, n_rows;
-    bool training, statistics_stay;
+    bool training;
     uint64_t seed, step;
     unsigned n_threads;
     real **out;   /* [n_layers] -> [max_rows][width]; NULL before `first - 1` */

@@ -84,7 +84,6 @@ static nimbus_io io_of_layer(const nimbus_pass *pass, size_t i)
                     .saved = pass->saved[i],
                     .scratch = pass->scratch,
                     .training = pass->training,
-                    .statistics_stay = pass->statistics_stay,
                     .seed = pass->seed,
                     .step = pass->step,
                     .n_threads = pass->n_threads};

@@ -22,7 +22,6 @@ const nimbus_train_number nimbus_train_numbers[] = {
     {AT(tau_end), 0, 0, 1e6, true},
     {AT(margin_noise), 0, 0, 1e6, true},
     {AT(code_noise), 0, 0, 0.9, true},
-    {AT(sam), 0, 0, 1e6, true},
     {AT(checkpoint_seconds), 30, 0, 1e9, false},
 };
 #undef AT

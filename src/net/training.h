@@ -14,7 +14,7 @@ typedef struct nimbus_train_number {
     bool shapes_result;
 } nimbus_train_number;
 
-enum { NIMBUS_TRAIN_NUMBERS = 19 };
+enum { NIMBUS_TRAIN_NUMBERS = 18 };
 extern const nimbus_train_number nimbus_train_numbers[];
 
 static inline double *nimbus_train_number_of(nimbus_train_options *options, size_t i)

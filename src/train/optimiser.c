@@ -1,21 +1,17 @@
-/* optimiser.c - AdamW and SGD with momentum, and the climb of sharpness-aware minimisation
+/* optimiser.c - AdamW and SGD with momentum, one fused pass over each parameter
  *
  * AdamW [Loshchilov & Hutter 2019]: w -= rate * decay * w, then
  *     m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
  *     w -= rate * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon).
  * SGD: w -= rate * decay * w, then m = momentum m + g, w -= rate * m.
  *
- * One fused pass over each parameter does this, clears the gradient and notices values that are no
- * longer finite. Parameters are cut into fixed chunks, one list over all of them, so that threads
- * share the work of small and large ones alike.
- *
- * Sharpness-aware minimisation [Foret et al. 2021, equation 2] climbs to w + rho * g / |g| before
- * the gradients of a step are taken, and returns. */
+ * The same pass clears the gradient and notices values that are no longer finite. Parameters are
+ * cut into fixed chunks, one list over all of them, so that threads share the work of small and
+ * large ones alike. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-#include "net/lookup.h"
 #include "net/simd.h"
 #include "train/train.h"
 
@@ -26,29 +22,25 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "moments are stored as
 
 typedef struct slot {
     nimbus_param *param;
-    const nimbus_lookup *lookup; /* whose tables these are; NULL: other values */
-    real *first, *second;        /* moments; second is NULL for SGD */
-    real *kept;                  /* what stood there before a climb; NULL: these do not climb */
+    real *first, *second; /* moments; second is NULL for SGD */
     double rate_scale;
 } slot;
 
 typedef struct chunk {
     size_t slot, begin, n;
-    bool finite;   /* after the last step */
-    double square; /* of the gradient, in a climb */
+    bool finite; /* after the last step */
 } chunk;
 
 struct nimbus_moments {
     nimbus_optimiser kind;
-    double beta1, beta2, momentum, weight_decay, rho;
+    double beta1, beta2, momentum, weight_decay;
     unsigned n_threads;
-    size_t n_slots, n_chunks, n_values, n_kept; /* n_values: in `block` */
+    size_t n_slots, n_chunks, n_values; /* n_values: in `block` */
     slot *slots;
     chunk *chunks;
     real *block; /* all moments */
-    real *kept;  /* [n_kept], NULL without climbs */
     /* of the step in progress */
-    double rate, correction1, correction2, climb;
+    double rate, correction1, correction2;
 };
 
 typedef struct adamw_rates {
@@ -130,67 +122,6 @@ bool nimbus_moments_step(nimbus_moments *o, double rate, size_t step)
     return finite;
 }
 
-/* ---- climbs -------------------------------------------------------------------------------- */
-
-/* The values that a forward pass reads. */
-static real *values_read(const slot *s)
-{
-    return s->lookup && s->lookup->bits ? s->lookup->rounded : s->param->value;
-}
-
-static void square_chunk(void *arg, size_t i)
-{
-    const nimbus_moments *o = arg;
-    chunk *c = &o->chunks[i];
-    const slot *s = &o->slots[c->slot];
-    const real *g = s->param->grad + c->begin;
-    double sum = 0;
-    for (size_t j = 0; s->kept && j < c->n; j++)
-        sum += (double)g[j] * (double)g[j];
-    c->square = sum;
-}
-
-static void climb_chunk(void *arg, size_t i)
-{
-    const nimbus_moments *o = arg;
-    const chunk *c = &o->chunks[i];
-    const slot *s = &o->slots[c->slot];
-    real *g = s->param->grad + c->begin;
-    if (s->kept) {
-        real *w = values_read(s) + c->begin;
-        memcpy(s->kept + c->begin, w, c->n * sizeof *w);
-        for (size_t j = 0; o->climb > 0 && j < c->n; j++)
-            w[j] = (real)((double)w[j] + o->climb * (double)g[j]);
-    }
-    memset(g, 0, c->n * sizeof *g);
-}
-
-void nimbus_moments_climb(nimbus_moments *o)
-{
-    double square = 0;
-    nimbus_parallel(o->n_threads, o->n_chunks, square_chunk, o);
-    for (size_t i = 0; i < o->n_chunks; i++)
-        square += o->chunks[i].square;
-    o->climb = square > 0 && isfinite(square) ? o->rho / sqrt(square) : 0;
-    nimbus_parallel(o->n_threads, o->n_chunks, climb_chunk, o);
-}
-
-static void return_chunk(void *arg, size_t i)
-{
-    const nimbus_moments *o = arg;
-    const chunk *c = &o->chunks[i];
-    const slot *s = &o->slots[c->slot];
-    if (s->kept)
-        memcpy(values_read(s) + c->begin, s->kept + c->begin, c->n * sizeof *s->kept);
-}
-
-void nimbus_moments_return(nimbus_moments *o)
-{
-    nimbus_parallel(o->n_threads, o->n_chunks, return_chunk, o);
-}
-
-/* ---- what is trained ----------------------------------------------------------------------- */
-
 /* Trees and tables have a rate of their own. */
 static double rate_scale_of(const nimbus_layer *layer, const nimbus_param *param,
                             const nimbus_train_options *options)
@@ -200,17 +131,10 @@ static double rate_scale_of(const nimbus_layer *layer, const nimbus_param *param
     return (double)param->rate_scale * (table ? options->table_rate / options->rate : 1);
 }
 
-/* What chooses codes has estimates for gradients, in units of their own. */
-static bool climbs(const nimbus_layer *layer, const nimbus_param *param)
-{
-    return layer->state != NIMBUS_STATE_SOFT || strcmp(param->name, "tables") == 0 ||
-           strcmp(param->name, "bias") == 0;
-}
-
 /* Fills slots and chunks if they are allocated; counts them either way. */
 static void list_params(nimbus_moments *o, nimbus_net *net, const nimbus_train_options *options)
 {
-    o->n_slots = o->n_chunks = o->n_values = o->n_kept = 0;
+    o->n_slots = o->n_chunks = o->n_values = 0;
     for (size_t l = options->first_layer; l < net->n_layers; l++) {
         nimbus_layer *layer = &net->layers[l];
         for (size_t p = 0; p < layer->n_params; p++) {
@@ -223,15 +147,12 @@ static void list_params(nimbus_moments *o, nimbus_net *net, const nimbus_train_o
                 s->rate_scale = rate_scale_of(layer, param, options);
                 s->first = o->block + o->n_values;
                 s->second = o->kind == NIMBUS_ADAMW ? s->first + param->n : NULL;
-                s->lookup = strcmp(param->name, "tables") == 0 ? layer->lookup : NULL;
-                s->kept = o->kept && climbs(layer, param) ? o->kept + o->n_kept : NULL;
             }
-            o->n_kept += climbs(layer, param) ? param->n : 0;
             o->n_values += param->n * (o->kind == NIMBUS_ADAMW ? 2 : 1);
             for (size_t begin = 0; begin < param->n; begin += CHUNK, o->n_chunks++) {
                 size_t n = param->n - begin < CHUNK ? param->n - begin : CHUNK;
                 if (o->chunks)
-                    o->chunks[o->n_chunks] = (chunk){.slot = o->n_slots, .begin = begin, .n = n};
+                    o->chunks[o->n_chunks] = (chunk){o->n_slots, begin, n, true};
             }
             o->n_slots++;
         }
@@ -251,15 +172,12 @@ nimbus_status nimbus_moments_new(nimbus_net *net, const nimbus_train_options *op
     o->beta2 = options->beta2;
     o->momentum = options->momentum;
     o->weight_decay = options->weight_decay;
-    o->rho = options->sam;
     o->n_threads = options->n_threads;
     list_params(o, net, options);
     o->slots = nimbus_alloc(o->n_slots, sizeof *o->slots);
     o->chunks = nimbus_alloc(o->n_chunks, sizeof *o->chunks);
     o->block = nimbus_alloc(o->n_values, sizeof *o->block);
-    if (o->rho > 0)
-        o->kept = nimbus_alloc(o->n_kept, sizeof *o->kept);
-    if (!o->slots || !o->chunks || !o->block || (o->rho > 0 && !o->kept)) {
+    if (!o->slots || !o->chunks || !o->block) {
         status = nimbus_fail(error, NIMBUS_ERR_MEMORY,
                              "no memory for the optimiser's state: %zu values", o->n_values);
         goto done;
@@ -279,7 +197,6 @@ void nimbus_moments_free(nimbus_moments *o)
     nimbus_free(o->slots);
     nimbus_free(o->chunks);
     nimbus_free(o->block);
-    nimbus_free(o->kept);
     nimbus_free(o);
 }
 

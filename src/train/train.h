@@ -70,12 +70,6 @@ void nimbus_moments_free(nimbus_moments *moments);
  * Returns false if a value became NaN or infinite. */
 NIMBUS_MUST_CHECK bool nimbus_moments_step(nimbus_moments *moments, double rate, size_t step);
 
-/* With the option sam: what the next forward pass reads of the params moves up their gradients by
- * that length in all - not of what chooses codes -, and gradients are set to zero. Return, which
- * must follow, puts back the bits of before. */
-void nimbus_moments_climb(nimbus_moments *moments);
-void nimbus_moments_return(nimbus_moments *moments);
-
 /* State to and from bytes, for checkpoints. Error of read: FORMAT. */
 void nimbus_moments_write(const nimbus_moments *moments, nimbus_buffer *out);
 NIMBUS_MUST_CHECK nimbus_status nimbus_moments_read(nimbus_moments *moments, const uint8_t *bytes,

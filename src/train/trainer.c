@@ -1,9 +1,8 @@
 /* trainer.c - the training loop, with checkpoints, progress and a watch on NaN
  *
- * One step: fill a batch, forward, loss, backward - these three again a little way up the
- * gradients, with sam -, optimiser, round the tables of quantised lookup layers. The state after a
- * step is complete in (net, moments, nimbus_train_state): what comes next depends on nothing else,
- * so a training can be cut after any step. */
+ * One step: fill a batch, forward, loss, backward, optimiser, round the tables of quantised lookup
+ * layers. The state after a step is complete in (net, moments, nimbus_train_state): what comes
+ * next depends on nothing else, so a training can be cut after any step. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -126,10 +125,10 @@ static nimbus_status diverged(const trainer *t, double loss, size_t n, nimbus_er
     }
     return nimbus_fail(error, NIMBUS_ERR_VALUE,
                        "training diverged in epoch %llu, step %llu of %zu (loss %g): %.300s; a "
-                       "lower rate%s may help",
+                       "lower rate may help",
                        (unsigned long long)t->state.epoch + 1,
                        (unsigned long long)t->state.cursor + 1, t->steps_per_epoch, loss,
-                       cause.message, t->o.sam > 0 ? " or sam" : "");
+                       cause.message);
 }
 
 static void shuffle_rows(trainer *t)
@@ -178,66 +177,36 @@ static void set_hints(trainer *t, size_t n)
     }
 }
 
-/* Adds the gradients of the loss of the batch that stands in the pass. */
-static nimbus_status find_gradients(trainer *t, size_t n, const real *teacher_y, double *loss,
-                                    nimbus_error *error)
-{
-    const size_t last = t->net->n_layers - 1;
-    nimbus_pass_forward(t->pass, n, last);
-    *loss = nimbus_loss_value(&t->loss, n, t->n_outputs, t->pass->out[last], t->target, teacher_y,
-                              t->dy);
-    if (!isfinite(*loss))
-        return diverged(t, *loss, n, error);
-    const uint64_t mode = nimbus_small_as_zero(); /* training centroids took twice the time */
-    nimbus_status status = nimbus_pass_backward(t->pass, t->dy, error);
-    nimbus_small_as_before(mode);
-    return status;
-}
-
-/* In place of the gradients that are there: those of a little way up them. */
-static nimbus_status find_gradients_above(trainer *t, size_t n, const real *teacher_y,
-                                          nimbus_error *error)
-{
-    double loss;
-    nimbus_moments_climb(t->moments);
-    t->pass->statistics_stay = true;
-    nimbus_status status = find_gradients(t, n, teacher_y, &loss, error);
-    t->pass->statistics_stay = false;
-    nimbus_moments_return(t->moments);
-    return status;
-}
-
 static nimbus_status train_step(trainer *t, nimbus_error *error)
 {
     nimbus_train_state *s = &t->state;
     if (t->order_epoch != s->epoch)
         shuffle_rows(t);
     size_t first = s->cursor * t->o.batch, left = t->n_rows - first;
-    size_t n = left < t->o.batch ? left : t->o.batch;
-    double loss;
+    size_t n = left < t->o.batch ? left : t->o.batch, last = t->net->n_layers - 1;
     nimbus_batches_fill(&t->batches, t->order + first, 0, n, s->step, nimbus_pass_input(t->pass),
                         t->target, t->label, t->teacher_y);
     const real *teacher_y = teach(t, n);
-    set_hints(t, n);
     set_soft_layers(t, s->step);
     t->pass->training = true;
     t->pass->step = s->step;
-    nimbus_status status = find_gradients(t, n, teacher_y, &loss, error);
-    if (status != NIMBUS_OK)
-        return status;
-    const size_t n_correct = count_correct(t, t->pass->out[t->net->n_layers - 1], n);
-    if (t->o.sam > 0 && (status = find_gradients_above(t, n, teacher_y, error)))
-        return status;
-    const double rate =
+    nimbus_pass_forward(t->pass, n, last);
+    const real *y = t->pass->out[last];
+    double loss = nimbus_loss_value(&t->loss, n, t->n_outputs, y, t->target, teacher_y, t->dy);
+    if (!isfinite(loss))
+        return diverged(t, loss, n, error);
+    set_hints(t, n);
+    const uint64_t mode = nimbus_small_as_zero(); /* training centroids took twice the time */
+    nimbus_status status = nimbus_pass_backward(t->pass, t->dy, error);
+    double rate =
         nimbus_schedule_rate(t->o.schedule, t->o.rate, t->o.warmup_steps, s->step, t->n_steps);
-    const uint64_t mode = nimbus_small_as_zero();
-    if (!nimbus_moments_step(t->moments, rate, s->step))
+    if (status == NIMBUS_OK && !nimbus_moments_step(t->moments, rate, s->step))
         status = diverged(t, loss, n, error);
     nimbus_small_as_before(mode);
     if (status != NIMBUS_OK)
         return status;
     s->loss_sum += loss * (double)n;
-    s->n_correct += n_correct;
+    s->n_correct += count_correct(t, y, n);
     s->n_seen += n;
     s->step++;
     s->cursor++;
