@@ -440,12 +440,11 @@ static int convert_run(int argc, char **argv)
         return usage_error(&verb_convert, "--data SPEC is missing");
     if (args.speed && args.accuracy)
         return usage_error(&verb_convert, "--speed and --accuracy exclude each other");
-    const char *ours =
-        args.method || args.no_fine_tune ? option_of_ours(&args, !args.method) : NULL;
-    if (ours && args.method)
+    const char *ours;
+    if (args.method && (ours = option_of_ours(&args, false)))
         return usage_error(&verb_convert, "--method %s takes no %s: it is as published",
                            method_names[args.method], ours);
-    if (ours)
+    if (args.no_fine_tune && (ours = option_of_ours(&args, true)))
         return usage_error(&verb_convert, "%s is of the fine-tuning that --no-fine-tune leaves out",
                            ours);
     if (args.method && args.shift == LEFT_OPEN)
