@@ -202,6 +202,7 @@ static void test_wrong_use(void **state)
          "--method lut-nn takes no --code-noise: ", 2},
         {"convert a.net " DATA " --method lut-nn --margin-noise 1",
          "--method lut-nn takes no --margin-noise: ", 2},
+        {"convert a.net " DATA " --budget 5 --epochs 1", "exclude each other", 2},
         {"convert a.net " DATA " --hint 1 --no-fine-tune", "--hint is of the fine-tuning", 2},
         {"convert a.net " DATA " --margin-noise 1 --no-fine-tune", "--margin-noise is of the", 2},
         {"convert a.net " DATA " --code-noise 0.1 --no-fine-tune", "--code-noise is of the", 2},
