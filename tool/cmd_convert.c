@@ -40,7 +40,8 @@ static const option_entry entries[] = {
      "lut-nn, seed, or all layers at once from a dense-start or random-start (nimbus)"},
     {"budget", 0, OPTION_NUMBER, "EPOCHS", AT(budget), 0, 1e6, NULL,
      "rows that all trainings together see, in epochs, shared between layers and the last training "
-     "as the method does; instead of --epochs (0: not limited)"},
+     "as the method does; instead of --epochs, with --method of --layer-epochs too (0: not "
+     "limited)"},
     {"v", 'v', OPTION_COUNT, "COLUMNS", AT(v), 1, 1u << 24, NULL,
      "input columns per codebook, V; of the first layer on average, fewer where much depends on "
      "them (8; fewer in layers of less than 128, for 16 codebooks; "
