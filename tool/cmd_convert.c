@@ -78,8 +78,8 @@ static const option_entry entries[] = {
     {"layer-epochs", 0, OPTION_NUMBER, "N", AT(layer_epochs), 0, 1000, NULL,
      "training of each layer after its fit (0: none; of other methods as published)"},
     {"epochs", 'e', OPTION_COUNT, "N", AT(epochs), 1, 1e6, NULL,
-     "of fine-tuning all layers together (24, --speed 32, --accuracy 16, with convolutions 16, 24, "
-     "12; of few rows up to 4 times as many)"},
+     "of fine-tuning all layers together (48, --speed 64, --accuracy 32, of few rows up to "
+     "twice as many; with convolutions 16, 24, 12, up to 4 times as many)"},
     {"no-fine-tune", 0, OPTION_FLAG, NULL, AT(no_fine_tune), 0, 0, NULL,
      "leave the fine-tuning out"},
     {"batch", 'b', OPTION_COUNT, "ROWS", AT(batch), 1, 1e6, NULL,

@@ -241,6 +241,11 @@ static int train_run(int argc, char **argv)
                            "--margin-noise and --code-noise are of lookup layers, but --net %s has "
                            "none",
                            args.net);
+    const int sgd = args.optimiser == NIMBUS_SGD;
+    if (sgd ? !isnan(args.beta2) : args.momentum > 0)
+        return usage_error(&verb_train, "%s is of --optimiser %s, not of %s",
+                           sgd ? "--beta2" : "--momentum", optimisers[!sgd],
+                           optimisers[args.optimiser]);
     nimbus_net_options build = NIMBUS_NET_OPTIONS_INIT;
     build.spec = args.net;
     build.seed = args.common.seed;

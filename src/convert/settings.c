@@ -7,7 +7,6 @@
 
 enum {
     DEFAULT_FIT_ROWS = 30000,
-    MOST_REPEATS = 4,         /* small data sets get up to so many times the preset's epochs */
     FRONTIER_REALS = 1 << 25, /* of the widest layer's outputs on the rows that are fitted on */
     SHALLOW = 4, /* converted linear layers that the recipe is for; more: see settle_rates */
     DEEP = 24    /* from so many on hints are needed */
@@ -16,15 +15,16 @@ enum {
 /* What a training is like where the options leave it open: of nets on images, with many positions a
  * row, and of others. */
 typedef struct recipe {
-    size_t batch, epochs[3]; /* by preset; more where that gives fewer steps than are enough */
-    size_t enough_steps;
+    size_t batch, epochs[3]; /* by preset; more of few rows, until there are enough steps, */
+    size_t most_repeats, enough_steps; /* but at most so many times as many */
     double table_rate, rate, distill, temperature, tau, tau_end;
     double most_change; /* with ACCURACY */
 } recipe;
 
 static const recipe on_rows = {
     .batch = 256,
-    .epochs = {[NIMBUS_BALANCED] = 24, [NIMBUS_SPEED] = 32, [NIMBUS_ACCURACY] = 16},
+    .epochs = {[NIMBUS_BALANCED] = 48, [NIMBUS_SPEED] = 64, [NIMBUS_ACCURACY] = 32},
+    .most_repeats = 2,
     .enough_steps = 5000,
     .table_rate = 6e-3,
     .rate = 1e-3,
@@ -35,6 +35,7 @@ static const recipe on_rows = {
 static const recipe on_images = {
     .batch = 128,
     .epochs = {[NIMBUS_BALANCED] = 16, [NIMBUS_SPEED] = 24, [NIMBUS_ACCURACY] = 12},
+    .most_repeats = 4,
     .enough_steps = 2500,
     .table_rate = 5e-3,
     .rate = 5e-3,
@@ -52,9 +53,9 @@ static const recipe *recipe_of(const nimbus_net *net)
 
 static size_t default_epochs(const recipe *r, nimbus_preset preset, size_t n_rows, size_t batch)
 {
-    size_t least = r->epochs[preset], steps = (n_rows + batch - 1) / batch;
-    size_t wanted = (r->enough_steps + steps - 1) / steps;
-    return wanted < least ? least : wanted > MOST_REPEATS * least ? MOST_REPEATS * least : wanted;
+    size_t least = r->epochs[preset], most = r->most_repeats * least;
+    size_t steps = (n_rows + batch - 1) / batch, wanted = (r->enough_steps + steps - 1) / steps;
+    return wanted < least ? least : wanted > most ? most : wanted;
 }
 
 static size_t default_fit_rows(const nimbus_net *teacher)
