@@ -288,7 +288,7 @@ typedef struct nimbus_train_options {
     double table_rate;   /* of tables and thresholds in SOFT layers, 0: same as rate */
     double warmup_steps; /* linear rise before the schedule, 0: none; one-cycle: 30 % */
     double beta1, beta2; /* AdamW, 0: 0.9, 0.999 */
-    double momentum;     /* SGD, 0: 0.9 */
+    double momentum;     /* SGD, 0: 0.9; below 0 (-1): none, as with all that say so */
     double weight_decay; /* decoupled; of weights and tables, not of biases and norms */
     double label_smoothing;
     double mixup;                 /* Beta(a, a) mixing of row pairs, 0: off */
@@ -298,7 +298,8 @@ typedef struct nimbus_train_options {
     const nimbus_net *teacher;    /* distillation target, same inputs and outputs; may be NULL */
     const float *teacher_outputs; /* instead of teacher: [N][n_outputs] logits of the data rows
                                      (not with shift, flip, noise or mixup); borrowed */
-    double distill;           /* weight of the teacher's part of the loss; 0 with a teacher: 0.5 */
+    double distill;           /* weight of the teacher's part of the loss; 0 with a teacher: 0.5;
+                                 below 0: none */
     double temperature;       /* of distillation, 0: 2 */
     double hint;              /* weight of hints (Romero et al. 2015), which need a teacher: what is
                                  minimised has hint * sum of |y - t|^2 / |t|^2 too, squares taken

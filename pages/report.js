@@ -56,15 +56,18 @@ function lines(list, o) {
 /* ---- comparisons */
 const runs = of("compare").flatMap(f => f.json.runs);
 const methods = METHODS.filter(m => runs.some(r => r.method === m));
-const groups = []; /* nets of one depth, whatever their seed */
+/* Nets that differ by the seed in their name, "deep-0.net", and were converted with that seed, are one. */
+const seedsOf = net => new Set(runs.filter(r => r.net === net).map(r => r.seed));
+const nameOf = r => r.net.replace(/.*\//, "").replace(/\.net$/, "").replace(seedsOf(r.net).size === 1 ? new RegExp(`-${r.seed}$`) : /$^/, "");
+const groups = []; /* by net */
 for (const r of runs) {
-  const key = [r.data, r.layers, r.v, r.levels, r.trees, r.bits, r.shift, r.rows, r.budget, r.limit].join(" ");
+  const key = [nameOf(r), r.data, r.valid_part, r.layers, r.v, r.levels, r.trees, r.bits, r.shift, r.rows, r.budget, r.limit].join(" ");
   let g = groups.find(x => x.key === key);
-  if (!g) groups.push(g = {key, bits: r.bits, target: r.target ?? .99, data: r.data, layers: r.layers, v: r.v, rows: r.rows, budget: r.budget, runs: []});
+  if (!g) groups.push(g = {key, name: nameOf(r), bits: r.bits, target: r.target ?? .99, data: r.data, layers: r.layers, v: r.v, rows: r.rows, budget: r.budget, runs: []});
   g.runs.push(r);
 }
 groups.sort((a, b) => a.data < b.data ? -1 : a.data > b.data ? 1 : a.layers - b.layers || a.v - b.v);
-const titled = g => esc(`${g.data}, ${g.rows ? `${g.rows} rows, ` : ""}${g.layers} layers, V = ${g.v || "a channel"}, ${g.bits} bits`);
+const titled = g => esc(`${g.name}, ${g.data}, ${g.rows ? `${g.rows} rows, ` : ""}${g.layers} layers, V = ${g.v || "a channel"}, ${g.bits} bits`);
 const seeds = n => n > 1 ? `mean of ${n} seeds, ` : "";
 const done = (g, m) => g.runs.filter(r => r.method === m);
 
@@ -91,7 +94,8 @@ function compareCards() {
   }
   for (const data of new Set(groups.map(g => g.data))) {
     const deep = groups.filter(g => g.data === data);
-    if (new Set(deep.map(g => g.layers)).size < 2) continue;
+    const depths = new Set(deep.map(g => g.layers)).size;
+    if (depths < 2 || depths < deep.length) continue; /* else nets of one depth would be joined by a line */
     const over = (pick, unit) => methods.map(m => ({name: m, points: deep.filter(g => known(done(g, m).map(pick)).length).map(g => {
       const v = known(done(g, m).map(pick));
       return [g.layers, mean(v), `${m}, ${g.layers} layers: ${unit(mean(v))}`, Math.min(...v), Math.max(...v)];

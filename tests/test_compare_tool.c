@@ -112,15 +112,45 @@ static void test_target(void **state)
     double seconds[2];
     for (size_t i = 0; i < 2; i++) {
         check_code(tool("%s --target %g", command, targets[i]), 0);
-        json_t *shown = json_loads(out, 0, NULL);
+        json_t *shown = json_loads(out, 0, NULL), *file = json_in("g.json");
         const json_t *run = json_array_get(member(shown, "runs"), 0);
+        assert_true(json_equal(json_array_get(member(file, "runs"), 0), run));
         check_near(number(run, "target"), targets[i]);
         const json_t *to_target = member(run, "seconds_to_target");
         seconds[i] = json_is_number(to_target) ? json_number_value(to_target) : INFINITY;
         assert_true((strstr(err, "fit layer") != NULL) == (i == 0)); /* the second is known */
         json_decref(shown);
+        json_decref(file);
     }
     assert_true(seconds[1] < seconds[0]);
+}
+
+static void write_rows(unsigned seed)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/rows.csv", folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs("a,b,c,d,e,f,g,h,label\n", file);
+    for (unsigned i = 0; i < 200; i++) {
+        for (unsigned k = 0; k < 8; k++)
+            fprintf(file, "%u,", (i * 37 + k * k * (i + seed)) % 23);
+        fprintf(file, "%u\n", i % 2);
+    }
+    fclose(file);
+}
+
+/* Runs on rows that a file no longer has are not known. */
+static void test_other_rows(void **state)
+{
+    (void)state;
+    write_rows(1);
+    check_code(tool("train --data rows.csv --net mlp:16 -e 1 -q -o r.net"), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        write_rows(1 + i / 2);
+        check_code(tool("compare r.net --data rows.csv -m maddness -o r.json"), 0);
+        assert_true((strstr(err, "fit layer") != NULL) == (i != 1));
+    }
 }
 
 /* A run that takes too long ends without a result on test rows. */
@@ -171,6 +201,8 @@ static void test_hints(void **state)
     check_code(tool("convert a.net " DATA " --method lut-nn --budget 1 --margin-noise 0 "
                     "--code-noise 0 -t 1 -q -o m.net"),
                0);
+    assert_false(same_nets("convert a.net", "", "--distill 0"));
+    assert_true(same_nets("convert a.net", "", "--distill 0.6"));
     assert_true(same_nets("convert a.net", "--shift 0", "--shift 0 --code-noise 0.02"));
     assert_false(same_nets("convert a.net", "--shift 0", "--shift 0 --code-noise 0"));
     assert_false(same_nets("train --net lut:32x8,8x10", "", "--code-noise 0.1"));
@@ -203,9 +235,13 @@ static void test_wrong_use(void **state)
         {"convert a.net " DATA " --method lut-nn --margin-noise 1",
          "--method lut-nn takes no --margin-noise: ", 2},
         {"convert a.net " DATA " --budget 5 --epochs 1", "exclude each other", 2},
-        {"convert a.net " DATA " --hint 1 --no-fine-tune", "--hint is of the fine-tuning", 2},
-        {"convert a.net " DATA " --margin-noise 1 --no-fine-tune", "--margin-noise is of the", 2},
-        {"convert a.net " DATA " --code-noise 0.1 --no-fine-tune", "--code-noise is of the", 2},
+        {"convert a.net " DATA " --method lut-nn --temperature 2", "takes no --temperature: ", 2},
+        {"convert a.net " DATA " --method lut-nn --layer-epochs 2", "takes no --layer-epochs: ", 2},
+        {"convert a.net " DATA " --method maddness --epochs 5", "maddness takes no --epochs: ", 2},
+        {"convert a.net " DATA " --method seed --flip", "seed takes no --flip: ", 2},
+        {"convert a.net " DATA " --no-fine-tune --hint 1", "--no-fine-tune takes no --hint: ", 2},
+        {"convert a.net " DATA " --no-fine-tune --epochs 2", "takes no --epochs: ", 2},
+        {"convert a.net " DATA " --no-fine-tune --mixup 1", "takes no --mixup: ", 2},
         {"convert a.net " DATA " --code-noise 0.95", "--code-noise", 2},
         {"train " DATA " --net mlp:8 --code-noise 0.1 -o x.net", "but --net mlp:8 has none", 2},
         {"report none.json", "none.json: cannot be opened", 1},
@@ -213,6 +249,8 @@ static void test_wrong_use(void **state)
         {"report other.json", "other.json: JSON of something else", 1},
         {"report c.json -o nowhere/x.html", "nowhere", 1},
         {"report", "FILE", 2},
+        {"report c.json -o c.json", "c.json: is one of the results", 1},
+        {"report c.json --title \xff", "the title must be UTF-8", 1},
     };
     char path[128];
     snprintf(path, sizeof path, "%s/other.json", folder);
@@ -264,6 +302,53 @@ static void test_report(void **state)
     free(page);
 }
 
+static void draw(const char *files)
+{
+    size_t n;
+    char line[512];
+    check_code(tool("report %s -o drawn.html", files), 0);
+    snprintf(line, sizeof line, "cd '%s' && node '%s/run_page.js' drawn.html > drawn.txt 2>&1",
+             folder, TEST_SOURCES);
+    int code = system(line);
+    free(out);
+    out = (char *)read_bytes("drawn.txt", &n);
+    if (code != 0)
+        print_error("%s\n", out);
+    assert_int_equal(code, 0);
+}
+
+/* Runs are joined where the names of their nets differ by the seed alone. */
+static void test_page_draws(void **state)
+{
+    (void)state;
+    if (system("node --version > /dev/null 2>&1") != 0) {
+        print_message("no node to run the page's script\n");
+        skip();
+    }
+    char line[512];
+    snprintf(line, sizeof line,
+             "cd '%s' && cp a.net deep-0.net && cp a.net deep-1.net && "
+             "cp a.net wide.net",
+             folder);
+    assert_int_equal(system(line), 0);
+    for (int seed = 0; seed < 2; seed++)
+        check_code(tool("compare deep-%d.net " DATA " -m nimbus,maddness --budget 2 --seed %d "
+                        "-q -o p.json",
+                        seed, seed),
+                   0);
+    check_code(tool("compare wide.net b.net " DATA " -m maddness --seeds 2 -q -o p.json"), 0);
+    draw("p.json conv.json train.json");
+    check_contains(out, "<h2>deep, digits, 1000 rows, 3 layers, V = 8, 8 bits</h2>");
+    check_contains(out, "<h2>wide, digits, 1000 rows, 3 layers, V = 8, 8 bits</h2>");
+    check_contains(out, "<h2>b, digits, 1000 rows, 2 layers, V = 8, 8 bits</h2>");
+    check_contains(out, "mean of 2 seeds");
+    check_contains(out, "<h2>conv.json: fine-tuning</h2>");
+    assert_null(strstr(out, ": depth</h2>"));
+    check_code(tool("compare a.net b.net " DATA " -m maddness -q -o depths.json"), 0);
+    draw("depths.json");
+    check_contains(out, "<h2>digits: depth</h2>");
+}
+
 /* In nets with convolutions a codebook reads a channel's window, unless V is given. */
 static void test_convolutions(void **state)
 {
@@ -292,8 +377,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_methods), cmocka_unit_test(test_goes_on),
         cmocka_unit_test(test_target),      cmocka_unit_test(test_time_is_up),
-        cmocka_unit_test(test_hints),       cmocka_unit_test(test_wrong_use),
-        cmocka_unit_test(test_report),      cmocka_unit_test(test_convolutions),
+        cmocka_unit_test(test_other_rows),  cmocka_unit_test(test_hints),
+        cmocka_unit_test(test_wrong_use),   cmocka_unit_test(test_report),
+        cmocka_unit_test(test_page_draws),  cmocka_unit_test(test_convolutions),
     };
     return cmocka_run_group_tests_name("compare and report", tests, set_up, tear_down);
 }

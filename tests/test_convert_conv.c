@@ -1,5 +1,5 @@
 /* test_convert_conv.c - conversion of nets with convolutions: what is converted by default, several
- * trees a channel, residual sums, the same bytes for any number of threads */
+ * trees a channel, residual sums, the same bytes for any number of threads, epochs by default */
 #include "convert_maker.h"
 
 static nimbus_slide slide(size_t kernel, size_t stride)
@@ -425,6 +425,40 @@ static void test_foreign_checkpoint(void **state)
     nimbus_data_free(data);
 }
 
+/* Few rows are seen more often, up to a limit. */
+static void test_default_epochs(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t rows, batch, on_rows[3], on_images[3]; /* balanced, speed, accuracy */
+    } cases[] = {{60000, 0, {48, 64, 32}, {16, 24, 12}},
+                 {20000, 0, {64, 64, 64}, {16, 24, 16}},
+                 {20000, 64, {48, 64, 32}, {16, 24, 12}},
+                 {1000, 0, {96, 128, 64}, {64, 96, 48}}};
+    nimbus_net *mlp = make_net(PLAIN, 1), *images;
+    nimbus_data *few = some_digits(NIMBUS_SPLIT_TRAIN, 300);
+    images = residual_net(few);
+    nimbus_data_free(few);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        nimbus_data *data = make_data(cases[i].rows, NIMBUS_U8, 4);
+        for (int preset = NIMBUS_BALANCED; preset <= NIMBUS_ACCURACY; preset++) {
+            nimbus_convert_options o = NIMBUS_CONVERT_OPTIONS_INIT, settled;
+            o.preset = (nimbus_preset)preset;
+            o.train.batch = cases[i].batch;
+            CHECK(nimbus_conversion_settle(&o, mlp, data, &settled, &error));
+            assert_int_equal(settled.epochs, cases[i].on_rows[preset]);
+            CHECK(nimbus_conversion_settle(&o, images, data, &settled, &error));
+            assert_int_equal(settled.epochs, cases[i].on_images[preset]);
+            o.epochs = 5;
+            CHECK(nimbus_conversion_settle(&o, mlp, data, &settled, &error));
+            assert_int_equal(settled.epochs, 5);
+        }
+        nimbus_data_free(data);
+    }
+    nimbus_net_free(mlp);
+    nimbus_net_free(images);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -437,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_stand_ins),
         cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_foreign_checkpoint),
+        cmocka_unit_test(test_default_epochs),
     };
     return cmocka_run_group_tests_name("conversion of convolutions", tests, make_folder,
                                        remove_folder);

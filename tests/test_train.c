@@ -282,6 +282,29 @@ static void test_sgd_and_schedules_learn(void **state)
     nimbus_data_free(data);
 }
 
+/* Momentum 0 is what the library chooses; none is less. */
+static void test_no_momentum(void **state)
+{
+    (void)state;
+    nimbus_data *data = make_data(300, NIMBUS_F32, 1);
+    static const double momenta[] = {-1, 1e-300, 0, 0.9}; /* 1e-300 is 0 in single precision */
+    nimbus_net *nets[4];
+    for (size_t i = 0; i < 4; i++) {
+        nimbus_train_options o = small_options();
+        o.optimiser = NIMBUS_SGD;
+        o.momentum = momenta[i];
+        nets[i] = trained(PLAIN, data, o, NULL);
+    }
+    assert_same_net(nets[0], nets[1]);
+    assert_same_net(nets[2], nets[3]);
+    assert_memory_not_equal(nimbus_layer_param(&nets[0]->layers[1], "weight")->value,
+                            nimbus_layer_param(&nets[2]->layers[1], "weight")->value,
+                            D * sizeof(real));
+    for (size_t i = 0; i < 4; i++)
+        nimbus_net_free(nets[i]);
+    nimbus_data_free(data);
+}
+
 static void test_regression(void **state)
 {
     (void)state;
@@ -425,6 +448,17 @@ static void test_distillation(void **state)
     CHECK(nimbus_train(by_rows, data, &o, NULL, &error));
     assert_same_net(student, by_rows);
     nimbus_net_free(by_rows);
+    /* Below 0 it is none, and the teacher is not asked. */
+    nimbus_net *alone = make_net(LINEAR, 9);
+    by_rows = make_net(LINEAR, 9);
+    o.distill = -1;
+    CHECK(nimbus_train(by_rows, data, &o, NULL, &error));
+    o.teacher_outputs = NULL;
+    CHECK(nimbus_train(alone, data, &o, NULL, &error));
+    assert_same_net(alone, by_rows);
+    nimbus_net_free(alone);
+    nimbus_net_free(by_rows);
+    o.distill = 1;
     /* Running along with rows that change. */
     by_rows = make_net(LINEAR, 9);
     o.teacher = teacher;
@@ -558,7 +592,7 @@ static void test_bad_options(void **state)
     REFUSED(o.rate = NAN, NIMBUS_ERR_ARGUMENT, "rate");
     REFUSED(o.beta2 = 1, NIMBUS_ERR_ARGUMENT, "beta2");
     REFUSED(o.code_noise = 1, NIMBUS_ERR_ARGUMENT, "code_noise is 1, expected 0 to 0.9");
-    REFUSED(o.code_noise = -0.1, NIMBUS_ERR_ARGUMENT, "code_noise");
+    REFUSED(o.code_noise = -2, NIMBUS_ERR_ARGUMENT, "expected 0 to 0.9, or -1 for none");
     REFUSED(o.label_smoothing = 2, NIMBUS_ERR_ARGUMENT, "label_smoothing");
     REFUSED(o.optimiser = (nimbus_optimiser)7, NIMBUS_ERR_ARGUMENT, "optimiser");
     REFUSED(o.shift = SIDE, NIMBUS_ERR_ARGUMENT, "shift");
@@ -710,6 +744,7 @@ int main(void)
         cmocka_unit_test(test_seed_matters),
         cmocka_unit_test(test_code_noise),
         cmocka_unit_test(test_distillation),
+        cmocka_unit_test(test_no_momentum),
         cmocka_unit_test(test_hints),
         cmocka_unit_test(test_first_layer),
         cmocka_unit_test(test_bad_options),

@@ -95,7 +95,7 @@ static int read_methods(const char *text, int wanted[N_METHODS])
 
 typedef struct float_net {
     const char *path;
-    uint64_t sum; /* of the file's bytes */
+    uint64_t sum, rows_sum; /* of the file's bytes; of the rows for training, validation and test */
     nimbus_net *net;
     size_t n_layers; /* that have weights */
     size_t v;        /* columns per codebook; 0: the window of a channel */
@@ -106,12 +106,12 @@ typedef struct float_net {
 static json_t *key_of(const compare_arguments *args, const float_net *net, size_t method,
                       uint64_t seed)
 {
-    return json_pack("{s:s,s:I,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s}", "net",
+    return json_pack("{s:s,s:I,s:s,s:I,s:s,s:I,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s}", "net",
                      net->path, "net_sum", (json_int_t)net->sum, "data", args->common.data,
-                     "method", method_names[method], "seed", (json_int_t)seed, "budget",
-                     args->budget, "limit", args->seconds, "valid_part", args->valid, "v",
-                     (json_int_t)net->v, "levels", (json_int_t)args->levels, "trees",
-                     (json_int_t)args->trees, "bits", (json_int_t)args->bits, "shift",
+                     "rows_sum", (json_int_t)net->rows_sum, "method", method_names[method], "seed",
+                     (json_int_t)seed, "budget", args->budget, "limit", args->seconds, "valid_part",
+                     args->valid, "v", (json_int_t)net->v, "levels", (json_int_t)args->levels,
+                     "trees", (json_int_t)args->trees, "bits", (json_int_t)args->bits, "shift",
                      (json_int_t)args->shift, "rows", (json_int_t)args->common.rows, "data_seed",
                      (json_int_t)args->common.data_seed, "clock", "processor");
 }
@@ -152,16 +152,11 @@ static nimbus_status read_results(const char *path, json_t **file, nimbus_error 
 
 static nimbus_status write_results(const char *path, const json_t *file, nimbus_error *error)
 {
-    char *temporary = path_and_suffix(path, ".tmp");
-    nimbus_status status = NIMBUS_OK;
-    if (!temporary)
+    char *text = json_dumps(file, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    if (!text)
         return tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
-    if (json_dump_file(file, temporary, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0 ||
-        rename(temporary, path) != 0) {
-        status = tool_error(error, NIMBUS_ERR_IO, "%s: %s", path, strerror(errno));
-        (void)remove(temporary);
-    }
-    free(temporary);
+    nimbus_status status = file_replace(path, text, strlen(text), error);
+    free(text);
     return status;
 }
 
@@ -260,13 +255,15 @@ static double seconds_to(const json_t *curve, double accuracy)
     return NAN;
 }
 
-/* What the run took to this share of the float net's accuracy. */
-static void set_target(json_t *run, double target)
+/* What the run took to this share of the float net's accuracy; whether that is new to it. */
+static int set_target(json_t *run, double target)
 {
+    const int known = number_of_json(json_object_get(run, "target")) == target;
     const double accuracy = target * number_of_json(json_object_get(run, "float_valid"));
     json_object_set_new(run, "target", json_real(target));
     json_object_set_new(run, "seconds_to_target",
                         json_number(seconds_to(json_object_get(run, "curve"), accuracy)));
+    return !known;
 }
 
 /* Runs one, and adds what came out to its key. */
@@ -327,16 +324,45 @@ static void show_run(table *t, const json_t *run)
         table_number(t, "%.1f", number_of_json(json_object_get(run, times[i])));
 }
 
-/* FNV-1a over a file, so that another net of the same name is another net. */
-static uint64_t sum_of(const char *path)
+/* Sums tell nets and rows of the same name apart: FNV-1a, shifted as JSON's integers have a sign.
+ */
+#define SUM_BEGIN    14695981039346656037u
+#define SUM_END(sum) ((sum) >> 1)
+
+static uint64_t sum_on(uint64_t sum, const void *bytes, size_t size)
 {
-    uint64_t sum = 14695981039346656037u;
+    const unsigned char *b = bytes;
+    for (size_t i = 0; i < size; i++)
+        sum = (sum ^ b[i]) * 1099511628211u;
+    return sum;
+}
+
+static uint64_t sum_of_file(const char *path)
+{
+    uint64_t sum = SUM_BEGIN;
+    unsigned char block[4096];
     FILE *file = fopen(path, "rb");
-    for (int c; file && (c = getc(file)) != EOF;)
-        sum = (sum ^ (uint64_t)c) * 1099511628211u;
+    for (size_t n; file && (n = fread(block, 1, sizeof block, file)) > 0;)
+        sum = sum_on(sum, block, n);
     if (file)
         (void)fclose(file);
-    return sum >> 1; /* JSON's integers have a sign */
+    return SUM_END(sum);
+}
+
+static uint64_t sum_of_rows(const data_splits *splits)
+{
+    uint64_t sum = SUM_BEGIN;
+    const nimbus_data *all[] = {splits->train, splits->valid, splits->test};
+    for (size_t i = 0; i < 3; i++) {
+        if (!all[i])
+            continue;
+        const nimbus_data_info *info = nimbus_data_get_info(all[i]);
+        const size_t value = info->dtype == NIMBUS_U8 ? 1 : sizeof(float);
+        sum = sum_on(sum, nimbus_data_features(all[i]), info->n_rows * info->n_features * value);
+        if (nimbus_data_labels(all[i]))
+            sum = sum_on(sum, nimbus_data_labels(all[i]), info->n_rows * sizeof(int32_t));
+    }
+    return SUM_END(sum);
 }
 
 static size_t layers_of_type(const nimbus_net *net, const char *type)
@@ -362,7 +388,7 @@ static nimbus_status open_net(const compare_arguments *args, size_t i, float_net
     if (status)
         return status;
     nimbus_net_get_info(out->net, &info);
-    out->sum = sum_of(out->path);
+    out->sum = sum_of_file(out->path);
     const size_t n_convolutions = layers_of_type(out->net, "conv2d");
     out->n_layers = n_convolutions + layers_of_type(out->net, "linear");
     out->v = args->v ? args->v : n_convolutions ? 0 : DEFAULT_V;
@@ -371,6 +397,8 @@ static nimbus_status open_net(const compare_arguments *args, size_t i, float_net
         status = splits_open(&args->common, schema, args->valid, splits, error);
         free(schema);
     }
+    if (!status)
+        out->rows_sum = sum_of_rows(splits);
     out->valid = accuracy_on(out->net, splits->valid, &args->common, &status, error);
     out->test = accuracy_on(out->net, splits->test, &args->common, &status, error);
     if (!status && !isfinite(out->valid))
@@ -411,10 +439,10 @@ static nimbus_status compare_all(const compare_arguments *args, const int wanted
                 if (!known && !status)
                     status =
                         run_one(args, &teacher, &splits, m, args->common.seed + s, run, &w, error);
-                if (!known && !status && json_array_append(runs, run) == 0)
+                int changed = known ? set_target(known, args->target)
+                                    : !status && json_array_append(runs, run) == 0;
+                if (changed)
                     status = write_results(args->output, file, error);
-                if (known)
-                    set_target(known, args->target);
                 if (!status) {
                     show_run(t, known ? known : run);
                     json_array_append(shown, known ? known : run);

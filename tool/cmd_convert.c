@@ -36,8 +36,9 @@ static const option_entry entries[] = {
      "closer to the float net: 4 columns per codebook; of convolutions those stay exact that cost "
      "most"},
     {"method", 0, OPTION_CHOICE, "NAME", AT(method), 0, 0, method_names,
-     "previous work to compare with, settings and epochs as published: maddness, stella-nera, "
-     "lut-nn, seed, or all layers at once from a dense-start or random-start (nimbus)"},
+     "to compare with: maddness, stella-nera, lut-nn, settings and epochs as published; not "
+     "published: seed, layer by layer and nothing after that, and all layers at once from a "
+     "dense-start or random-start (nimbus)"},
     {"budget", 0, OPTION_NUMBER, "EPOCHS", AT(budget), 0, 1e6, NULL,
      "rows that all trainings together see, in epochs, shared between layers and the last training "
      "as the method does; instead of --epochs, with --method of --layer-epochs too (0: not "
@@ -147,12 +148,6 @@ const nimbus_verb verb_convert = {
     .run = convert_run,
 };
 
-/* As the library has it: 0 leaves the choice to it, and less than that is none. */
-static double given_or_none(double given)
-{
-    return isnan(given) ? 0 : given > 0 ? given : -1;
-}
-
 static nimbus_convert_options convert_options_of(const convert_arguments *args,
                                                  const nimbus_data_info *data)
 {
@@ -176,7 +171,7 @@ static nimbus_convert_options convert_options_of(const convert_arguments *args,
     o.epochs = args->no_fine_tune ? SIZE_MAX : args->epochs;
     o.train.batch = args->batch;
     o.train.rate = args->rate;
-    o.train.distill = args->distill;
+    o.train.distill = given_or_none(args->distill);
     o.train.temperature = args->temperature;
     o.train.hint = given_or_none(args->hint);
     o.train.shift = (unsigned)(args->shift == LEFT_OPEN ? default_shift(data) : args->shift);
@@ -398,33 +393,54 @@ static int report_sensitivity(const convert_arguments *args, const nimbus_conver
     return result_finish(&args->common, &t, json);
 }
 
-/* The first option given that previous methods do not have or settle themselves, or, if of_tuning,
- * of those that only our fine-tuning reads; NULL: none. */
-static const char *option_of_ours(const convert_arguments *args, bool of_tuning)
+/* An option that is given but would change nothing, and why; NULL: none. */
+static const char *idle_option(const convert_arguments *args, const char **why)
 {
+    enum { ANY, LAYERS, TOGETHER }; /* trainings that an option is of */
+    const int method = args->method, ours = method == NIMBUS_METHOD_NIMBUS;
+    const int seed = method == NIMBUS_METHOD_SEED;
+    const int has[] = {[ANY] = 1,
+                       [LAYERS] = ours || seed || method == NIMBUS_METHOD_STELLA_NERA,
+                       [TOGETHER] =
+                           !args->no_fine_tune && !seed && method != NIMBUS_METHOD_MADDNESS};
     const struct {
         const char *name;
-        bool given, of_tuning;
-    } options[] = {{"--tree", args->tree != 0, false},
-                   {"--splits", args->splits != 0, false},
-                   {"--tables", args->tables != 0, false},
-                   {"--estimator", args->estimator != 0, false},
-                   {"--distill", args->distill > 0, false},
-                   {"--hint", args->hint > 0, true},
-                   {"--margin-noise", args->margin_noise > 0, true},
-                   {"--code-noise", args->code_noise > 0, true},
-                   {"--most-change", args->most_change != 0, false},
-                   {"--sensitivity", args->sensitivity != 0, false}};
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
-        if (options[i].given && (options[i].of_tuning || !of_tuning))
-            return options[i].name;
+        int given, of_ours, training;
+    } options[] = {{"--tree", args->tree != 0, 1, ANY},
+                   {"--splits", args->splits != 0, 1, ANY},
+                   {"--tables", args->tables != 0, 1, ANY},
+                   {"--estimator", args->estimator != 0, 1, ANY},
+                   {"--most-change", args->most_change != 0, 1, ANY},
+                   {"--sensitivity", args->sensitivity != 0, 1, ANY},
+                   {"--distill", args->distill > 0, 1, ANY},
+                   {"--temperature", args->temperature > 0, 1, ANY},
+                   {"--hint", args->hint > 0, 1, TOGETHER},
+                   {"--margin-noise", args->margin_noise > 0, 1, TOGETHER},
+                   {"--code-noise", args->code_noise > 0, 1, TOGETHER},
+                   {"--epochs", args->epochs > 0, 0, TOGETHER},
+                   {"--flip", args->flip, 0, TOGETHER},
+                   {"--mixup", args->mixup > 0, 0, TOGETHER},
+                   {"--noise", args->noise > 0, 0, TOGETHER},
+                   {"--shift", args->shift > 0 && args->shift != LEFT_OPEN, 0, TOGETHER},
+                   {"--layer-epochs", args->layer_epochs > 0, 0, LAYERS}};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        const int published = options[i].of_ours && !ours;
+        if (!options[i].given || (!published && has[options[i].training]))
+            continue;
+        *why = published ? "it is as published" : "it has no training that this is of";
+        return options[i].name;
+    }
     return NULL;
 }
 
 static int convert_run(int argc, char **argv)
 {
-    convert_arguments args = {
-        .valid = 0.05, .shift = LEFT_OPEN, .hint = NAN, .margin_noise = NAN, .code_noise = NAN};
+    convert_arguments args = {.valid = 0.05,
+                              .shift = LEFT_OPEN,
+                              .distill = NAN,
+                              .hint = NAN,
+                              .margin_noise = NAN,
+                              .code_noise = NAN};
     nimbus_error error = {0};
     nimbus_net *teacher = NULL, *net = NULL;
     data_splits splits = {0};
@@ -444,13 +460,11 @@ static int convert_run(int argc, char **argv)
         return usage_error(&verb_convert, "--speed and --accuracy exclude each other");
     if (args.budget > 0 && args.epochs > 0)
         return usage_error(&verb_convert, "--budget and --epochs exclude each other");
-    const char *ours;
-    if (args.method && (ours = option_of_ours(&args, false)))
-        return usage_error(&verb_convert, "--method %s takes no %s: it is as published",
-                           method_names[args.method], ours);
-    if (args.no_fine_tune && (ours = option_of_ours(&args, true)))
-        return usage_error(&verb_convert, "%s is of the fine-tuning that --no-fine-tune leaves out",
-                           ours);
+    const char *why, *idle = idle_option(&args, &why);
+    if (idle)
+        return usage_error(&verb_convert, "--method %s%s takes no %s: %s",
+                           method_names[args.method], args.no_fine_tune ? " --no-fine-tune" : "",
+                           idle, why);
     if (args.method && args.shift == LEFT_OPEN)
         args.shift = 0;
     if (args.bits > 8 && args.bits != 32)

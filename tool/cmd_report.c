@@ -1,6 +1,7 @@
 /* cmd_report.c - nimbus report: what other verbs printed as JSON, as one page with charts */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "tool.h"
@@ -70,7 +71,14 @@ static nimbus_status add_file(json_t *files, const char *path, const char **kind
         json_pack("{s:s,s:s,s:o}", "name", slash ? slash + 1 : path, "kind", *kind, "json", json);
     return entry && json_array_append_new(files, entry) == 0
                ? NIMBUS_OK
-               : tool_error(error, NIMBUS_ERR_MEMORY, "out of memory");
+               : tool_error(error, NIMBUS_ERR_ARGUMENT,
+                            "%s: names must be UTF-8 to stand on a page", path);
+}
+
+static int is_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 static int report_run(int argc, char **argv)
@@ -88,7 +96,11 @@ static int report_run(int argc, char **argv)
     json_t *files = json_array();
     nimbus_status status = output_check(args.output, &error);
     for (size_t i = 0; i < args.common.n_files && !status; i++)
-        status = add_file(files, args.common.files[i], &kind, &error);
+        status = is_same_file(args.common.files[i], args.output)
+                     ? tool_error(&error, NIMBUS_ERR_ARGUMENT,
+                                  "%s: is one of the results, and the page would replace it",
+                                  args.output)
+                     : add_file(files, args.common.files[i], &kind, &error);
     if (status) {
         json_decref(files);
         return fail(&error);
@@ -102,7 +114,8 @@ static int report_run(int argc, char **argv)
                                                        : "Measurements";
     json_t *report = json_pack("{s:s,s:s,s:s,s:o}", "title", title, "version", nimbus_version(),
                                "date", date, "files", files);
-    status = page_write(report_page, report, args.output, &error);
+    status = report ? page_write(report_page, report, args.output, &error)
+                    : tool_error(&error, NIMBUS_ERR_ARGUMENT, "the title must be UTF-8");
     if (status)
         return fail(&error);
     note(&args.common, "%s: written", args.output);

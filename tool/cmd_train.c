@@ -36,7 +36,7 @@ static const option_entry entries[] = {
     {"schedule", 0, OPTION_CHOICE, "NAME", AT(schedule), 0, 0, schedules,
      "of the learning rate: cosine, one-cycle or constant (cosine)"},
     {"momentum", 0, OPTION_NUMBER, "X", AT(momentum), 0, 0.9999, NULL, "of sgd (0.9)"},
-    {"beta2", 0, OPTION_NUMBER, "X", AT(beta2), 0, 0.999999, NULL,
+    {"beta2", 0, OPTION_NUMBER, "X", AT(beta2), 0.001, 0.999999, NULL,
      "of adamw's squared gradients (0.999; lookup layers 0.99)"},
     {"weight-decay", 0, OPTION_NUMBER, "X", AT(weight_decay), 0, 10, NULL,
      "pull of the weights towards 0, per step and unit of rate (0.05; lookup layers 0)"},
@@ -118,7 +118,7 @@ static nimbus_train_options train_options_of(const train_arguments *args)
     o.optimiser = (nimbus_optimiser)args->optimiser;
     o.schedule = (nimbus_schedule)args->schedule;
     o.rate = args->rate;
-    o.momentum = args->momentum;
+    o.momentum = given_or_none(args->momentum);
     o.beta2 = args->beta2;
     o.weight_decay = args->weight_decay;
     o.label_smoothing = args->smoothing;
@@ -126,7 +126,7 @@ static nimbus_train_options train_options_of(const train_arguments *args)
     o.noise = args->noise;
     o.shift = (unsigned)args->shift;
     o.flip = args->flip;
-    o.distill = args->distill;
+    o.distill = given_or_none(args->distill);
     o.temperature = args->temperature;
     o.tau = args->tau;
     o.margin_noise = args->margin_noise;
@@ -217,9 +217,11 @@ static int train_run(int argc, char **argv)
                             .epochs = LEFT_OPEN,
                             .shift = LEFT_OPEN,
                             .rate = NAN,
+                            .momentum = NAN,
                             .beta2 = NAN,
                             .weight_decay = NAN,
                             .smoothing = NAN,
+                            .distill = NAN,
                             .tau = 0.3,
                             .valid = 0.05};
     nimbus_error error = {0};
@@ -242,7 +244,7 @@ static int train_run(int argc, char **argv)
                            "none",
                            args.net);
     const int sgd = args.optimiser == NIMBUS_SGD;
-    if (sgd ? !isnan(args.beta2) : args.momentum > 0)
+    if (!isnan(sgd ? args.beta2 : args.momentum))
         return usage_error(&verb_train, "%s is of --optimiser %s, not of %s",
                            sgd ? "--beta2" : "--momentum", optimisers[!sgd],
                            optimisers[args.optimiser]);

@@ -327,6 +327,35 @@ nimbus_status output_check(const char *path, nimbus_error *error)
     return NIMBUS_OK;
 }
 
+double given_or_none(double given)
+{
+    return isnan(given) ? 0 : given > 0 ? given : -1;
+}
+
+nimbus_status file_replace(const char *path, const char *bytes, size_t size, nimbus_error *error)
+{
+    char *temporary = path_and_suffix(path, ".tmp");
+    if (!temporary)
+        return tool_error(error, NIMBUS_ERR_MEMORY, "%s: out of memory", path);
+    FILE *file = fopen(temporary, "wb");
+    int failed = !file || fwrite(bytes, 1, size, file) != size;
+    int why = errno;
+    if (file && fclose(file) != 0 && !failed) {
+        failed = 1;
+        why = errno;
+    }
+    if (!failed && rename(temporary, path) != 0) {
+        failed = 1;
+        why = errno;
+    }
+    if (failed && file)
+        (void)remove(temporary);
+    free(temporary);
+    return failed
+               ? tool_error(error, NIMBUS_ERR_IO, "%s: cannot be written: %s", path, strerror(why))
+               : NIMBUS_OK;
+}
+
 static char *join(const char *path, size_t keep, const char *suffix)
 {
     size_t size = keep + strlen(suffix) + 1;

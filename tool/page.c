@@ -2,7 +2,6 @@
  *
  * Pages come as bytes from the build. In JSON "<" can only stand within texts; written as an escape
  * it cannot end the element that holds the report. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,22 +25,17 @@ nimbus_status page_write(const unsigned char *page, json_t *report, const char *
                          nimbus_error *error)
 {
     char *text = report ? json_dumps(report, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(report);
-    if (!text)
-        return tool_error(error, NIMBUS_ERR_MEMORY, "%s: out of memory", path);
-    FILE *file = fopen(path, "w");
-    int why = errno, failed = !file;
-    if (file) {
-        put_page((const char *)page, text, file);
-        failed = ferror(file) != 0;
-        why = errno;
-        if (fclose(file) != 0 && !failed) {
-            failed = 1;
-            why = errno;
-        }
-    }
+    char *whole = NULL;
+    size_t size = 0;
+    FILE *out = text ? open_memstream(&whole, &size) : NULL;
+    if (out)
+        put_page((const char *)page, text, out);
+    const int complete = out && fclose(out) == 0;
+    nimbus_status status = complete
+                               ? file_replace(path, whole, size, error)
+                               : tool_error(error, NIMBUS_ERR_MEMORY, "%s: out of memory", path);
+    free(whole);
     free(text);
-    return failed
-               ? tool_error(error, NIMBUS_ERR_IO, "%s: cannot be written: %s", path, strerror(why))
-               : NIMBUS_OK;
+    json_decref(report);
+    return status;
 }

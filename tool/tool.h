@@ -41,7 +41,7 @@ typedef struct option_entry {
     const char *help;           /* says unit and default */
 } option_entry;
 
-enum { MOST_FILES = 32 };
+enum { MOST_FILES = 256 };
 
 /* Every verb's arguments begin with these. */
 typedef struct common_arguments {
@@ -227,6 +227,13 @@ size_t default_shift(const nimbus_data_info *data);
 /* Removes the checkpoint of work whose result is saved; NULL is allowed. */
 nimbus_status remove_finished(const char *checkpoint, nimbus_error *error) NIMBUS_MUST_CHECK;
 
+/* A number that may be left open (NaN) as the library has it: 0 leaves the choice to it, and less
+ * than that is none. */
+double given_or_none(double given);
+
+/* Writes a whole file, or leaves what is there. Error: IO. */
+nimbus_status file_replace(const char *path, const char *bytes, size_t size,
+                           nimbus_error *error) NIMBUS_MUST_CHECK;
 /* Refuses, before hours of work, a path that cannot be written later. */
 nimbus_status output_check(const char *path, nimbus_error *error) NIMBUS_MUST_CHECK;
 /* path plus suffix; path without its last suffix, plus suffix. malloc'd, NULL: out of memory. */

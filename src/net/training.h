@@ -10,7 +10,7 @@
 typedef struct nimbus_train_number {
     const char *name;
     size_t offset;                   /* in nimbus_train_options */
-    double value_for_0, least, most; /* value_for_0: 0 where a rule decides */
+    double value_for_0, least, most; /* value_for_0: 0 where a rule decides; below 0: none */
     bool shapes_result;
 } nimbus_train_number;
 

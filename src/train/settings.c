@@ -104,6 +104,16 @@ static nimbus_status check_teacher(nimbus_train_options *o, const nimbus_net *ne
     return NIMBUS_OK;
 }
 
+/* What is below 0 becomes none. */
+static void close_numbers(nimbus_train_options *o)
+{
+    for (size_t i = 0; i < NIMBUS_TRAIN_NUMBERS; i++) {
+        double *value = nimbus_train_number_of(o, i);
+        if (*value < 0)
+            *value = 0;
+    }
+}
+
 nimbus_status nimbus_settings_fit(const nimbus_net *net, size_t first_layer,
                                   const nimbus_data *data, bool labels_needed, const char *what,
                                   nimbus_error *error)
@@ -156,6 +166,7 @@ nimbus_status nimbus_settings_resolve(const nimbus_train_options *options, const
     nimbus_status status = fill_defaults(&o, error);
     if (status == NIMBUS_OK)
         status = check_teacher(&o, net, error);
+    close_numbers(&o);
     if (status == NIMBUS_OK)
         status = nimbus_settings_fit(net, o.first_layer, data, o.distill < 1, "data", error);
     if (status == NIMBUS_OK && o.valid)
