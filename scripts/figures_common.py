@@ -30,7 +30,7 @@ ENV.pop("OPENBLAS_CORETYPE", None)
 # What the command line says, and the commits that the present group of figures is made of; the
 # machines too, where a kept measurement says on which it was made.
 run = types.SimpleNamespace(seeds=[0, 1, 2], threads=0, commit="unknown", measured_at=set(),
-                            machines=set())
+                            machines=set(), measuring=True)
 
 
 class Skip(Exception):
