@@ -21,7 +21,7 @@ os.chdir(ROOT)
 TOOL = "build/nimbus"
 WORK = "build/figures"
 FIGURES = "docs/figures"
-DATA = os.environ.get("NIMBUS_DATA") or "../shared/data"
+DATA = os.environ.get("NIMBUS_DATA") or ("data" if os.path.isdir("data") else "../shared/data")
 MODELS = f"{DATA}/mlperf-tiny"
 # Waiting threads sleep: a machine that does something else meanwhile does not slow down by more
 # than it must. Which kernels OpenBLAS takes is left to it and to the tool.
