@@ -427,7 +427,7 @@ static const char *idle_option(const convert_arguments *args, const char **why)
         const int published = options[i].of_ours && !ours;
         if (!options[i].given || (!published && has[options[i].training]))
             continue;
-        *why = published ? "it is as published" : "it has no training that this is of";
+        *why = published ? "it is as published" : "there is no training that this is of";
         return options[i].name;
     }
     return NULL;
@@ -462,9 +462,8 @@ static int convert_run(int argc, char **argv)
         return usage_error(&verb_convert, "--budget and --epochs exclude each other");
     const char *why, *idle = idle_option(&args, &why);
     if (idle)
-        return usage_error(&verb_convert, "--method %s%s takes no %s: %s",
-                           method_names[args.method], args.no_fine_tune ? " --no-fine-tune" : "",
-                           idle, why);
+        return usage_error(&verb_convert, "%s%s takes no %s: %s", args.method ? "--method " : "",
+                           args.method ? method_names[args.method] : "--no-fine-tune", idle, why);
     if (args.method && args.shift == LEFT_OPEN)
         args.shift = 0;
     if (args.bits > 8 && args.bits != 32)

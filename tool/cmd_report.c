@@ -1,4 +1,5 @@
 /* cmd_report.c - nimbus report: what other verbs printed as JSON, as one page with charts */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -54,8 +55,9 @@ static nimbus_status add_file(json_t *files, const char *path, const char **kind
 {
     json_error_t wrong;
     json_t *json = json_load_file(path, 0, &wrong);
+    const int why = errno;
     if (!json && json_error_code(&wrong) == json_error_cannot_open_file)
-        return tool_error(error, NIMBUS_ERR_IO, "%s: cannot be opened", path);
+        return tool_error(error, NIMBUS_ERR_IO, "%s: cannot be opened: %s", path, strerror(why));
     *kind = json ? kind_of(json) : NULL;
     if (!*kind) {
         nimbus_status status = tool_error(

@@ -195,7 +195,7 @@ static nimbus_status walk_field(struct walk *w, nimbus_error *error)
     if (tag >> 3 == 0 || tag >> 3 > 0x1fffffff ||
         (wire != WIRE_VARINT && wire != WIRE_8 && wire != WIRE_BYTES && wire != WIRE_4))
         return nimbus_fail_at(error, NIMBUS_ERR_FORMAT, at,
-                              "byte %zu: no field of an ONNX model begins with %llu", at,
+                              "not an ONNX model: at byte %zu no field of one begins with %llu", at,
                               (unsigned long long)tag);
     const ProtobufCFieldDescriptor *field =
         protobuf_c_message_descriptor_get_field(l->type, (unsigned)(tag >> 3));
