@@ -288,7 +288,7 @@ typedef struct nimbus_train_options {
     double table_rate;   /* of tables and thresholds in SOFT layers, 0: same as rate */
     double warmup_steps; /* linear rise before the schedule, 0: none; one-cycle: 30 % */
     double beta1, beta2; /* AdamW, 0: 0.9, 0.999 */
-    double momentum;     /* SGD, 0: 0.9; below 0 (-1): none, as with all that say so */
+    double momentum;     /* SGD, 0: 0.9; -1: none */
     double weight_decay; /* decoupled; of weights and tables, not of biases and norms */
     double label_smoothing;
     double mixup;                 /* Beta(a, a) mixing of row pairs, 0: off */
@@ -299,7 +299,7 @@ typedef struct nimbus_train_options {
     const float *teacher_outputs; /* instead of teacher: [N][n_outputs] logits of the data rows
                                      (not with shift, flip, noise or mixup); borrowed */
     double distill;           /* weight of the teacher's part of the loss; 0 with a teacher: 0.5;
-                                 below 0: none */
+                                 -1: none */
     double temperature;       /* of distillation, 0: 2 */
     double hint;              /* weight of hints (Romero et al. 2015), which need a teacher: what is
                                  minimised has hint * sum of |y - t|^2 / |t|^2 too, squares taken
@@ -307,16 +307,16 @@ typedef struct nimbus_train_options {
                                  and the teacher has by the same name and width; t is what it gives
                                  there. Losses that are reported leave this out. 0: none; when
                                  converting a net without convolutions 0.1 for up to 4 layers,
-                                 0.3 from 24 on, and below 0 none */
+                                 0.3 from 24 on, and -1 none */
     double tau, tau_end;      /* temperature of SOFT margins, annealed; 0: 0.5, tau */
     double margin_noise;      /* noise on SOFT margins, annealed to 0, in standard deviations. 0:
                                  none; when converting a net without convolutions 0.15 for up to
-                                 4 layers, and below 0 none */
+                                 4 layers, and -1 none */
     double code_noise;        /* part, at most 0.9, of the codes of SOFT trees that are drawn at
                                  random instead of walked to, in layers of 32 codebooks and more,
                                  akin to dropout (Srivastava et al. 2014): tables learn of them,
                                  thresholds do not. 0: none; when converting a net without
-                                 convolutions, with shift 0, 0.02 for up to 4 layers, and below 0
+                                 convolutions, with shift 0, 0.02 for up to 4 layers, and -1
                                  none */
     size_t first_layer;       /* rows are the outputs of layer first_layer - 1 (0: net inputs) */
     const nimbus_data *valid; /* evaluated after every epoch; may be NULL */

@@ -4,8 +4,8 @@
  * usage: node run_page.js PAGE.html */
 "use strict";
 const html = require("fs").readFileSync(process.argv[2], "utf8");
-const within = (open, from = 0) => {
-  const start = html.indexOf(open, from) + open.length;
+const within = open => {
+  const start = html.indexOf(open) + open.length;
   return html.slice(start, html.indexOf("</script>", start));
 };
 const page = {innerHTML: ""}, report = {textContent: within('id="report">')};

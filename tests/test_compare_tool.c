@@ -307,8 +307,8 @@ static void draw(const char *files)
     size_t n;
     char line[512];
     check_code(tool("report %s -o drawn.html", files), 0);
-    snprintf(line, sizeof line, "cd '%s' && node '%s/run_page.js' drawn.html > drawn.txt 2>&1",
-             folder, TEST_SOURCES);
+    snprintf(line, sizeof line, "cd '%s' && node '%s/../run_page.js' drawn.html > drawn.txt 2>&1",
+             folder, TEST_FIXTURES);
     int code = system(line);
     free(out);
     out = (char *)read_bytes("drawn.txt", &n);

@@ -95,7 +95,7 @@ static int read_methods(const char *text, int wanted[N_METHODS])
 
 typedef struct float_net {
     const char *path;
-    uint64_t sum, rows_sum; /* of the file's bytes; of the rows for training, validation and test */
+    uint64_t sum; /* of the file's bytes */
     nimbus_net *net;
     size_t n_layers; /* that have weights */
     size_t v;        /* columns per codebook; 0: the window of a channel */
@@ -103,12 +103,12 @@ typedef struct float_net {
 } float_net;
 
 /* What tells a run from all others. */
-static json_t *key_of(const compare_arguments *args, const float_net *net, size_t method,
-                      uint64_t seed)
+static json_t *key_of(const compare_arguments *args, const float_net *net, uint64_t rows_sum,
+                      size_t method, uint64_t seed)
 {
     return json_pack("{s:s,s:I,s:s,s:I,s:s,s:I,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s}", "net",
                      net->path, "net_sum", (json_int_t)net->sum, "data", args->common.data,
-                     "rows_sum", (json_int_t)net->rows_sum, "method", method_names[method], "seed",
+                     "rows_sum", (json_int_t)rows_sum, "method", method_names[method], "seed",
                      (json_int_t)seed, "budget", args->budget, "limit", args->seconds, "valid_part",
                      args->valid, "v", (json_int_t)net->v, "levels", (json_int_t)args->levels,
                      "trees", (json_int_t)args->trees, "bits", (json_int_t)args->bits, "shift",
@@ -324,8 +324,7 @@ static void show_run(table *t, const json_t *run)
         table_number(t, "%.1f", number_of_json(json_object_get(run, times[i])));
 }
 
-/* Sums tell nets and rows of the same name apart: FNV-1a, shifted as JSON's integers have a sign.
- */
+/* Sums tell nets and rows of one name apart: FNV-1a, shifted as JSON's integers have a sign. */
 #define SUM_BEGIN    14695981039346656037u
 #define SUM_END(sum) ((sum) >> 1)
 
@@ -397,8 +396,6 @@ static nimbus_status open_net(const compare_arguments *args, size_t i, float_net
         status = splits_open(&args->common, schema, args->valid, splits, error);
         free(schema);
     }
-    if (!status)
-        out->rows_sum = sum_of_rows(splits);
     out->valid = accuracy_on(out->net, splits->valid, &args->common, &status, error);
     out->test = accuracy_on(out->net, splits->test, &args->common, &status, error);
     if (!status && !isfinite(out->valid))
@@ -416,6 +413,7 @@ static nimbus_status compare_all(const compare_arguments *args, const int wanted
     data_splits splits = {0};
     watch w = {.args = args};
     size_t done = 0, n_methods = 0;
+    uint64_t rows_sum = 0;
     for (size_t m = 0; m < N_METHODS; m++)
         n_methods += wanted[m] != 0;
     const size_t total = args->common.n_files * n_methods * args->seeds;
@@ -423,11 +421,13 @@ static nimbus_status compare_all(const compare_arguments *args, const int wanted
     for (size_t i = 0; i < args->common.n_files && !status; i++) {
         float_net teacher;
         status = open_net(args, i, &teacher, &splits, error);
+        if (i == 0 && !status) /* the rows are the same for all nets */
+            rows_sum = sum_of_rows(&splits);
         for (size_t s = 0; s < args->seeds && !status; s++)
             for (size_t m = 0; m < N_METHODS && !status; m++) {
                 if (!wanted[m])
                     continue;
-                json_t *run = key_of(args, &teacher, m, args->common.seed + s);
+                json_t *run = key_of(args, &teacher, rows_sum, m, args->common.seed + s);
                 if (!run)
                     status = tool_error(error, NIMBUS_ERR_ARGUMENT,
                                         "%s: names must be UTF-8 to stand in JSON", teacher.path);

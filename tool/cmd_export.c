@@ -245,11 +245,9 @@ static nimbus_status export_measured(const export_arguments *args, const unsigne
 /* Whether the program beside the C would replace the one that is exported. */
 static int replaces_input(const export_arguments *args)
 {
-    struct stat a, b;
     char path[4200];
     int n = snprintf(path, sizeof path, "%s/%s.nimbus", args->output, args->prefix);
-    return n > 0 && (size_t)n < sizeof path && stat(path, &a) == 0 &&
-           stat(args->common.files[0], &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return n > 0 && (size_t)n < sizeof path && same_file(path, args->common.files[0]);
 }
 
 static int export_run(int argc, char **argv)

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "tool.h"
@@ -77,12 +76,6 @@ static nimbus_status add_file(json_t *files, const char *path, const char **kind
                             "%s: names must be UTF-8 to stand on a page", path);
 }
 
-static int is_same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 static int report_run(int argc, char **argv)
 {
     report_arguments args = {.output = "report.html"};
@@ -98,7 +91,7 @@ static int report_run(int argc, char **argv)
     json_t *files = json_array();
     nimbus_status status = output_check(args.output, &error);
     for (size_t i = 0; i < args.common.n_files && !status; i++)
-        status = is_same_file(args.common.files[i], args.output)
+        status = same_file(args.common.files[i], args.output)
                      ? tool_error(&error, NIMBUS_ERR_ARGUMENT,
                                   "%s: is one of the results, and the page would replace it",
                                   args.output)

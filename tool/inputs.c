@@ -332,6 +332,12 @@ double given_or_none(double given)
     return isnan(given) ? 0 : given > 0 ? given : -1;
 }
 
+int same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 nimbus_status file_replace(const char *path, const char *bytes, size_t size, nimbus_error *error)
 {
     char *temporary = path_and_suffix(path, ".tmp");

@@ -231,9 +231,13 @@ nimbus_status remove_finished(const char *checkpoint, nimbus_error *error) NIMBU
  * than that is none. */
 double given_or_none(double given);
 
-/* Writes a whole file, or leaves what is there. Error: IO. */
+/* Whether both are there and are one file. */
+int same_file(const char *a, const char *b);
+
+/* Writes a whole file, or leaves what is there. Errors: IO, MEMORY. */
 nimbus_status file_replace(const char *path, const char *bytes, size_t size,
                            nimbus_error *error) NIMBUS_MUST_CHECK;
+
 /* Refuses, before hours of work, a path that cannot be written later. */
 nimbus_status output_check(const char *path, nimbus_error *error) NIMBUS_MUST_CHECK;
 /* path plus suffix; path without its last suffix, plus suffix. malloc'd, NULL: out of memory. */
