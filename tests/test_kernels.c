@@ -15,11 +15,6 @@
 #include "run/kernels.h"
 #include "trial.h"
 
-static size_t padded(size_t n, size_t multiple)
-{
-    return (n + multiple - 1) / multiple * multiple;
-}
-
 /* Below n each. */
 static uint32_t *random_u32s(trial *t, size_t count, size_t n)
 {
@@ -94,7 +89,7 @@ static void check_transpose_u8u8(trial *t)
     const bool all = below(t, 3) == 0;
     size_t n_parts = 1 + below(t, 6), width = all ? 16 * n_parts : 1 + below(t, 70);
     size_t n_rows = 1 + below(t, 150), in_stride = width + below(t, 9);
-    size_t stride = padded(n_rows, NIMBUS_PAD), n_columns = 16 * n_parts;
+    size_t stride = nimbus_padded(n_rows), n_columns = 16 * n_parts;
     uint8_t *in = random_bytes(t, (n_rows - 1) * in_stride + width);
     nimbus_part *parts = array(t, n_parts * sizeof *parts);
     for (size_t p = 0; p < n_parts; p++)
@@ -157,65 +152,75 @@ static void check_encode_nodes_f32u8(trial *t)
     assert_memory_equal(codes, expected, C * n);
 }
 
-/* Windows of their own choice for a group whose values begin at `from`; returns how many. */
-static uint32_t cut_windows(trial *t, const nimbus_gather *g, size_t from, size_t width,
-                            nimbus_window *windows, uint64_t *wanted, uint8_t *at)
+/* Windows of their own choice for all groups. A set without registers has none. */
+static void cut_windows(trial *t, nimbus_gather *g, size_t width)
 {
-    const uint32_t most = (uint32_t)(width - NIMBUS_PAD);
-    uint64_t left[8];
-    uint32_t n = 0;
-    memset(left, 0xff, sizeof left);
-    for (size_t v = 0; v < g->vectors; n++) {
-        for (uint32_t half = 0; half < 2; half++) {
-            size_t some = v < g->vectors ? v : 0;
-            size_t first_left = left[some] ? (size_t)__builtin_ctzll(left[some]) : 0;
-            size_t value = some * g->vector_step + first_left;
-            uint32_t column = g->columns[from + value];
-            uint32_t back = (uint32_t)below(t, (column < 63 ? column : 63) + 1);
-            uint32_t first = column - back < most ? column - back : most;
-            windows[n].first[half] = first;
-            for (size_t i = 0; i < g->vectors * NIMBUS_PAD; i++) {
-                size_t j = i / NIMBUS_PAD, k = from + j * g->vector_step + i % NIMBUS_PAD;
-                if (left[j] >> i % NIMBUS_PAD & 1 && g->columns[k] - first < NIMBUS_PAD) {
-                    left[j] ^= (uint64_t)1 << i % NIMBUS_PAD;
-                    wanted[n * g->vectors + j] |= (uint64_t)1 << i % NIMBUS_PAD;
-                    at[k] = (uint8_t)(g->columns[k] - first + half * NIMBUS_PAD);
+    const nimbus_shape *shape = &t->k->shape;
+    const size_t lanes = shape->lanes, n_groups = g->n_values / (g->vectors * lanes);
+    const size_t part_bytes = nimbus_window_part(shape), n_parts = shape->joined ? 2 : lanes / 16;
+    const size_t most = g->n_values; /* of windows */
+    uint32_t *first = array(t, (n_groups + 1) * sizeof *first), n = 0;
+    nimbus_window *windows = array(t, most * sizeof *windows);
+    uint64_t *wanted = array(t, most * g->vectors * sizeof *wanted);
+    uint8_t *at = array(t, most * g->vectors * lanes);
+    uint8_t *left = array(t, g->n_values);
+    memset(wanted, 0, most * g->vectors * sizeof *wanted);
+    memset(at, NIMBUS_ELSEWHERE, most * g->vectors * lanes);
+    memset(left, 1, g->n_values);
+    for (size_t group = 0; n_parts > 0 && group < n_groups; group++) {
+        first[group] = n;
+        for (size_t i = 0; i < g->vectors * lanes; i++) {
+            const size_t lane = i % lanes, part = shape->joined ? below(t, 2) : lane / 16;
+            const size_t served = shape->joined ? lanes : 16, from = shape->joined ? 0 : 16 * part;
+            const size_t here = group * g->group_step;
+            const size_t value = here + i / lanes * g->vector_step + lane;
+            if (!left[value])
+                continue;
+            const size_t column = g->columns[value];
+            const size_t back = below(t, (column < part_bytes ? column : part_bytes - 1) + 1);
+            const size_t begin =
+                column - back < width - part_bytes ? column - back : width - part_bytes;
+            windows[n] = (nimbus_window){{0}};
+            windows[n].first[part] = begin;
+            for (size_t j = 0; j < g->vectors * served; j++) {
+                const size_t v = j / served, l = from + j % served;
+                const size_t k = here + v * g->vector_step + l;
+                if (!left[k] || g->columns[k] - begin >= part_bytes)
+                    continue;
+                left[k] = 0;
+                if (shape->joined) {
+                    wanted[n * g->vectors + v] |= (uint64_t)1 << l;
+                    at[k] = (uint8_t)(g->columns[k] - begin + part * part_bytes);
+                } else {
+                    at[(n * g->vectors + v) * lanes + l] = (uint8_t)(g->columns[k] - begin);
                 }
             }
-            while (v < g->vectors && left[v] == 0)
-                v++;
+            n++;
         }
     }
-    return n;
+    first[n_groups] = n;
+    g->windows = windows;
+    g->first_window = first;
+    g->wanted = wanted;
+    g->at = at;
 }
 
-/* Trees of n_values values a row of `width` bytes. */
+/* Trees of C codebooks a row of `width` bytes. */
 static nimbus_walk random_walk(trial *t, size_t C, size_t H, bool nodes, size_t width)
 {
-    const size_t n_values = (nodes ? NIMBUS_NODES : H) * C, vectors = nodes ? 8 : H;
-    const size_t n = n_values / (vectors * NIMBUS_PAD);
-    uint32_t *first = array(t, (n + 1) * sizeof *first);
-    nimbus_window *windows = array(t, n_values * sizeof *windows);
-    uint64_t *wanted = array(t, n_values * vectors * sizeof *wanted);
-    uint8_t *at = array(t, n_values);
+    const nimbus_shape *shape = &t->k->shape;
+    const size_t stride = nimbus_padded(C), n_values = (nodes ? NIMBUS_NODES : H) * stride;
+    const size_t vectors = nodes ? nimbus_node_vectors(shape) : H, lanes = shape->lanes;
     nimbus_gather g = {.columns = random_u32s(t, n_values, width),
                        .n_values = n_values,
                        .flip = below(t, 2) ? 0x80 : 0,
                        .vectors = vectors,
-                       .vector_step = nodes ? NIMBUS_PAD : C,
-                       .group_step = nodes ? 8 * NIMBUS_PAD : NIMBUS_PAD,
-                       .windows = windows,
-                       .first_window = first,
-                       .wanted = wanted,
-                       .at = at};
-    memset(wanted, 0, n_values * vectors * sizeof *wanted);
-    first[0] = 0;
-    for (size_t i = 0; i < n; i++)
-        first[i + 1] = first[i] + cut_windows(t, &g, i * g.group_step, width, windows + first[i],
-                                              wanted + first[i] * vectors, at);
+                       .vector_step = nodes ? lanes : stride,
+                       .group_step = nodes ? vectors * lanes : lanes};
+    cut_windows(t, &g, width);
     return (nimbus_walk){
         g,
-        random_bytes(t, (nodes ? NIMBUS_NODES : ((size_t)1 << H) - 1) * C),
+        random_bytes(t, (nodes ? NIMBUS_NODES : ((size_t)1 << H) - 1) * stride),
         C,
         H,
     };
@@ -223,21 +228,40 @@ static nimbus_walk random_walk(trial *t, size_t C, size_t H, bool nodes, size_t 
 
 static void check_walk_u8u8(trial *t)
 {
-    size_t H = 1 + below(t, 8), C = NIMBUS_PAD * (1 + below(t, 3)), width = 64 + below(t, 200);
+    size_t H = 1 + below(t, 8), C = 1 + below(t, 3 * NIMBUS_PAD), room = nimbus_padded(C);
+    size_t width = nimbus_window_part(&t->k->shape) + below(t, 200);
     nimbus_walk walk = random_walk(t, C, H, false, width);
-    uint8_t *x = random_bytes(t, width), *codes = array(t, C), *expected = array(t, C);
+    uint8_t *x = random_bytes(t, width), *codes = array(t, room), *expected = array(t, room);
     t->k->walk_u8u8(&walk, x, codes);
     t->c->walk_u8u8(&walk, x, expected);
     assert_memory_equal(codes, expected, C);
 }
 
+static void check_walk_f32u8(trial *t)
+{
+    size_t H = 1 + below(t, NIMBUS_FLOAT_LEVELS), C = 1 + below(t, 3 * NIMBUS_PAD);
+    size_t room = nimbus_padded(C), width = 1 + below(t, 200);
+    nimbus_walk walk = {.gather.columns = random_u32s(t, H * room, width),
+                        .thresholds = random_floats(t, (((size_t)1 << H) - 1) * room, 2.0f),
+                        .n_codebooks = C,
+                        .n_levels = H};
+    float *x = random_floats(t, width, 2.0f);
+    x[below(t, width)] = NAN;
+    uint8_t *codes = array(t, room), *expected = array(t, room);
+    t->k->walk_f32u8(&walk, x, codes);
+    t->c->walk_f32u8(&walk, x, expected);
+    assert_memory_equal(codes, expected, C);
+}
+
 static void check_walk_nodes_u8u8(trial *t)
 {
-    size_t H = 1 + below(t, 4), C = NIMBUS_PAD * (1 + below(t, 3)), width = 64 + below(t, 200);
-    size_t n_rows = 1 + below(t, 4), stride = width + below(t, 9), codes_stride = C + below(t, 9);
+    size_t H = 1 + below(t, 4), C = 1 + below(t, 3 * NIMBUS_PAD), room = nimbus_padded(C);
+    size_t width = nimbus_window_part(&t->k->shape) + below(t, 200);
+    size_t n_rows = 1 + below(t, 4), stride = width + below(t, 9),
+           codes_stride = room + below(t, 9);
     nimbus_walk walk = random_walk(t, C, H, true, width);
     uint8_t *x = random_bytes(t, (n_rows - 1) * stride + width);
-    size_t size = (n_rows - 1) * codes_stride + C;
+    size_t size = (n_rows - 1) * codes_stride + room;
     uint8_t *codes = array(t, size), *expected = array(t, size);
     t->k->walk_nodes_u8u8(&walk, x, stride, n_rows, codes, codes_stride);
     t->c->walk_nodes_u8u8(&walk, x, stride, n_rows, expected, codes_stride);
@@ -256,7 +280,7 @@ static size_t random_n(trial *t)
  * here only that a group's bytes are those of its columns. */
 static void check_pack_u8u8(trial *t)
 {
-    const size_t group = t->k->shape.group, n = random_n(t), stride = padded(n, NIMBUS_PAD);
+    const size_t group = t->k->shape.group, n = random_n(t), stride = nimbus_padded(n);
     const size_t n_columns = 1 + below(t, 12), n_groups = (n_columns + group - 1) / group;
     const size_t out_stride = stride + NIMBUS_PAD * below(t, 2), size = n_groups * out_stride * 4;
     uint32_t flip = group == 4 ? (uint32_t)below(t, UINT32_MAX) : 0;
@@ -312,8 +336,8 @@ static lookups random_lookups(trial *t, size_t table_bytes)
     const bool packed = shape->packed && table_bytes == 16;
     lookups l = {.n = table_bytes == 64 ? NIMBUS_PAD * (1 + below(t, 3)) : random_n(t)};
     size_t C = packed ? 1 + below(t, below(t, 8) ? 40 : 1000) : random_groups(t, &l.tile);
-    l.stride = padded(l.n, NIMBUS_PAD);
-    const size_t T = shape->tile, n_tables = packed ? padded(C, 4) : C;
+    l.stride = nimbus_padded(l.n);
+    const size_t T = shape->tile, n_tables = packed ? nimbus_rounded_up(C, 4) : C;
     uint8_t *tables = random_bytes(t, n_tables * T * table_bytes);
     uint8_t *codes = random_bytes(t, C * l.stride);
     uint32_t *order = below(t, 2) ? random_u32s(t, C, C ? C : 1) : NULL;
@@ -448,7 +472,7 @@ static void check_wide_u8i32(trial *t)
 static void check_scores_i32i32(trial *t)
 {
     const size_t T = 1 + below(t, t->k->shape.tile), n = 1 + below(t, 150);
-    const size_t stride = padded(n, NIMBUS_PAD);
+    const size_t stride = nimbus_padded(n);
     const size_t M = T + below(t, 9), size = (n - 1) * M + T;
     int32_t *sums = random_i32s(t, T * stride), *scores = array(t, size * sizeof *scores);
     memset(scores, 0, size * sizeof *scores);
@@ -477,7 +501,7 @@ static void check_add_u8i8(trial *t)
 {
     const uint8_t *codes;
     nimbus_table table = random_table(t, &codes);
-    const size_t size = padded(table.n_outputs, NIMBUS_PAD);
+    const size_t size = nimbus_padded(table.n_outputs);
     const unsigned shift = (unsigned)below(t, 25);
     int16_t *even = random_bytes(t, size), *odd = random_bytes(t, size);
     int8_t *out = array(t, size), *expected = array(t, size);
@@ -490,7 +514,7 @@ static void check_add_u8i32(trial *t)
 {
     const uint8_t *codes;
     nimbus_table table = random_table(t, &codes);
-    size_t bytes = padded(table.n_outputs, NIMBUS_PAD) * sizeof(int32_t);
+    size_t bytes = nimbus_padded(table.n_outputs) * sizeof(int32_t);
     int32_t *bias = random_bytes(t, bytes), *sums = array(t, bytes), *expected = array(t, bytes);
     t->k->add_u8i32(&table, codes, bias, sums);
     t->c->add_u8i32(&table, codes, bias, expected);
@@ -513,10 +537,10 @@ static products random_products(trial *t, size_t n)
     const size_t n_groups = (p.D + group - 1) / group, n_blocks = (p.M + block - 1) / block;
     const bool extreme = below(t, 4) == 0;
     int8_t *weights = random_bytes(t, p.M * p.D);
-    int32_t *bias = array(t, padded(p.M, NIMBUS_PAD) * sizeof *bias);
+    int32_t *bias = array(t, nimbus_padded(p.M) * sizeof *bias);
     uint8_t *packed = array(t, n_blocks * n_groups * block * group * (group == 2 ? 2 : 1));
     memset(packed, 0, n_blocks * n_groups * block * group * (group == 2 ? 2 : 1));
-    memset(bias, 0, padded(p.M, NIMBUS_PAD) * sizeof *bias);
+    memset(bias, 0, nimbus_padded(p.M) * sizeof *bias);
     p.x = random_bytes(t, n * p.D);
     p.sums = array(t, n * p.M * sizeof *p.sums);
     if (extreme) {
@@ -549,7 +573,7 @@ static products random_products(trial *t, size_t n)
 
 static void check_dot_columns_i32(trial *t)
 {
-    const size_t n = random_n(t), stride = padded(n, NIMBUS_PAD), T = t->k->shape.tile;
+    const size_t n = random_n(t), stride = nimbus_padded(n), T = t->k->shape.tile;
     products p = random_products(t, n);
     uint8_t *columns = array(t, p.D * stride);
     for (size_t d = 0; d < p.D; d++)
@@ -570,8 +594,8 @@ static void check_dot_rows_i32(trial *t)
 {
     const size_t n = 1 + below(t, 6), group = t->k->shape.group;
     products p = random_products(t, n);
-    const size_t bytes = group == 2 ? 2 : 1, x_stride = padded(p.D, NIMBUS_PAD) * bytes;
-    const size_t stride = padded(p.M, NIMBUS_PAD);
+    const size_t bytes = group == 2 ? 2 : 1, x_stride = nimbus_padded(p.D) * bytes;
+    const size_t stride = nimbus_padded(p.M);
     uint8_t *x = array(t, n * x_stride);
     int32_t *sums = array(t, n * stride * sizeof *sums);
     memset(x, 0, n * x_stride);

@@ -332,6 +332,8 @@ void nimbus_encode_row(const nimbus_kernels *kernels, const nimbus_program_step 
 {
     if (!step->walk.thresholds)
         walk_row(step, x, codes);
+    else if (step->input == NIMBUS_IN_F32)
+        kernels->walk_f32u8(&step->walk, (const float *)(const void *)x, codes);
     else if (step->info.shared_columns)
         kernels->walk_u8u8(&step->walk, x, codes);
     else

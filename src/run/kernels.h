@@ -27,6 +27,16 @@
 #define NIMBUS_GROUP_SIZES 4  /* codebooks are added in bytes in groups of 8, 4, 2 and 1 */
 #define NIMBUS_NODES       16 /* a tree's K - 1 nodes, K <= 16, and one to fill up */
 
+static inline size_t nimbus_rounded_up(size_t n, size_t multiple)
+{
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+static inline size_t nimbus_padded(size_t n)
+{
+    return nimbus_rounded_up(n, NIMBUS_PAD);
+}
+
 #define NIMBUS_FEW 4 /* columns of a part that are picked out of it */
 
 /* 16 neighbouring bytes of a row (fewer if it has fewer), and the columns they become: all of them
@@ -62,16 +72,21 @@ static inline size_t nimbus_threshold_place(size_t n_levels, size_t level, size_
                         : level * 16 + (k << (n_levels - level));
 }
 
-/* Twice NIMBUS_PAD bytes of a row. */
+/* Bytes of a row in parts that fill a register or, joined, two: bytes of the row where its parts
+ * begin. */
 typedef struct nimbus_window {
-    uint32_t first[2]; /* bytes of the row where its halves begin */
+    size_t first[4];
 } nimbus_window;
 
-/* Bytes of a row to be collected: value i is x[columns[i]] ^ flip. Sets that permute whole
- * registers take groups of `vectors` times NIMBUS_PAD values from windows that a group shares. The
- * values of vector v of group g begin at v * vector_step + g * group_step; each of them is in one
- * window of its group, at the same place of it whichever that is: so values replace places window
- * by window, and the rest is left for later ones. */
+/* Bytes of a row to be collected: value i is x[columns[i]] ^ flip. They are taken in groups of
+ * `vectors` registers of values, the group's windows of the row loaded once for all. The values of
+ * vector v of group g begin at v * vector_step + g * group_step, and each is in one window of its
+ * group. What a window is depends on what the set can permute:
+ *
+ * joined   twice NIMBUS_PAD bytes, any of which may go anywhere. A value has the same place in its
+ *          window whichever that is, so values replace places window by window, and the rest is
+ *          left for later ones.
+ * else     16 bytes for every 16 values, which get their bytes from no others. */
 typedef struct nimbus_gather {
     const uint32_t *columns; /* [n_values] */
     size_t n_values;         /* a multiple of NIMBUS_PAD */
@@ -80,16 +95,21 @@ typedef struct nimbus_gather {
     const nimbus_window *windows;
     const uint32_t *first_window; /* [groups + 1]; those of group g are from first_window[g] to
                                      before the next one's */
-    const uint64_t *wanted;       /* [windows][vectors] bit i: the window has value i */
-    const uint8_t *at;            /* [n_values] places in windows */
+    const uint64_t *wanted;       /* joined: [windows][vectors] bit i: the window has value i */
+    const uint8_t *at; /* joined: [n_values] places in windows; else [windows][vectors][lanes]
+                          places among 16 bytes, NIMBUS_ELSEWHERE what other windows have */
 } nimbus_gather;
 
-/* Trees of C' codebooks side by side, a multiple of NIMBUS_PAD, to be walked for single rows. With
- * a column per level values are [H][C'] and thresholds i8 [K-1][C'], with one per node both are
- * [C'][NIMBUS_NODES]. */
+#define NIMBUS_ELSEWHERE 0x80
+
+#define NIMBUS_FLOAT_LEVELS 6 /* of trees that are walked side by side on f32 */
+
+/* Trees of C codebooks side by side, to be walked for single rows. With a column per level values
+ * are [H][C'] and thresholds, i8 or f32, [K-1][C'], with one per node both are [C'][NIMBUS_NODES],
+ * C' being C rounded up to a multiple of NIMBUS_PAD; so many codes have room. */
 typedef struct nimbus_walk {
-    nimbus_gather gather;
-    const int8_t *thresholds;
+    nimbus_gather gather; /* of f32: its columns alone */
+    const void *thresholds;
     size_t n_codebooks, n_levels;
 } nimbus_walk;
 
@@ -141,6 +161,7 @@ typedef struct nimbus_weights {
  *                    order, each four times: 32 bits are quicker to broadcast than 8
  * encode_nodes_f32u8 the same from f32 columns (stride in elements) with f32 thresholds [C][K-1]
  * walk_u8u8          codes[c] of one row x, a column per level, any H
+ * walk_f32u8         the same from f32, H <= NIMBUS_FLOAT_LEVELS
  * pack_u8u8          columns to what packed lookups and exact products read: the n_columns of
  *                    each group side by side, [ceil(n_columns/group)][out_stride][group]; bytes
  *                    xor'ed with those of flip where the group is four, widened to i16 where it is
@@ -180,6 +201,7 @@ typedef struct nimbus_weights {
       (const nimbus_trees *trees, const float *columns, size_t stride, size_t n, uint8_t *codes,   \
        size_t codes_stride))                                                                       \
     K(isa, walk_u8u8, (const nimbus_walk *walk, const uint8_t *x, uint8_t *codes))                 \
+    K(isa, walk_f32u8, (const nimbus_walk *walk, const float *x, uint8_t *codes))                  \
     K(isa, pack_u8u8,                                                                              \
       (const uint8_t *columns, size_t stride, size_t n, size_t n_columns, uint32_t flip,           \
        uint8_t *out, size_t out_stride))                                                           \
@@ -242,27 +264,42 @@ typedef struct nimbus_shape {
     bool packed;    /* lookup_* reads packed codes and signed tables of four codebooks */
     size_t group, block; /* of exact products, see nimbus_weights */
     uint8_t flip;        /* what pack and dot want inputs xor'ed with: 0x80 for inputs plus 128 */
-    bool windows;        /* walk takes nimbus_gather.windows */
+    size_t lanes;        /* bytes of a register */
+    bool joined;         /* windows of nimbus_gather are joined */
 } nimbus_shape;
 
-/* I(isa, NODE_LIST, WIDE_LIST, granule, tile, packed, group, block, flip, windows):
+/* Bytes of a part of a window. */
+static inline size_t nimbus_window_part(const nimbus_shape *shape)
+{
+    return shape->joined ? NIMBUS_PAD : 16;
+}
+
+/* Vectors of a group of nodes' values: without joined windows those of a codebook have their own.
+ */
+static inline size_t nimbus_node_vectors(const nimbus_shape *shape)
+{
+    return shape->joined ? 8 : 1;
+}
+
+/* I(isa, NODE_LIST, WIDE_LIST, granule, tile, packed, group, block, flip, lanes, joined):
  * the instruction sets this build knows, worst to best: the last usable one is taken. */
 #define NIMBUS_NO_KERNELS(K, isa)
 #if defined(__x86_64__) || defined(__i386__)
 #define NIMBUS_ISA_LIST(I)                                                                         \
-    I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, false)            \
-    I(ssse3, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 16, 2, false, 2, 4, 0, false)             \
-    I(avx2, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 32, 2, false, 2, 8, 0, false)              \
-    I(avx512bw, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 64, 4, false, 2, 16, 0, false)         \
-    I(avx512vbmi, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 16, 4, true, 4, 16, 0x80, true)
+    I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, 1, false)         \
+    I(ssse3, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 16, 2, false, 2, 4, 0, 16, false)         \
+    I(avx2, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 32, 2, false, 2, 8, 0, 32, false)          \
+    I(avx512bw, NIMBUS_NODE_KERNEL_LIST, NIMBUS_NO_KERNELS, 64, 4, false, 2, 16, 0, 64, false)     \
+    I(avx512vbmi, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 16, 4, true, 4, 16, 0x80, 64,  \
+      true)
 #elif defined(__aarch64__) && !defined(__ARM_BIG_ENDIAN)
 #define NIMBUS_ISA_LIST(I)                                                                         \
-    I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, false)            \
-    I(neon, NIMBUS_NO_KERNELS, NIMBUS_WIDE_KERNEL_LIST, 16, 4, false, 4, 4, 0, false)              \
-    I(neon_dotprod, NIMBUS_NO_KERNELS, NIMBUS_WIDE_KERNEL_LIST, 16, 4, false, 4, 4, 0, false)
+    I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, 1, false)         \
+    I(neon, NIMBUS_NO_KERNELS, NIMBUS_WIDE_KERNEL_LIST, 16, 4, false, 4, 4, 0, 16, false)          \
+    I(neon_dotprod, NIMBUS_NO_KERNELS, NIMBUS_WIDE_KERNEL_LIST, 16, 4, false, 4, 4, 0, 16, false)
 #else
 #define NIMBUS_ISA_LIST(I)                                                                         \
-    I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, false)
+    I(c, NIMBUS_NODE_KERNEL_LIST, NIMBUS_WIDE_KERNEL_LIST, 0, 1, false, 1, 1, 0, 1, false)
 #endif
 
 #define NIMBUS_KERNEL_NAME(op, isa) nimbus_##op##__##isa

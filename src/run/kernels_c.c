@@ -80,17 +80,28 @@ void nimbus_encode_nodes_f32u8__c(const nimbus_trees *trees, const float *column
     ENCODE_NODES(float, 1)
 }
 
+/* `value` reads x of column d. */
+#define WALK_LEVELS(type, value)                                                                   \
+    const size_t C = walk->n_codebooks, H = walk->n_levels, n_nodes = ((size_t)1 << H) - 1;        \
+    const size_t stride = nimbus_padded(C);                                                        \
+    const type *thresholds = walk->thresholds;                                                     \
+    for (size_t c = 0; c < C; c++) {                                                               \
+        size_t i = 0;                                                                              \
+        for (size_t h = 0; h < H; h++) {                                                           \
+            const uint32_t d = walk->gather.columns[h * stride + c];                               \
+            i = 2 * i + 1 + ((value) > thresholds[i * stride + c]);                                \
+        }                                                                                          \
+        codes[c] = (uint8_t)(i - n_nodes);                                                         \
+    }
+
 void nimbus_walk_u8u8__c(const nimbus_walk *walk, const uint8_t *x, uint8_t *codes)
 {
-    const size_t C = walk->n_codebooks, H = walk->n_levels, n_nodes = ((size_t)1 << H) - 1;
-    for (size_t c = 0; c < C; c++) {
-        size_t i = 0;
-        for (size_t h = 0; h < H; h++) {
-            uint8_t value = x[walk->gather.columns[h * C + c]] ^ walk->gather.flip;
-            i = 2 * i + 1 + ((int8_t)value > walk->thresholds[i * C + c]);
-        }
-        codes[c] = (uint8_t)(i - n_nodes);
-    }
+    WALK_LEVELS(int8_t, (int8_t)(x[d] ^ walk->gather.flip))
+}
+
+void nimbus_walk_f32u8__c(const nimbus_walk *walk, const float *x, uint8_t *codes)
+{
+    WALK_LEVELS(float, x[d])
 }
 
 void nimbus_walk_nodes_u8u8__c(const nimbus_walk *walk, const uint8_t *x, size_t x_stride,

@@ -226,71 +226,107 @@ bool nimbus_step_lay_out_weights(nimbus_program_step *step, const int8_t *weight
 
 /* ---- walking the trees of one row --------------------------------------------------------- */
 
-enum { MOST_VECTORS = 8 }; /* of a group: the levels of a tree, or 8 of nodes */
+enum { MOST_VECTORS = 8 }; /* of a group: the levels of a tree, or nimbus_node_vectors */
 
-/* Cuts a row of `width` bytes, at least NIMBUS_PAD, into windows that have all values of a group,
- * from the lowest column on, and returns how many there are. With `wanted`, which is NULL to count
- * them only, lays them out. */
-static uint32_t cut_windows(const nimbus_gather *gather, size_t from, size_t width,
-                            uint32_t alignment, nimbus_window *windows, uint64_t *wanted,
-                            uint8_t *at)
+/* How rows of `width` bytes, no fewer than a part has, are cut into windows. */
+typedef struct cutting {
+    nimbus_gather *gather;
+    size_t width, lanes, alignment;
+    size_t part_bytes, n_parts; /* of a window */
+    bool joined;
+    nimbus_window *windows; /* NULL to count them only; else this and the next two are filled */
+    uint64_t *wanted;
+    uint8_t *at;
+} cutting;
+
+/* Notes that value `lane` of vector v of a group is byte `place` of a part of a window. */
+static void place_value(const cutting *cut, size_t group, size_t window, size_t part, size_t v,
+                        size_t lane, size_t place)
 {
-    const uint32_t *columns = gather->columns + from;
-    const size_t n = gather->vectors;
+    const nimbus_gather *g = cut->gather;
+    const size_t row = window * g->vectors + v;
+    if (!cut->joined) {
+        cut->at[row * cut->lanes + lane] = (uint8_t)place;
+        return;
+    }
+    cut->wanted[row] |= (uint64_t)1 << lane;
+    cut->at[group * g->group_step + v * g->vector_step + lane] =
+        (uint8_t)(place + part * cut->part_bytes);
+}
+
+/* Cuts windows that have all values of a group, each part from the lowest column on that is left,
+ * and returns how many there are; they are put after the first `before` ones. */
+static uint32_t cut_windows(const cutting *cut, size_t group, size_t before)
+{
+    const nimbus_gather *g = cut->gather;
+    const uint32_t *columns = g->columns + group * g->group_step;
+    const uint64_t all = cut->lanes < 64 ? ((uint64_t)1 << cut->lanes) - 1 : UINT64_MAX;
     uint64_t left[MOST_VECTORS], any = 1;
     uint32_t n_windows = 0;
-    memset(left, 0xff, sizeof left);
+    for (size_t v = 0; v < g->vectors; v++)
+        left[v] = all;
     for (; any; n_windows++) {
         any = 0;
-        for (uint32_t half = 0; half < 2; half++) {
-            uint32_t first = (uint32_t)(width - NIMBUS_PAD);
-            for (size_t i = 0; i < n * NIMBUS_PAD; i++) {
-                uint32_t column = columns[i / NIMBUS_PAD * gather->vector_step + i % NIMBUS_PAD];
-                if (left[i / NIMBUS_PAD] >> i % NIMBUS_PAD & 1 && column < first)
-                    first = column / alignment * alignment;
+        for (size_t part = 0; part < cut->n_parts; part++) {
+            const uint64_t served = cut->joined ? all : (uint64_t)0xffff << 16 * part;
+            size_t first = cut->width - cut->part_bytes;
+            for (size_t i = 0; i < g->vectors * cut->lanes; i++) {
+                const size_t v = i / cut->lanes, lane = i % cut->lanes;
+                const size_t column = columns[v * g->vector_step + lane];
+                if ((left[v] & served) >> lane & 1 && column < first)
+                    first = column / cut->alignment * cut->alignment;
             }
-            if (wanted)
-                windows[n_windows].first[half] = first;
-            for (size_t i = 0; i < n * NIMBUS_PAD; i++) {
-                const size_t v = i / NIMBUS_PAD;
-                const size_t value = v * gather->vector_step + i % NIMBUS_PAD;
-                const uint64_t bit = (uint64_t)1 << i % NIMBUS_PAD;
-                if (!(left[v] & bit) || columns[value] - first >= NIMBUS_PAD)
+            if (cut->windows)
+                cut->windows[before + n_windows].first[part] = first;
+            for (size_t i = 0; i < g->vectors * cut->lanes; i++) {
+                const size_t v = i / cut->lanes, lane = i % cut->lanes;
+                const size_t column = columns[v * g->vector_step + lane];
+                if (!((left[v] & served) >> lane & 1) || column - first >= cut->part_bytes)
                     continue;
-                left[v] ^= bit;
-                if (wanted) {
-                    wanted[n_windows * n + v] |= bit;
-                    at[from + value] = (uint8_t)(columns[value] - first + half * NIMBUS_PAD);
-                }
+                left[v] ^= (uint64_t)1 << lane;
+                if (cut->windows)
+                    place_value(cut, group, before + n_windows, part, v, lane, column - first);
             }
         }
-        for (size_t v = 0; v < n; v++)
+        for (size_t v = 0; v < g->vectors; v++)
             any |= left[v];
     }
     return n_windows;
 }
 
-/* Rows of activations were stored NIMBUS_PAD bytes at a time, and are loaded so. */
-static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather)
+/* Rows of activations were stored a register at a time, and parts of them are loaded that lie in
+ * one of these stores. */
+static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather,
+                            const nimbus_shape *shape)
 {
     const bool u8 = step->input == NIMBUS_IN_U8;
-    const size_t width = u8 ? step->n_inputs : nimbus_padded(step->n_inputs);
-    const uint32_t alignment = u8 ? 1 : NIMBUS_PAD;
-    const size_t n = gather->n_values / (gather->vectors * NIMBUS_PAD);
+    const size_t part_bytes = nimbus_window_part(shape);
+    cutting cut = {.gather = gather,
+                   .width = u8 ? step->n_inputs : nimbus_padded(step->n_inputs),
+                   .lanes = shape->lanes,
+                   .alignment = u8 ? 1 : part_bytes,
+                   .part_bytes = part_bytes,
+                   .n_parts = shape->joined ? 2 : shape->lanes / 16,
+                   .joined = shape->joined};
+    const size_t n = gather->n_values / (gather->vectors * shape->lanes);
     uint32_t *first = step->first_windows = nimbus_alloc(n + 1, sizeof *first);
     if (!first)
         return false;
     for (size_t g = 0; g < n; g++)
-        first[g + 1] = first[g] + cut_windows(gather, g * gather->group_step, width, alignment,
-                                              NULL, NULL, NULL);
+        first[g + 1] = first[g] + cut_windows(&cut, g, 0);
+    const size_t n_vectors = first[n] * gather->vectors;
+    const size_t n_places = cut.joined ? gather->n_values : n_vectors * cut.lanes;
     step->windows = nimbus_alloc(first[n], sizeof *step->windows);
-    step->wanted = nimbus_alloc_product(first[n], gather->vectors, sizeof *step->wanted, 0);
-    step->window_places = nimbus_alloc(gather->n_values, 1);
+    step->wanted = nimbus_alloc(n_vectors, sizeof *step->wanted);
+    step->window_places = nimbus_alloc(n_places, 1);
     if (!step->windows || !step->wanted || !step->window_places)
         return false;
+    memset(step->window_places, NIMBUS_ELSEWHERE, n_places);
+    cut.windows = step->windows;
+    cut.wanted = step->wanted;
+    cut.at = step->window_places;
     for (size_t g = 0; g < n; g++)
-        cut_windows(gather, g * gather->group_step, width, alignment, step->windows + first[g],
-                    step->wanted + first[g] * gather->vectors, step->window_places);
+        cut_windows(&cut, g, first[g]);
     gather->windows = step->windows;
     gather->first_window = first;
     gather->wanted = step->wanted;
@@ -298,55 +334,90 @@ static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather)
     return true;
 }
 
-/* Codebooks side by side for walk_u8u8, or for walk_nodes_u8u8. */
-static bool lay_out_walk(nimbus_program_step *step, bool nodes, bool windows)
+/* Codebook p of those side by side: what fills them up reads no columns of its own. */
+static size_t codebook_at(const nimbus_program_step *step, size_t p)
 {
-    const size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
-    const size_t padded = nimbus_padded(C), per_tree = nodes ? NIMBUS_NODES : H;
-    step->gather_columns = nimbus_alloc_product(per_tree, padded, sizeof *step->gather_columns, 0);
-    step->walk_thresholds = nimbus_alloc_product(nodes ? NIMBUS_NODES : n_nodes, padded, 1, 0);
-    if (!step->gather_columns || !step->walk_thresholds)
-        return false;
+    return p < step->n_codebooks ? p : step->n_codebooks - 1;
+}
+
+/* For walk_u8u8 or walk_f32u8. */
+static void lay_out_levels(const nimbus_program_step *step, size_t padded)
+{
+    const size_t n_nodes = step->n_leaves - 1;
     for (size_t p = 0; p < padded; p++) {
-        const size_t c = p < C ? p : C - 1; /* what fills up reads no columns of its own */
-        const uint32_t *columns = step->columns + c * n_nodes;
-        const int8_t *thresholds = (const int8_t *)step->thresholds + c * n_nodes;
+        const size_t first = codebook_at(step, p) * n_nodes;
+        for (size_t h = 0; h < step->n_levels; h++)
+            step->gather_columns[h * padded + p] = step->columns[first + ((size_t)1 << h) - 1];
+        for (size_t i = 0; i < n_nodes; i++)
+            if (step->input == NIMBUS_IN_F32)
+                ((float *)step->walk_thresholds)[i * padded + p] =
+                    ((const float *)step->thresholds)[first + i];
+            else
+                ((int8_t *)step->walk_thresholds)[i * padded + p] =
+                    ((const int8_t *)step->thresholds)[first + i];
+    }
+}
+
+/* For walk_nodes_u8u8. */
+static void lay_out_nodes(const nimbus_program_step *step, size_t padded)
+{
+    const size_t n_nodes = step->n_leaves - 1;
+    for (size_t p = 0; p < padded; p++) {
+        const uint32_t *columns = step->columns + codebook_at(step, p) * n_nodes;
+        const int8_t *thresholds =
+            (const int8_t *)step->thresholds + codebook_at(step, p) * n_nodes;
         size_t used = 0; /* a node whose comparison is not always false: others read its column */
         while (used + 1 < n_nodes && thresholds[used] == INT8_MAX)
             used++;
-        for (size_t i = 0; i < per_tree; i++) {
-            size_t node = !nodes ? ((size_t)1 << i) - 1 : i;
-            if (nodes && (i >= n_nodes || thresholds[i] == INT8_MAX))
-                node = used;
-            step->gather_columns[nodes ? p * NIMBUS_NODES + i : i * padded + p] = columns[node];
+        for (size_t i = 0; i < NIMBUS_NODES; i++) {
+            const bool idle = i >= n_nodes || thresholds[i] == INT8_MAX;
+            step->gather_columns[p * NIMBUS_NODES + i] = columns[idle ? used : i];
         }
-        for (size_t i = 0; i < n_nodes; i++)
-            step->walk_thresholds[nodes ? p * NIMBUS_NODES + i : i * padded + p] = thresholds[i];
+        memcpy((int8_t *)step->walk_thresholds + p * NIMBUS_NODES, thresholds, n_nodes);
     }
+}
+
+/* Codebooks side by side. */
+static bool lay_out_walk(nimbus_program_step *step, bool nodes, const nimbus_shape *shape)
+{
+    const size_t C = step->n_codebooks, H = step->n_levels, padded = nimbus_padded(C);
+    const size_t per_tree = nodes ? NIMBUS_NODES : H;
+    const size_t vectors = nodes ? nimbus_node_vectors(shape) : H;
+    const bool floats = step->input == NIMBUS_IN_F32;
+    step->gather_columns = nimbus_alloc_product(per_tree, padded, sizeof *step->gather_columns, 0);
+    step->walk_thresholds = nimbus_alloc_product(nodes ? NIMBUS_NODES : step->n_leaves - 1, padded,
+                                                 floats ? sizeof(float) : 1, 0);
+    if (!step->gather_columns || !step->walk_thresholds)
+        return false;
+    if (nodes)
+        lay_out_nodes(step, padded);
+    else
+        lay_out_levels(step, padded);
     step->walk =
         (nimbus_walk){.gather = {.columns = step->gather_columns,
                                  .n_values = per_tree * padded,
                                  .flip = step->input == NIMBUS_IN_U8 ? 0x80 : 0,
-                                 .vectors = nodes ? MOST_VECTORS : H,
-                                 .vector_step = nodes ? NIMBUS_PAD : padded,
-                                 .group_step = nodes ? MOST_VECTORS * NIMBUS_PAD : NIMBUS_PAD},
+                                 .vectors = vectors,
+                                 .vector_step = nodes ? shape->lanes : padded,
+                                 .group_step = nodes ? vectors * shape->lanes : shape->lanes},
                       .thresholds = step->walk_thresholds,
-                      .n_codebooks = padded,
+                      .n_codebooks = C,
                       .n_levels = H};
-    return !windows || lay_out_windows(step, &step->walk.gather);
+    return floats || lay_out_windows(step, &step->walk.gather, shape);
 }
 
 /* For trees walked by many codebooks of one row at a time. Few codebooks are not worth the padding.
  */
 bool nimbus_step_lay_out_walk(nimbus_program_step *step, const nimbus_kernels *kernels)
 {
-    const bool windows = kernels->shape.windows, nodes = !step->info.shared_columns;
-    if (kernels->shape.granule == 0 || step->input == NIMBUS_IN_F32 ||
-        step->n_codebooks < NIMBUS_WALK_FROM ||
+    const nimbus_shape *shape = &kernels->shape;
+    const bool nodes = !step->info.shared_columns;
+    if (shape->granule == 0 || step->n_codebooks < NIMBUS_WALK_FROM ||
+        (step->input == NIMBUS_IN_F32 && (nodes || step->n_levels > NIMBUS_FLOAT_LEVELS)) ||
         (nodes && (step->n_levels > 4 || !kernels->walk_nodes_u8u8)) ||
-        (windows && step->input == NIMBUS_IN_U8 && step->n_inputs < NIMBUS_PAD))
+        (step->input == NIMBUS_IN_U8 && step->n_inputs < nimbus_window_part(shape)))
         return true;
-    return lay_out_walk(step, nodes, windows);
+    return lay_out_walk(step, nodes, shape);
 }
 
 /* ---- raw u8 rows to columns ---------------------------------------------------------------- */

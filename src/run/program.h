@@ -53,13 +53,13 @@ typedef struct nimbus_program_step {
     const int16_t *odd_bias;
     int8_t *low, *high; /* [C][M] least and greatest entries; only while being prepared */
     /* Codebooks side by side, where that pays; else walk.thresholds is NULL. By walk_nodes_u8u8 if
-     * the columns are not shared, else by walk_u8u8. */
+     * the columns are not shared, else by walk_u8u8, or walk_f32u8 of f32 rows. */
     nimbus_walk walk;
     uint32_t *gather_columns, *first_windows;
     nimbus_window *windows;
     uint64_t *wanted;
     uint8_t *window_places;
-    int8_t *walk_thresholds;
+    void *walk_thresholds; /* i8 or f32 */
 
     /* In columns: where a step can run so at all, from columns_from rows on. */
     size_t columns_from;
@@ -108,16 +108,6 @@ struct nimbus_program {
     uint16_t n_in_columns[NIMBUS_BLOCK_ROWS + 1];
     size_t least_in_columns; /* the fewest rows of which any do */
 };
-
-static inline size_t nimbus_rounded_up(size_t n, size_t multiple)
-{
-    return (n + multiple - 1) / multiple * multiple;
-}
-
-static inline size_t nimbus_padded(size_t n)
-{
-    return nimbus_rounded_up(n, NIMBUS_PAD);
-}
 
 /* Whether a step can run in columns at all. */
 static inline bool nimbus_step_has_columns(const nimbus_program_step *step,

@@ -103,8 +103,7 @@ HELPER vec v_load_table32(const void *p)
 
 HELPER vec v_load_parts(const uint8_t *p, const size_t at[LANES / 16])
 {
-    (void)at;
-    return vld1q_u8(p);
+    return vld1q_u8(p + at[0]);
 }
 
 HELPER void v_store_part(void *p, vec a, size_t i)
@@ -484,6 +483,18 @@ HELPER mask32 v_without32(mask32 a, mask32 b)
 HELPER vec v_add_where32(mask32 mask, vec a, vec b)
 {
     return v_add32(a, vandq_u8(vreinterpretq_u8_u32(mask), b));
+}
+
+/* The elements of x at LANES / 4 columns. */
+HELPER vec_f32 v_gather_f32(const float *x, const uint32_t *columns)
+{
+    return (vec_f32){x[columns[0]], x[columns[1]], x[columns[2]], x[columns[3]]};
+}
+
+/* a where the mask is set, else b. */
+HELPER vec_f32 v_select_f32(mask32 mask, vec_f32 a, vec_f32 b)
+{
+    return vbslq_f32(mask, a, b);
 }
 
 /* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond

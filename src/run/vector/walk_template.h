@@ -10,47 +10,37 @@
 
 #define MOST_LEVELS 8
 
-/* Values i .. i + LANES - 1, one by one. */
-HELPER vec gather_bytes(const nimbus_gather *g, size_t i, const uint8_t *x)
+/* The n vectors of values of a group. */
+HELPER void gather(const nimbus_gather *g, size_t group, const size_t n, const uint8_t *x,
+                   vec *values)
 {
-    uint8_t bytes[LANES];
-    const uint32_t *columns = g->columns + i;
-    for (size_t j = 0; j < LANES; j += 4) {
-        bytes[j] = x[columns[j]];
-        bytes[j + 1] = x[columns[j + 1]];
-        bytes[j + 2] = x[columns[j + 2]];
-        bytes[j + 3] = x[columns[j + 3]];
-    }
-    return v_xor(v_load(bytes), v_set8((int8_t)g->flip));
-}
-
-/* n vectors of values that begin at i, i + step, ...: for sets with windows vectors v, v + 1, ...
- * of a group. */
-HELPER void gather(const nimbus_gather *g, size_t group, size_t v, const size_t n, size_t i,
-                   size_t step, const uint8_t *x, vec *values)
-{
-#ifdef WINDOWS
     const vec flip = v_set8((int8_t)g->flip);
     const uint32_t end = g->first_window[group + 1];
+#ifdef JOINED_WINDOWS
+    const uint8_t *at = g->at + group * g->group_step;
     UNROLL
     for (size_t j = 0; j < n; j++)
-        values[j] = v_load(g->at + i + j * step);
+        values[j] = v_load(at + j * g->vector_step);
     for (uint32_t w = g->first_window[group]; w < end; w++) {
         const nimbus_window *window = &g->windows[w];
-        const uint64_t *wanted = g->wanted + w * g->vectors + v;
         const vec low = v_load(x + window->first[0]), high = v_load(x + window->first[1]);
         UNROLL
         for (size_t j = 0; j < n; j++)
-            values[j] = v_window(wanted[j], values[j], low, high);
+            values[j] = v_window(g->wanted[w * n + j], values[j], low, high);
     }
     UNROLL
     for (size_t j = 0; j < n; j++)
         values[j] = v_xor(values[j], flip);
 #else
-    (void)group, (void)v;
     UNROLL
     for (size_t j = 0; j < n; j++)
-        values[j] = gather_bytes(g, i + j * step, x);
+        values[j] = flip;
+    for (uint32_t w = g->first_window[group]; w < end; w++) {
+        const vec window = v_load_parts(x, g->windows[w].first);
+        UNROLL
+        for (size_t j = 0; j < n; j++)
+            values[j] = v_xor(values[j], v_shuffle8(window, v_load(g->at + (w * n + j) * LANES)));
+    }
 #endif
 }
 
@@ -79,16 +69,17 @@ HELPER vec v_join_tops8(const vec tops[4])
 HELPER vec walk(const nimbus_walk *trees, size_t c, const uint8_t *x)
 {
     enum { H = 4 };
-    const size_t C = trees->n_codebooks;
+    const size_t stride = nimbus_padded(trees->n_codebooks);
+    const int8_t *thresholds = (const int8_t *)trees->thresholds + c;
     vec decisions[H][8], values[H], path[H];
-    gather(&trees->gather, c / LANES, 0, H, c, C, x, values);
+    gather(&trees->gather, c / LANES, H, x, values);
     UNROLL
     for (size_t h = 0; h < H; h++) {
         UNROLL
         for (size_t i = 0; i < 8; i++)
             if (i < (size_t)1 << h)
                 decisions[h][i] = v_greater_top8(
-                    values[h], v_load(trees->thresholds + (((size_t)1 << h) - 1 + i) * C + c));
+                    values[h], v_load(thresholds + (((size_t)1 << h) - 1 + i) * stride));
     }
     UNROLL
     for (size_t h = 0; h < H; h++) {
@@ -106,35 +97,73 @@ HELPER vec walk(const nimbus_walk *trees, size_t c, const uint8_t *x)
     return v_join_tops8(path);
 }
 
-/* The same for H levels: the decisions so far leave one of a level's thresholds, the first one
- * halving them, and so on. */
+/* What walks by levels do with i8 and with f32 values. */
+#define LEVEL_LOAD_i8(p)             v_load(p)
+#define LEVEL_SELECT_i8(mask, a, b)  v_select8(mask, a, b)
+#define LEVEL_GREATER_i8(a, b)       v_greater8(a, b)
+#define LEVEL_ADD_i8(mask, code)     v_add_where8(mask, v_add8(code, code), v_set8(1))
+#define LEVEL_LOAD_f32(p)            v_load_f32(p)
+#define LEVEL_SELECT_f32(mask, a, b) v_select_f32(mask, a, b)
+#define LEVEL_GREATER_f32(a, b)      v_greater_where_f32(v_all32(), a, b)
+#define LEVEL_ADD_f32(mask, code)    v_add_where32(mask, v_add32(code, code), v_set32(1))
+
+/* Functions walk_levels_<suffix>: the codes of codebooks side by side of H levels. The decisions so
+ * far leave one of a level's thresholds, the first one halving them, and so on. */
+#define WALK_LEVELS_FUNCTION(suffix, element, vector, mask_type)                                   \
+    HELPER vec walk_levels_##suffix(const element *thresholds, size_t stride, const size_t H,      \
+                                    const vector *values)                                          \
+    {                                                                                              \
+        mask_type decisions[MOST_LEVELS];                                                          \
+        vector left[1 << (MOST_LEVELS - 1)];                                                       \
+        vec code = v_zero();                                                                       \
+        UNROLL                                                                                     \
+        for (size_t h = 0; h < H && h < MOST_LEVELS; h++) {                                        \
+            const size_t n = (size_t)1 << h;                                                       \
+            const element *level = thresholds + (n - 1) * stride;                                  \
+            if (h == 0)                                                                            \
+                left[0] = LEVEL_LOAD_##suffix(level);                                              \
+            UNROLL                                                                                 \
+            for (size_t i = 0; i < n / 2; i++)                                                     \
+                left[i] = LEVEL_SELECT_##suffix(decisions[0],                                      \
+                                                LEVEL_LOAD_##suffix(level + (n / 2 + i) * stride), \
+                                                LEVEL_LOAD_##suffix(level + i * stride));          \
+            UNROLL                                                                                 \
+            for (size_t j = 1; j < h; j++) {                                                       \
+                const size_t half = n >> (j + 1);                                                  \
+                UNROLL                                                                             \
+                for (size_t i = 0; i < half; i++)                                                  \
+                    left[i] = LEVEL_SELECT_##suffix(decisions[j], left[half + i], left[i]);        \
+            }                                                                                      \
+            decisions[h] = LEVEL_GREATER_##suffix(values[h], left[0]);                             \
+            code = LEVEL_ADD_##suffix(decisions[h], code);                                         \
+        }                                                                                          \
+        return code;                                                                               \
+    }
+WALK_LEVELS_FUNCTION(i8, int8_t, vec, mask8)
+WALK_LEVELS_FUNCTION(f32, float, vec_f32, mask32)
+
+/* The codes of codebooks c .. c + LANES - 1 of H levels. */
 HELPER vec walk_levels(const nimbus_walk *trees, size_t c, const size_t H, const uint8_t *x)
 {
-    const size_t C = trees->n_codebooks;
-    mask8 decisions[MOST_LEVELS];
-    vec values[MOST_LEVELS], left[1 << (MOST_LEVELS - 1)], code = v_zero();
-    gather(&trees->gather, c / LANES, 0, H, c, C, x, values);
-    UNROLL
-    for (size_t h = 0; h < H; h++) {
-        const size_t n = (size_t)1 << h;
-        const int8_t *level = trees->thresholds + (n - 1) * C + c;
-        if (h == 0)
-            left[0] = v_load(level);
+    const size_t stride = nimbus_padded(trees->n_codebooks);
+    vec values[MOST_LEVELS];
+    gather(&trees->gather, c / LANES, H, x, values);
+    return walk_levels_i8((const int8_t *)trees->thresholds + c, stride, H, values);
+}
+
+/* The same of f32 rows, LANES / 4 codebooks at a time. */
+HELPER vec walk_floats(const nimbus_walk *trees, size_t c, const size_t H, const float *x)
+{
+    const size_t stride = nimbus_padded(trees->n_codebooks);
+    vec quarters[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    for (size_t q = 0; q < 4 && c < trees->n_codebooks; q++, c += LANES / 4) {
+        vec_f32 values[MOST_LEVELS] = {{0}};
         UNROLL
-        for (size_t i = 0; i < n / 2; i++)
-            left[i] =
-                v_select8(decisions[0], v_load(level + (n / 2 + i) * C), v_load(level + i * C));
-        UNROLL
-        for (size_t j = 1; j < h; j++) {
-            const size_t half = n >> (j + 1);
-            UNROLL
-            for (size_t i = 0; i < half; i++)
-                left[i] = v_select8(decisions[j], left[half + i], left[i]);
-        }
-        decisions[h] = v_greater8(values[h], left[0]);
-        code = v_add_where8(decisions[h], v_add8(code, code), v_set8(1));
+        for (size_t h = 0; h < H && h < MOST_LEVELS; h++)
+            values[h] = v_gather_f32(x, trees->gather.columns + h * stride + c);
+        quarters[q] = walk_levels_f32((const float *)trees->thresholds + c, stride, H, values);
     }
-    return code;
+    return v_pack32(quarters);
 }
 
 TARGET void KERNEL(walk_u8u8)(const nimbus_walk *trees, const uint8_t *x, uint8_t *codes)
@@ -158,6 +187,13 @@ TARGET void KERNEL(walk_u8u8)(const nimbus_walk *trees, const uint8_t *x, uint8_
     }
 }
 
+TARGET void KERNEL(walk_f32u8)(const nimbus_walk *trees, const float *x, uint8_t *codes)
+{
+    for (size_t c = 0; c < trees->n_codebooks; c += LANES)
+        v_store(codes + c, trees->n_levels == 4 ? walk_floats(trees, c, 4, x)
+                                                : walk_floats(trees, c, trees->n_levels, x));
+}
+
 #ifdef DECISION_BITS
 /* Codes from the decisions at all nodes of trees, as bits of 16-bit numbers: node i is followed by
  * node 2i + 1 + bit i. */
@@ -177,12 +213,19 @@ HELPER vec follow_bits(vec decisions, const size_t H)
 HELPER vec walk_nodes(const nimbus_walk *trees, size_t c, const size_t H, const uint8_t *x)
 {
     const size_t at = c * NIMBUS_NODES;
+    const int8_t *thresholds = (const int8_t *)trees->thresholds + at;
     vec values[8];
     decision_bits bits[8];
-    gather(&trees->gather, c / (LANES / 2), 0, 8, at, LANES, x, values);
+#ifdef JOINED_WINDOWS
+    gather(&trees->gather, c / (LANES / 2), 8, x, values);
+#else
     UNROLL
     for (size_t i = 0; i < 8; i++)
-        bits[i] = v_greater_bits8(values[i], v_load(trees->thresholds + at + i * LANES));
+        gather(&trees->gather, at / LANES + i, 1, x, values + i);
+#endif
+    UNROLL
+    for (size_t i = 0; i < 8; i++)
+        bits[i] = v_greater_bits8(values[i], v_load(thresholds + i * LANES));
     return follow_bits(v_from_bits(bits), H);
 }
 

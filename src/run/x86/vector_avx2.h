@@ -55,11 +55,12 @@ HELPER vec v_load_table32(const void *p)
     return _mm256_set1_epi32(word);
 }
 
-/* The 16 bytes at p, p + at[1], p + at[2], ...; at[0] is 0. */
+/* The 16 bytes at p + at[0], p + at[1], ... */
 HELPER vec v_load_parts(const uint8_t *p, const size_t at[LANES / 16])
 {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const void *)p)),
-                                   _mm_loadu_si128((const void *)(p + at[1])), 1);
+    return _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_loadu_si128((const void *)(p + at[0]))),
+        _mm_loadu_si128((const void *)(p + at[1])), 1);
 }
 
 /* Bytes 16i..16i+15 of a. */
@@ -431,6 +432,19 @@ HELPER mask32 v_without32(mask32 a, mask32 b)
 HELPER vec v_add_where32(mask32 mask, vec a, vec b)
 {
     return _mm256_add_epi32(a, _mm256_and_si256(mask, b));
+}
+
+/* The elements of x at LANES / 4 columns. One by one: gathers take longer on most CPUs. */
+HELPER vec_f32 v_gather_f32(const float *x, const uint32_t *columns)
+{
+    return _mm256_setr_ps(x[columns[0]], x[columns[1]], x[columns[2]], x[columns[3]], x[columns[4]],
+                          x[columns[5]], x[columns[6]], x[columns[7]]);
+}
+
+/* a where the mask is set, else b. */
+HELPER vec_f32 v_select_f32(mask32 mask, vec_f32 a, vec_f32 b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask));
 }
 
 /* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond

@@ -30,7 +30,7 @@
 #define PART_BLOCKS
 #define WIDE
 #define PACKED_LOOKUP
-#define WINDOWS
+#define JOINED_WINDOWS
 #define BYTE_MAPS
 #define ROW_QUADS
 #else
@@ -79,10 +79,10 @@ HELPER vec v_load_four_parts(const uint8_t *p0, const uint8_t *p1, const uint8_t
     return _mm512_mask_broadcast_i32x4(all, 0xf000, _mm_loadu_si128((const void *)p3));
 }
 
-/* The 16 bytes at p, p + at[1], p + at[2], ...; at[0] is 0. */
+/* The 16 bytes at p + at[0], p + at[1], ... */
 HELPER vec v_load_parts(const uint8_t *p, const size_t at[LANES / 16])
 {
-    return v_load_four_parts(p, p + at[1], p + at[2], p + at[3]);
+    return v_load_four_parts(p + at[0], p + at[1], p + at[2], p + at[3]);
 }
 
 /* Bytes 16i..16i+15 of a. */
@@ -585,6 +585,18 @@ HELPER mask32 v_without32(mask32 a, mask32 b)
 HELPER vec v_add_where32(mask32 mask, vec a, vec b)
 {
     return _mm512_mask_add_epi32(a, mask, a, b);
+}
+
+/* The elements of x at LANES / 4 columns. */
+HELPER vec_f32 v_gather_f32(const float *x, const uint32_t *columns)
+{
+    return _mm512_i32gather_ps(_mm512_loadu_si512(columns), x, sizeof *x);
+}
+
+/* a where the mask is set, else b. */
+HELPER vec_f32 v_select_f32(mask32 mask, vec_f32 a, vec_f32 b)
+{
+    return _mm512_mask_blend_ps(mask, b, a);
 }
 
 /* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond
