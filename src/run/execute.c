@@ -340,11 +340,21 @@ void nimbus_encode_row(const nimbus_kernels *kernels, const nimbus_program_step 
         kernels->walk_nodes_u8u8(&step->walk, x, 0, 1, codes, 0);
 }
 
+/* Has n bytes brought into the cache, all at once: trees begin with the first of them, and those of
+ * a row that nobody has touched for long would come one after the other. */
+static void fetch(const uint8_t *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i += 64)
+        __builtin_prefetch(bytes + i);
+}
+
 static void run_lookup_in_rows(nimbus_block *b, const nimbus_program_step *step)
 {
     const size_t M = step->n_outputs, stride = nimbus_padded(M);
     uint8_t *out = spare_activations(b);
     for (size_t r = 0; r < b->n_rows; r++) {
+        if (b->form == NIMBUS_RAW && step->input == NIMBUS_IN_U8)
+            fetch(b->data + r * b->stride, step->n_inputs);
         nimbus_encode_row(b->kernels, step, b->data + r * b->stride, b->row_codes);
         int8_t *row = (int8_t *)out + r * stride;
         if (step->narrow) {
