@@ -139,17 +139,31 @@ static void check_encode_nodes_i8u8(trial *t)
     compare_encode(t, t->k->encode_nodes_i8u8, t->c->encode_nodes_i8u8, true);
 }
 
-static void check_encode_nodes_f32u8(trial *t)
+typedef void encode_f32(const nimbus_trees *trees, const float *columns, size_t stride, size_t n,
+                        uint8_t *codes, size_t codes_stride);
+
+static void compare_encode_floats(trial *t, encode_f32 *k, encode_f32 *c, bool nodes)
 {
     size_t H = 1 + below(t, 4), C = 1 + below(t, 9), D = 1 + below(t, 30);
     size_t n = NIMBUS_PAD * (1 + below(t, 4)), n_nodes = ((size_t)1 << H) - 1;
-    nimbus_trees trees = {random_u32s(t, C * n_nodes, D), random_floats(t, C * n_nodes, 2.0f), C,
-                          H};
+    nimbus_trees trees = {random_u32s(t, C * (nodes ? n_nodes : H), D),
+                          random_floats(t, C * (nodes ? n_nodes : NIMBUS_NODES), 2.0f), C, H};
     float *columns = random_floats(t, D * n, 2.0f);
+    columns[below(t, D * n)] = NAN;
     uint8_t *codes = array(t, C * n), *expected = array(t, C * n);
-    t->k->encode_nodes_f32u8(&trees, columns, n, n, codes, n);
-    t->c->encode_nodes_f32u8(&trees, columns, n, n, expected, n);
+    k(&trees, columns, n, n, codes, n);
+    c(&trees, columns, n, n, expected, n);
     assert_memory_equal(codes, expected, C * n);
+}
+
+static void check_encode_f32u8(trial *t)
+{
+    compare_encode_floats(t, t->k->encode_f32u8, t->c->encode_f32u8, false);
+}
+
+static void check_encode_nodes_f32u8(trial *t)
+{
+    compare_encode_floats(t, t->k->encode_nodes_f32u8, t->c->encode_nodes_f32u8, true);
 }
 
 /* Windows of their own choice for all groups. A set without registers has none. */

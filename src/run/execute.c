@@ -152,8 +152,8 @@ static void encode(const nimbus_block *b, const nimbus_program_step *step,
 {
     const nimbus_kernels *k = b->kernels;
     if (step->input == NIMBUS_IN_F32)
-        k->encode_nodes_f32u8(trees, (const float *)(const void *)columns, stride, n, codes,
-                              codes_stride);
+        (step->info.shared_columns ? k->encode_f32u8 : k->encode_nodes_f32u8)(
+            trees, (const float *)(const void *)columns, stride, n, codes, codes_stride);
     else if (step->info.shared_columns)
         k->encode_i8u8(trees, (const int8_t *)columns, stride, n, codes, codes_stride);
     else
@@ -185,21 +185,15 @@ static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, s
 }
 
 /* NIMBUS_PAD raw f32 rows from row r on, or as many as there are and the last one again, as
- * columns: those that trees read. Line by line: columns whose distance is a power of two would
- * drive each other out of the cache if they grew together. */
+ * columns: those that trees read. */
 static void gather_floats(const nimbus_block *b, const nimbus_program_step *step, size_t r,
                           float *columns)
 {
-    enum { LINE = 64 / sizeof(float) };
-    for (size_t at = 0; at < NIMBUS_PAD; at += LINE) {
-        const float *rows[LINE];
-        for (size_t i = 0; i < LINE; i++) {
-            const size_t row = r + at + i < b->n_rows ? r + at + i : b->n_rows - 1;
-            rows[i] = (const float *)(const void *)(b->data + row * b->stride);
-        }
+    for (size_t i = 0; i < NIMBUS_PAD; i++) {
+        const size_t row = r + i < b->n_rows ? r + i : b->n_rows - 1;
+        const float *x = (const float *)(const void *)(b->data + row * b->stride);
         for (size_t c = 0; c < step->n_live; c++)
-            for (size_t i = 0; i < LINE; i++)
-                columns[c * NIMBUS_PAD + at + i] = rows[i][step->live[c]];
+            columns[c * NIMBUS_PAD + i] = x[step->live[c]];
     }
 }
 

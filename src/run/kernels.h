@@ -157,9 +157,11 @@ typedef struct nimbus_weights {
  * encode_i8u8        codes[c][r], a column per level; H <= 4, or 6 where the set has `wide`
  *                    lookups; thresholds i8 [C][nimbus_level_threshold_bytes(H)], each
  *                    at nimbus_threshold_place
- * encode_nodes_i8u8  the same for H <= 4 with a column per node; thresholds i8 [C][K-1][4], heap
+ * encode_f32u8       the same from f32 columns (stride in elements), H <= 4; thresholds f32
+ *                    [C][NIMBUS_NODES], that of node i, in heap order, at i + 1
+ * encode_nodes_i8u8  as encode_i8u8, a column per node, H <= 4; thresholds i8 [C][K-1][4], heap
  *                    order, each four times: 32 bits are quicker to broadcast than 8
- * encode_nodes_f32u8 the same from f32 columns (stride in elements) with f32 thresholds [C][K-1]
+ * encode_nodes_f32u8 the same from f32 columns with f32 thresholds [C][K-1]
  * walk_u8u8          codes[c] of one row x, a column per level, any H
  * walk_f32u8         the same from f32, H <= NIMBUS_FLOAT_LEVELS
  * pack_u8u8          columns to what packed lookups and exact products read: the n_columns of
@@ -193,6 +195,9 @@ typedef struct nimbus_weights {
        size_t n_parts, uint8_t flip, uint8_t *out, size_t out_stride))                             \
     K(isa, encode_i8u8,                                                                            \
       (const nimbus_trees *trees, const int8_t *columns, size_t stride, size_t n, uint8_t *codes,  \
+       size_t codes_stride))                                                                       \
+    K(isa, encode_f32u8,                                                                           \
+      (const nimbus_trees *trees, const float *columns, size_t stride, size_t n, uint8_t *codes,   \
        size_t codes_stride))                                                                       \
     K(isa, encode_nodes_i8u8,                                                                      \
       (const nimbus_trees *trees, const int8_t *columns, size_t stride, size_t n, uint8_t *codes,  \

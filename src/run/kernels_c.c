@@ -54,6 +54,21 @@ void nimbus_encode_i8u8__c(const nimbus_trees *trees, const int8_t *columns, siz
     }
 }
 
+void nimbus_encode_f32u8__c(const nimbus_trees *trees, const float *columns, size_t stride,
+                            size_t n, uint8_t *codes, size_t codes_stride)
+{
+    const size_t H = trees->n_levels;
+    for (size_t c = 0; c < trees->n_codebooks; c++) {
+        const float *thresholds = (const float *)trees->thresholds + c * NIMBUS_NODES;
+        for (size_t r = 0; r < n; r++) {
+            size_t i = 1;
+            for (size_t h = 0; h < H; h++)
+                i = 2 * i + (columns[trees->columns[c * H + h] * stride + r] > thresholds[i]);
+            codes[c * codes_stride + r] = (uint8_t)(i - ((size_t)1 << H));
+        }
+    }
+}
+
 /* A tree whose nodes 0..K-2 stand in heap order; `i` is the node that a row has reached. */
 #define ENCODE_NODES(type, copies)                                                                 \
     size_t n_nodes = ((size_t)1 << trees->n_levels) - 1;                                           \

@@ -219,13 +219,18 @@ static bool prepare_live(nimbus_program_step *step, size_t n)
 static bool prepare_tree_thresholds(nimbus_program_step *step, bool levels)
 {
     const size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
-    const size_t bytes = levels ? nimbus_level_threshold_bytes(H) : 4 * n_nodes;
+    const bool floats = step->input == NIMBUS_IN_F32;
+    const size_t bytes = !levels  ? 4 * n_nodes
+                         : floats ? sizeof(float) * NIMBUS_NODES
+                                  : nimbus_level_threshold_bytes(H);
     const int8_t *from = step->thresholds;
     int8_t *to = step->tree_thresholds = nimbus_alloc_product(C, bytes, 1, 0);
     if (!to)
         return false;
-    if (step->input == NIMBUS_IN_F32) {
-        memcpy(to, from, C * bytes);
+    if (floats) {
+        const size_t tree = n_nodes * sizeof(float);
+        for (size_t c = 0; c < C; c++)
+            memcpy(to + c * bytes + (levels ? sizeof(float) : 0), from + c * tree, tree);
         return true;
     }
     for (size_t c = 0; c < C; c++, from += n_nodes, to += bytes) {
@@ -242,7 +247,7 @@ static bool prepare_tree_thresholds(nimbus_program_step *step, bool levels)
 static bool prepare_trees(nimbus_program_step *step)
 {
     size_t C = step->n_codebooks, H = step->n_levels, n_nodes = step->n_leaves - 1;
-    bool levels = step->info.shared_columns && step->input != NIMBUS_IN_F32;
+    const bool levels = step->info.shared_columns;
     size_t per_tree = levels ? H : n_nodes;
     if (!(step->tree_columns = nimbus_alloc_product(C, per_tree, sizeof *step->tree_columns, 0)))
         return false;

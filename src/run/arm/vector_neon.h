@@ -40,6 +40,7 @@
 typedef uint8x16_t vec;
 typedef uint8x16x4_t wide_table;
 typedef float32x4_t vec_f32;
+typedef uint8x16x2_t f32_table;
 typedef uint8x16_t mask8;  /* bytes of -1 or 0 */
 typedef uint32x4_t mask32; /* 32 bits of -1 or 0 */
 
@@ -495,6 +496,20 @@ HELPER vec_f32 v_gather_f32(const float *x, const uint32_t *columns)
 HELPER vec_f32 v_select_f32(mask32 mask, vec_f32 a, vec_f32 b)
 {
     return vbslq_f32(mask, a, b);
+}
+
+/* The 8 elements at p as a table. */
+HELPER f32_table v_load_f32_table(const float *p)
+{
+    return (f32_table){{v_load(p), v_load(p + 4)}};
+}
+
+/* table[index]. */
+HELPER vec_f32 v_pick_f32(f32_table table, vec index)
+{
+    uint32x4_t at = vmulq_n_u32(vreinterpretq_u32_u8(index), 0x04040404);
+    at = vaddq_u32(at, vdupq_n_u32(0x03020100)); /* the bytes of element i are 4i .. 4i + 3 */
+    return vreinterpretq_f32_u8(vqtbl2q_u8(table, vreinterpretq_u8_u32(at)));
 }
 
 /* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond

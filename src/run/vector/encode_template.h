@@ -2,7 +2,8 @@
  *
  * A code is made of its bits from the top: level h adds 2^(H-1-h). With a column per level, the
  * code so far selects the threshold of each row by a shuffle; of more than four levels, the place
- * among the leaves that a row has come to does. With a column per node, every node
+ * among the leaves that a row has come to does; of f32, a shuffle as well. With a column per node,
+ * every node
  * is compared, but only where the decisions above lead to it. H is a constant in the inner
  * functions. */
 
@@ -94,6 +95,59 @@ TARGET void KERNEL(encode_i8u8)(const nimbus_trees *trees, const int8_t *columns
         default:
             encode_levels_wide(trees, c, 6, columns, stride, n, codes, codes_stride);
 #endif
+        }
+    }
+}
+
+/* Codes of f32 columns. The nodes of level h are numbers 2^h .. 2^(h+1) - 1 of NIMBUS_NODES. */
+HELPER void encode_levels_f32(const nimbus_trees *trees, size_t c, const size_t H,
+                              const float *columns, size_t stride, size_t n, uint8_t *codes,
+                              size_t codes_stride)
+{
+    const float *thresholds = (const float *)trees->thresholds + c * NIMBUS_NODES, *x[4];
+    f32_table table[4];
+    UNROLL
+    for (size_t h = 0; h < H; h++) {
+        table[h] = v_load_f32_table(thresholds + ((size_t)1 << h));
+        x[h] = columns + trees->columns[c * H + h] * stride;
+    }
+    const vec_f32 first = v_set_f32(thresholds[1]);
+    const vec one = v_set32(1);
+    for (size_t r = 0; r < n; r += LANES) {
+        vec quarters[4];
+        UNROLL
+        for (size_t q = 0; q < 4; q++) {
+            const size_t at = r + q * (LANES / 4);
+            vec code = v_add_where32(v_greater_where_f32(v_all32(), v_load_f32(x[0] + at), first),
+                                     v_zero(), one);
+            UNROLL
+            for (size_t h = 1; h < H; h++)
+                code = v_add_where32(v_greater_where_f32(v_all32(), v_load_f32(x[h] + at),
+                                                         v_pick_f32(table[h], code)),
+                                     v_add32(code, code), one);
+            quarters[q] = code;
+        }
+        v_store(codes + c * codes_stride + r, v_pack32(quarters));
+    }
+}
+
+TARGET void KERNEL(encode_f32u8)(const nimbus_trees *trees, const float *columns, size_t stride,
+                                 size_t n, uint8_t *codes, size_t codes_stride)
+{
+    NARROWER_REST(encode_f32u8)
+    for (size_t c = 0; c < trees->n_codebooks; c++) {
+        switch (trees->n_levels) {
+        case 1:
+            encode_levels_f32(trees, c, 1, columns, stride, n, codes, codes_stride);
+            break;
+        case 2:
+            encode_levels_f32(trees, c, 2, columns, stride, n, codes, codes_stride);
+            break;
+        case 3:
+            encode_levels_f32(trees, c, 3, columns, stride, n, codes, codes_stride);
+            break;
+        default:
+            encode_levels_f32(trees, c, 4, columns, stride, n, codes, codes_stride);
         }
     }
 }

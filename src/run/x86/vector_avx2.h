@@ -27,6 +27,7 @@
 #define DECISION_BITS
 typedef __m256i vec;
 typedef __m256 vec_f32;
+typedef vec_f32 f32_table;
 typedef __m256i mask8;  /* bytes of -1 or 0 */
 typedef __m256i mask32; /* 32 bits of -1 or 0 */
 typedef uint32_t decision_bits;
@@ -445,6 +446,18 @@ HELPER vec_f32 v_gather_f32(const float *x, const uint32_t *columns)
 HELPER vec_f32 v_select_f32(mask32 mask, vec_f32 a, vec_f32 b)
 {
     return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask));
+}
+
+/* The 8 elements at p as a table. */
+HELPER f32_table v_load_f32_table(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+
+/* table[index]. */
+HELPER vec_f32 v_pick_f32(f32_table table, vec index)
+{
+    return _mm256_permutevar8x32_ps(table, index);
 }
 
 /* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond

@@ -38,6 +38,7 @@
 #endif
 typedef __m512i vec;
 typedef __m512 vec_f32;
+typedef vec_f32 f32_table;
 typedef __mmask64 mask8;
 typedef __mmask16 mask32;
 typedef uint64_t decision_bits;
@@ -597,6 +598,18 @@ HELPER vec_f32 v_gather_f32(const float *x, const uint32_t *columns)
 HELPER vec_f32 v_select_f32(mask32 mask, vec_f32 a, vec_f32 b)
 {
     return _mm512_mask_blend_ps(mask, b, a);
+}
+
+/* The 8 elements at p as a table. */
+HELPER f32_table v_load_f32_table(const float *p)
+{
+    return _mm512_castps256_ps512(_mm256_loadu_ps(p));
+}
+
+/* table[index]. */
+HELPER vec_f32 v_pick_f32(f32_table table, vec index)
+{
+    return _mm512_permutexvar_ps(index, table);
 }
 
 /* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond

@@ -21,6 +21,9 @@
 #define DECISION_BITS
 typedef __m128i vec;
 typedef __m128 vec_f32;
+typedef struct f32_table {
+    vec halves[2];
+} f32_table;
 typedef __m128i mask8;  /* bytes of -1 or 0 */
 typedef __m128i mask32; /* 32 bits of -1 or 0 */
 typedef uint16_t decision_bits;
@@ -430,6 +433,23 @@ HELPER vec_f32 v_gather_f32(const float *x, const uint32_t *columns)
 HELPER vec_f32 v_select_f32(mask32 mask, vec_f32 a, vec_f32 b)
 {
     return _mm_castsi128_ps(v_select8(mask, _mm_castps_si128(a), _mm_castps_si128(b)));
+}
+
+/* The 8 elements at p as a table. */
+HELPER f32_table v_load_f32_table(const float *p)
+{
+    return (f32_table){{v_load(p), v_load(p + 4)}};
+}
+
+/* table[index]. */
+HELPER vec_f32 v_pick_f32(f32_table table, vec index)
+{
+    vec at = _mm_slli_epi32(index, 2); /* the bytes of element i are 4i .. 4i + 3 */
+    at = v_or(at, _mm_slli_epi32(at, 8));
+    at = v_add8(v_or(at, _mm_slli_epi32(at, 16)), _mm_set1_epi32(0x03020100));
+    const vec low = v_shuffle8_or_zero(table.halves[0], at);
+    const vec high = v_shuffle8_or_zero(table.halves[1], v_xor(at, v_set8(16)));
+    return _mm_castsi128_ps(v_or(low, high));
 }
 
 /* To the nearest integer, ties to even, of what is no NaN; so far beyond -128..127 anything beyond
