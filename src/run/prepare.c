@@ -195,24 +195,31 @@ static int compare_u32(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Lists the distinct columns that trees read, and makes trees count in them. */
-static bool prepare_live(nimbus_program_step *step, size_t n)
+/* Lists parts of 4 columns of f32 rows that have all those that trees read, and has trees count in
+ * the columns of the parts. No part reads beyond a row's end. */
+static bool prepare_parts(nimbus_program_step *step, size_t n)
 {
-    uint32_t *columns = step->tree_columns;
-    if (!(step->live = nimbus_alloc(n, sizeof *step->live)))
-        return false;
-    memcpy(step->live, columns, n * sizeof *columns);
-    qsort(step->live, n, sizeof *step->live, compare_u32);
-    for (size_t i = 0; i < n; i++)
-        if (i == 0 || step->live[i] != step->live[step->n_live - 1])
-            step->live[step->n_live++] = step->live[i];
-    for (size_t i = 0; i < n; i++) {
-        const uint32_t *found =
-            bsearch(&columns[i], step->live, step->n_live, sizeof *step->live, compare_u32);
-        columns[i] = (uint32_t)(found - step->live);
+    const uint32_t D = (uint32_t)step->n_inputs, last = D < 4 ? 0 : D - 4;
+    uint32_t *columns = step->tree_columns, *sorted = nimbus_alloc(n, sizeof *sorted);
+    uint32_t *parts = step->float_parts = nimbus_alloc(n, sizeof *parts);
+    if (sorted && parts) {
+        memcpy(sorted, columns, n * sizeof *sorted);
+        qsort(sorted, n, sizeof *sorted, compare_u32);
+        size_t n_parts = 0;
+        for (size_t i = 0; i < n; i++)
+            if (i == 0 || sorted[i] - parts[n_parts - 1] >= 4)
+                parts[n_parts++] = sorted[i] < last ? sorted[i] : last;
+        for (size_t i = 0; i < n; i++) {
+            size_t p = n_parts - 1;
+            while (parts[p] > columns[i])
+                p--;
+            columns[i] = (uint32_t)(4 * p) + columns[i] - parts[p];
+        }
+        step->n_parts = n_parts;
+        step->n_columns = 4 * n_parts;
     }
-    step->n_columns = step->n_live;
-    return true;
+    nimbus_free(sorted);
+    return sorted && parts;
 }
 
 /* Thresholds as the column encoders want them. */
@@ -261,7 +268,7 @@ static bool prepare_trees(nimbus_program_step *step)
     step->trees = (nimbus_trees){step->tree_columns, step->tree_thresholds, C, H};
     if (step->input == NIMBUS_IN_U8)
         return nimbus_step_lay_out_stages(step);
-    return step->input == NIMBUS_IN_I8 || prepare_live(step, C * per_tree);
+    return step->input == NIMBUS_IN_I8 || prepare_parts(step, C * per_tree);
 }
 
 static bool prepare_exact(nimbus_program_step *step, const nimbus_step_arrays *arrays,
@@ -334,7 +341,7 @@ void nimbus_step_free(nimbus_program_step *step)
         step->columns,     step->thresholds,     step->entries,         step->row_bias,
         step->even_bias,   step->gather_columns, step->windows,         step->first_windows,
         step->wanted,      step->window_places,  step->walk_thresholds, step->parts,
-        step->stages,      step->live,           step->tree_columns,    step->tree_thresholds,
+        step->stages,      step->float_parts,    step->tree_columns,    step->tree_thresholds,
         step->tiles,       step->tile_tables,    step->tile_orders,     step->packed_weights,
         step->packed_bias, step->in_scale,       step->in_offset,       step->bias,
         step->scale,       step->offset};

@@ -66,11 +66,10 @@ typedef struct nimbus_program_step {
     nimbus_part *parts;   /* raw u8 input: what becomes columns */
     nimbus_stage *stages; /* of a lookup step on raw u8 input, else NULL */
     size_t n_parts, n_stages;
-    uint32_t *live; /* raw f32 input: [n_live] distinct columns that are read; else NULL */
-    size_t n_live;
-    size_t n_columns; /* of the input that are held at a time */
+    uint32_t *float_parts; /* raw f32 input: [n_parts] where parts of 4 columns begin; else NULL */
+    size_t n_columns;      /* of the input that are held at a time */
     nimbus_trees trees;
-    uint32_t *tree_columns; /* of trees, counted in live columns, or as the parts place them */
+    uint32_t *tree_columns; /* of trees, as the parts place them */
     void *tree_thresholds;  /* of trees */
     nimbus_tile *tiles;     /* [ceil(M / tile)] */
     uint8_t *tile_tables;
@@ -93,6 +92,7 @@ typedef struct nimbus_scratch {
     size_t codes;       /* of a row in columns */
     size_t packed;      /* of a row in columns */
     size_t sums;        /* of a row in columns */
+    size_t floats;      /* of NIMBUS_PAD rows in columns */
     size_t row_codes, row_sums, row_packed;
 } nimbus_scratch;
 
@@ -186,6 +186,7 @@ typedef struct nimbus_block {
     unsigned spare;          /* which of them `data` is not */
     uint8_t *codes, *packed; /* in columns */
     void *sums;              /* in columns */
+    float *floats;           /* in columns, NIMBUS_PAD rows */
     uint8_t *row_codes, *row_packed;
     void *row_sums;
     int32_t *scores;

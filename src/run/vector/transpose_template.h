@@ -147,3 +147,38 @@ TARGET void KERNEL(transpose_u8u8)(const uint8_t *in, size_t in_stride, size_t w
             transpose_parts(&block, false, parts, n_parts, flips, out + r, out_stride);
     }
 }
+
+/* LANES / 4 rows at a time: vector k gets 4 elements of rows k, 4 + k, ..., so that two rounds of
+ * zipping within each 16 bytes leave an element of all rows in their order. */
+TARGET void KERNEL(transpose_f32)(const uint8_t *in, size_t in_stride, size_t width, size_t n_rows,
+                                  const uint32_t *first, size_t n_parts, float *out)
+{
+    if (width < 4) {
+        nimbus_transpose_f32__c(in, in_stride, width, n_rows, first, n_parts, out);
+        return;
+    }
+    for (size_t r = 0; r < NIMBUS_PAD; r += LANES / 4) {
+        size_t at[4][LANES / 16];
+        UNROLL
+        for (size_t k = 0; k < 4; k++) {
+            UNROLL
+            for (size_t l = 0; l < LANES / 16; l++) {
+                const size_t row = r + 4 * l + k;
+                at[k][l] = (row < n_rows ? row : n_rows - 1) * in_stride;
+            }
+        }
+        for (size_t p = 0; p < n_parts; p++) {
+            float *to = out + 4 * p * NIMBUS_PAD + r;
+            vec a[4];
+            UNROLL
+            for (size_t k = 0; k < 4; k++)
+                a[k] = v_load_parts(in + first[p] * sizeof *out, at[k]);
+            vec low01 = v_zip_low32(a[0], a[1]), high01 = v_zip_high32(a[0], a[1]);
+            vec low23 = v_zip_low32(a[2], a[3]), high23 = v_zip_high32(a[2], a[3]);
+            v_store(to, v_zip_low64(low01, low23));
+            v_store(to + NIMBUS_PAD, v_zip_high64(low01, low23));
+            v_store(to + 2 * NIMBUS_PAD, v_zip_low64(high01, high23));
+            v_store(to + 3 * NIMBUS_PAD, v_zip_high64(high01, high23));
+        }
+    }
+}
