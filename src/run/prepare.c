@@ -3,8 +3,8 @@
  * Memory: with the file's table bytes as unit, row tables take 1 (2 for 4-bit entries), and up to
  * 16 where a layer has less than 16 outputs; column tables 16/K (32/K), 64/K where K is above 16,
  * and a few times that where outputs do not fill a tile; trees are copied for walks by rows as
- * well. Nothing here can fail but allocation. Layouts that depend on the instruction set are in
- * layout.c. */
+ * well, with a byte for every value that they read in each window of its group. Nothing here can
+ * fail but allocation. Layouts that depend on the instruction set are in layout.c. */
 #include <stdlib.h>
 #include <string.h>
 
