@@ -282,16 +282,18 @@ static void test_long_sums(void **state)
     for (unsigned kind = 0; kind < 4; kind++) {
         made_random random = {kind, 0};
         made_program made = {.input_dtype = NIMBUS_U8, .n_steps = 2};
+        /* Of 21 outputs the tables fill more than a block: their rows lie 24 bytes apart. */
+        const uint32_t D = kind & 1 ? 30 : 9, M = kind & 1 ? 21 : 5;
         made.steps[0] = (made_step){.kind = 1,
-                                    .D = 9,
-                                    .M = 5,
+                                    .D = D,
+                                    .M = M,
                                     .C = 1500,
                                     .H = kind < 2 ? 4 : 5,
                                     .input = NIMBUS_IN_U8,
                                     .output = NIMBUS_OUT_SHIFT,
                                     .shift = 11};
         made.steps[1] = (made_step){.kind = 1,
-                                    .D = 5,
+                                    .D = M,
                                     .M = 3,
                                     .C = 700,
                                     .H = 2,
@@ -300,7 +302,7 @@ static void test_long_sums(void **state)
                                     .output = NIMBUS_OUT_I32};
         for (uint32_t i = 0; i < 2; i++)
             made_fill_step(&random, &made.steps[i]);
-        for (size_t i = 0; i < 1500u * made_leaves(&made.steps[0]) * 5; i++)
+        for (size_t i = 0; i < 1500u * made_leaves(&made.steps[0]) * M; i++)
             made.steps[0].tables[i] =
                 kind & 1 ? 127 : (int8_t)(made_below(&random, 2) ? 127 : -128);
         size_t counts[] = {1, 33, 96};

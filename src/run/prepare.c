@@ -151,10 +151,14 @@ static bool prepare_row_bias(nimbus_program_step *step)
     return true;
 }
 
-/* Bytes from one row of a table to the next: rows of a few outputs do not straddle cache lines. */
-static size_t row_stride(size_t n_outputs)
+/* Bytes from one row of a table of n_rows to the next: rows of a few outputs do not straddle cache
+ * lines, unless the tables would fill the L2 cache so. Sets with packed lookups load four rows
+ * together, which straddling ones would hold up. */
+static size_t row_stride(size_t n_outputs, size_t n_rows, const nimbus_kernels *kernels)
 {
-    return n_outputs <= 16 ? 16 : n_outputs <= 32 ? 32 : nimbus_padded(n_outputs);
+    const size_t whole = n_outputs <= 16 ? 16 : n_outputs <= 32 ? 32 : nimbus_padded(n_outputs);
+    const bool large = n_rows > NIMBUS_BLOCK_BYTES / whole;
+    return whole == 32 && large && !kernels->shape.packed ? nimbus_rounded_up(n_outputs, 8) : whole;
 }
 
 static bool entries_fit(const nimbus_program_step *step, const uint8_t *file, int least, int most)
@@ -169,9 +173,11 @@ static bool entries_fit(const nimbus_program_step *step, const uint8_t *file, in
     return true;
 }
 
-static bool prepare_tables(nimbus_program_step *step, const uint32_t *order, const uint8_t *file)
+static bool prepare_tables(nimbus_program_step *step, const uint32_t *order, const uint8_t *file,
+                           const nimbus_kernels *kernels)
 {
-    size_t C = step->n_codebooks, M = step->n_outputs, K = step->n_leaves, stride = row_stride(M);
+    const size_t C = step->n_codebooks, M = step->n_outputs, K = step->n_leaves;
+    const size_t stride = row_stride(M, C * K, kernels);
     step->entries = nimbus_alloc_product(C * K, stride, 1, NIMBUS_PAD);
     if (!step->entries)
         return false;
@@ -293,7 +299,7 @@ static bool prepare_lookup(nimbus_program_step *step, const nimbus_step_arrays *
     bool ok = order && order_codebooks(step, arrays->columns, order) &&
               prepare_columns(step, order, arrays->columns) &&
               prepare_thresholds(step, order, arrays->thresholds) &&
-              prepare_tables(step, order, arrays->tables) &&
+              prepare_tables(step, order, arrays->tables, kernels) &&
               (step->of_image || nimbus_step_lay_out_walk(step, kernels)) &&
               (!nimbus_step_has_columns(step, kernels) ||
                (prepare_trees(step) && nimbus_step_lay_out_tiles(step, kernels)));
