@@ -330,12 +330,13 @@ void nimbus_encode_row(const nimbus_kernels *kernels, const nimbus_program_step 
         kernels->walk_nodes_u8u8(&step->walk, x, 0, 1, codes, 0);
 }
 
-/* Has n bytes brought into the cache, all at once: trees begin with the first of them, and those of
- * a row that nobody has touched for long would come one after the other. */
-static void fetch(const uint8_t *bytes, size_t n)
+/* Has the first bytes of a row brought into the cache, all at once: lines that nobody has touched
+ * for long would come one after the other, as trees ask for them. More than a page would drive out
+ * what trees need, and the CPU sees by then where reading goes. */
+static void fetch(const uint8_t *row, size_t n)
 {
-    for (size_t i = 0; i < n; i += 64)
-        __builtin_prefetch(bytes + i);
+    for (size_t i = 0; i < n && i < 4096; i += 64)
+        __builtin_prefetch(row + i);
 }
 
 static void run_lookup_in_rows(nimbus_block *b, const nimbus_program_step *step)
