@@ -275,6 +275,47 @@ static void test_row_counts(void **state)
     }
 }
 
+/* What widths and seeds alone might not meet: rows shorter than a window or a part, or as long,
+ * columns per node and per level of every dtype, more codebooks than a register has lanes. */
+static void test_shapes(void **state)
+{
+    (void)state;
+    static const uint32_t widths[] = {1, 2, 3, 4, 5, 15, 16, 17, 63, 64, 65, 1500};
+    static const uint32_t codebooks[] = {7, 8, 33, 65, 130};
+    uint64_t seed = 0;
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        for (size_t j = 0; j < sizeof codebooks / sizeof *codebooks; j++)
+            for (uint32_t form = 0; form < 4; form++, seed++) {
+                made_random random = {seed, 1u << 25};
+                made_program made = {.input_dtype = form & 1 ? NIMBUS_F32 : NIMBUS_U8,
+                                     .n_steps = 2};
+                const uint32_t flags = form & 2 ? NIMBUS_FLAG_PER_NODE : 0;
+                const uint32_t H = 1 + (uint32_t)(seed / 4 % (flags ? 4 : 8));
+                made.steps[0] = (made_step){.kind = NIMBUS_STEP_LOOKUP,
+                                            .D = widths[i],
+                                            .M = 19,
+                                            .C = codebooks[j],
+                                            .H = H,
+                                            .flags = flags,
+                                            .input = made.input_dtype,
+                                            .output = NIMBUS_OUT_SHIFT,
+                                            .shift = 3};
+                made.steps[1] = (made_step){.kind = NIMBUS_STEP_LOOKUP,
+                                            .D = 19,
+                                            .M = 3,
+                                            .C = codebooks[j],
+                                            .H = 1 + H % 4,
+                                            .flags = flags,
+                                            .input = NIMBUS_IN_I8,
+                                            .output = NIMBUS_OUT_I32};
+                for (size_t k = 0; k < 2; k++)
+                    made_fill_step(&random, &made.steps[k]);
+                size_t counts[] = {1, 70};
+                check_program(&made, seed, counts, 2);
+                made_free(&made);
+            }
+}
+
 /* More codebooks than 16-bit sums can hold without care, wide biases, every reach of entries. */
 static void test_long_sums(void **state)
 {
@@ -404,8 +445,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_programs), cmocka_unit_test(test_widths),
-        cmocka_unit_test(test_row_counts),      cmocka_unit_test(test_long_sums),
-        cmocka_unit_test(test_sum_bound),       cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_row_counts),      cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_long_sums),       cmocka_unit_test(test_sum_bound),
+        cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

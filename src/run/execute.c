@@ -58,17 +58,23 @@ size_t nimbus_block_rows(const nimbus_program *program)
     return rows;
 }
 
+/* The most rows that are run together of n_rows. */
+static size_t block_of(const nimbus_program *program, size_t n_rows)
+{
+    return n_rows < program->block_rows ? n_rows : program->block_rows;
+}
+
 /* Rows that buffers of a block of n_rows have room for. */
 static size_t room(const nimbus_program *program, size_t n_rows)
 {
-    size_t rows = n_rows < program->block_rows ? n_rows : program->block_rows;
+    const size_t rows = block_of(program, n_rows);
     return rows < program->least_in_columns ? rows : nimbus_padded(rows);
 }
 
 /* Bytes of columns of floats that blocks of n_rows need. */
 static size_t floats(const nimbus_program *program, size_t n_rows)
 {
-    return n_rows < program->least_in_columns ? 0 : program->scratch.floats;
+    return block_of(program, n_rows) < program->least_in_columns ? 0 : program->scratch.floats;
 }
 
 size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows)
@@ -320,6 +326,12 @@ static void walk_row(const nimbus_program_step *step, const uint8_t *x, uint8_t 
 void nimbus_encode_row(const nimbus_kernels *kernels, const nimbus_program_step *step,
                        const uint8_t *x, uint8_t *codes)
 {
+    uint8_t row[16]; /* of which windows load all, and trees read what the row has */
+    if (step->walk.thresholds && step->input == NIMBUS_IN_U8 && step->n_inputs < sizeof row) {
+        memset(row, 0, sizeof row);
+        memcpy(row, x, step->n_inputs);
+        x = row;
+    }
     if (!step->walk.thresholds)
         walk_row(step, x, codes);
     else if (step->input == NIMBUS_IN_F32)
@@ -335,8 +347,10 @@ void nimbus_encode_row(const nimbus_kernels *kernels, const nimbus_program_step 
  * what trees need, and the CPU sees by then where reading goes. */
 static void fetch(const uint8_t *row, size_t n)
 {
-    for (size_t i = 0; i < n && i < 4096; i += 64)
+    n = n < 4096 ? n : 4096;
+    for (size_t i = 0; i < n; i += 64)
         __builtin_prefetch(row + i);
+    __builtin_prefetch(row + n - 1);
 }
 
 static void run_lookup_in_rows(nimbus_block *b, const nimbus_program_step *step)

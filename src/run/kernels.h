@@ -86,7 +86,8 @@ typedef struct nimbus_window {
  * joined   twice NIMBUS_PAD bytes, any of which may go anywhere. A value has the same place in its
  *          window whichever that is, so values replace places window by window, and the rest is
  *          left for later ones.
- * else     16 bytes for every 16 values, which get their bytes from no others. */
+ * else     16 bytes for every 16 values, which get their bytes from no others. A group without
+ *          windows is copied from its columns. */
 typedef struct nimbus_gather {
     const uint32_t *columns; /* [n_values] */
     size_t n_values;         /* a multiple of NIMBUS_PAD */
@@ -102,7 +103,9 @@ typedef struct nimbus_gather {
 
 #define NIMBUS_ELSEWHERE 0x80
 
-#define NIMBUS_FLOAT_LEVELS 6 /* of trees that are walked side by side on f32 */
+/* Levels of trees that are walked side by side on f32, as many as columns can have: deeper ones
+ * would have more thresholds to choose from than a walk has steps. */
+#define NIMBUS_FLOAT_LEVELS 6
 
 /* Trees of C codebooks side by side, to be walked for single rows. With a column per level values
  * are [H][C'] and thresholds, i8 or f32, [K-1][C'], with one per node both are [C'][NIMBUS_NODES],
@@ -154,8 +157,9 @@ typedef struct nimbus_weights {
  *                    rows r, or in[r][part.first + part.at[i]] ^ flip; parts NULL: part p begins
  *                    at 16 p and becomes column 16 p. Reads no byte outside rows of in that are
  *                    `width` bytes long
- * transpose_f32      out[4p + i][r] = in[r][first[p] + i] for all parts p and i below 4, as far as
- *                    rows are `width` long; NIMBUS_PAD rows r, n_rows of them and the last again
+ * transpose_f32      out[4p + i][r] = in[r][first[p] + i] for all parts p and i below 4; NIMBUS_PAD
+ *                    rows r, or fewer: n_rows and the last again until registers are full. Rows are
+ *                    `width` long, and no element beyond that is read or written
  * encode_i8u8        codes[c][r], a column per level; H <= 4, or 6 where the set has `wide`
  *                    lookups; thresholds i8 [C][nimbus_level_threshold_bytes(H)], each
  *                    at nimbus_threshold_place

@@ -40,7 +40,7 @@ void nimbus_transpose_u8u8__c(const uint8_t *in, size_t in_stride, size_t width,
 void nimbus_transpose_f32__c(const uint8_t *in, size_t in_stride, size_t width, size_t n_rows,
                              const uint32_t *first, size_t n_parts, float *out)
 {
-    for (size_t r = 0; r < NIMBUS_PAD; r++) {
+    for (size_t r = 0; r < NIMBUS_PAD; r++) { /* registers of no set are larger */
         const size_t row = r < n_rows ? r : n_rows - 1;
         const float *x = (const float *)(const void *)(in + row * in_stride);
         for (size_t p = 0; p < n_parts; p++)

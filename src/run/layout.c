@@ -226,9 +226,13 @@ bool nimbus_step_lay_out_weights(nimbus_program_step *step, const int8_t *weight
 
 /* ---- walking the trees of one row --------------------------------------------------------- */
 
+/* Of a group's windows for each of its vectors: columns that lie further apart are copied one by
+ * one sooner. */
+enum { MOST_WINDOWS = 10 };
 enum { MOST_VECTORS = 8 }; /* of a group: the levels of a tree, or nimbus_node_vectors */
 
-/* How rows of `width` bytes, no fewer than a part has, are cut into windows. */
+/* How rows of `width` bytes, no fewer than a part has, are cut into windows. Shorter ones come in a
+ * copy (nimbus_encode_row). */
 typedef struct cutting {
     nimbus_gather *gather;
     size_t width, lanes, alignment;
@@ -302,7 +306,9 @@ static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather,
     const bool u8 = step->input == NIMBUS_IN_U8;
     const size_t part_bytes = nimbus_window_part(shape);
     cutting cut = {.gather = gather,
-                   .width = u8 ? step->n_inputs : nimbus_padded(step->n_inputs),
+                   .width = !u8                           ? nimbus_padded(step->n_inputs)
+                            : step->n_inputs > part_bytes ? step->n_inputs
+                                                          : part_bytes,
                    .lanes = shape->lanes,
                    .alignment = u8 ? 1 : part_bytes,
                    .part_bytes = part_bytes,
@@ -312,21 +318,26 @@ static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather,
     uint32_t *first = step->first_windows = nimbus_alloc(n + 1, sizeof *first);
     if (!first)
         return false;
-    for (size_t g = 0; g < n; g++)
-        first[g + 1] = first[g] + cut_windows(&cut, g, 0);
-    const size_t n_vectors = first[n] * gather->vectors;
-    const size_t n_places = cut.joined ? gather->n_values : n_vectors * cut.lanes;
+    for (size_t g = 0; g < n; g++) {
+        const uint32_t n_windows = cut_windows(&cut, g, 0);
+        const bool few = cut.joined || n_windows <= MOST_WINDOWS * gather->vectors;
+        first[g + 1] = first[g] + (few ? n_windows : 0);
+    }
+    const size_t rows = cut.joined ? 1 : first[n]; /* of places */
+    const size_t in_row = cut.joined ? gather->n_values : gather->vectors * cut.lanes;
     step->windows = nimbus_alloc(first[n], sizeof *step->windows);
-    step->wanted = nimbus_alloc(n_vectors, sizeof *step->wanted);
-    step->window_places = nimbus_alloc(n_places, 1);
-    if (!step->windows || !step->wanted || !step->window_places)
+    step->window_places = nimbus_alloc_product(rows, in_row, 1, 0);
+    if (cut.joined)
+        step->wanted = nimbus_alloc_product(first[n], gather->vectors, sizeof *step->wanted, 0);
+    if (!step->windows || !step->window_places || (cut.joined && !step->wanted))
         return false;
-    memset(step->window_places, NIMBUS_ELSEWHERE, n_places);
+    memset(step->window_places, NIMBUS_ELSEWHERE, rows * in_row);
     cut.windows = step->windows;
     cut.wanted = step->wanted;
     cut.at = step->window_places;
     for (size_t g = 0; g < n; g++)
-        cut_windows(&cut, g, first[g]);
+        if (first[g + 1] > first[g])
+            cut_windows(&cut, g, first[g]);
     gather->windows = step->windows;
     gather->first_window = first;
     gather->wanted = step->wanted;
@@ -415,7 +426,7 @@ bool nimbus_step_lay_out_walk(nimbus_program_step *step, const nimbus_kernels *k
     if (shape->granule == 0 || step->n_codebooks < NIMBUS_WALK_FROM ||
         (step->input == NIMBUS_IN_F32 && (nodes || step->n_levels > NIMBUS_FLOAT_LEVELS)) ||
         (nodes && (step->n_levels > 4 || !kernels->walk_nodes_u8u8)) ||
-        (step->input == NIMBUS_IN_U8 && step->n_inputs < nimbus_window_part(shape)))
+        (shape->joined && step->input == NIMBUS_IN_U8 && step->n_inputs < NIMBUS_PAD))
         return true;
     return lay_out_walk(step, nodes, shape);
 }

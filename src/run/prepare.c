@@ -3,8 +3,9 @@
  * Memory: with the file's table bytes as unit, row tables take 1 (2 for 4-bit entries), and up to
  * 16 where a layer has less than 16 outputs; column tables 16/K (32/K), 64/K where K is above 16,
  * and a few times that where outputs do not fill a tile; trees are copied for walks by rows as
- * well, with a byte for every value that they read in each window of its group. Nothing here can
- * fail but allocation. Layouts that depend on the instruction set are in layout.c. */
+ * well, and for every window of a group of them 32 bytes and a byte or a bit for each value of the
+ * group. Nothing here can fail but allocation. Layouts that depend on the instruction set are in
+ * layout.c. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,16 +217,21 @@ static bool prepare_parts(nimbus_program_step *step, size_t n)
             if (i == 0 || sorted[i] - parts[n_parts - 1] >= 4)
                 parts[n_parts++] = sorted[i] < last ? sorted[i] : last;
         for (size_t i = 0; i < n; i++) {
-            size_t p = n_parts - 1;
-            while (parts[p] > columns[i])
-                p--;
+            size_t p = 0; /* the last part that begins no later than the column */
+            for (size_t beyond = n_parts; p + 1 < beyond;) {
+                const size_t middle = p + (beyond - p) / 2;
+                if (parts[middle] <= columns[i])
+                    p = middle;
+                else
+                    beyond = middle;
+            }
             columns[i] = (uint32_t)(4 * p) + columns[i] - parts[p];
         }
         step->n_parts = n_parts;
         step->n_columns = 4 * n_parts;
     }
     nimbus_free(sorted);
-    return sorted && parts;
+    return sorted && parts && step->n_columns <= SIZE_MAX / (sizeof(float) * NIMBUS_PAD);
 }
 
 /* Thresholds as the column encoders want them. */

@@ -2,10 +2,8 @@
  *
  * A code is made of its bits from the top: level h adds 2^(H-1-h). With a column per level, the
  * code so far selects the threshold of each row by a shuffle; of more than four levels, the place
- * among the leaves that a row has come to does; of f32, a shuffle as well. With a column per node,
- * every node
- * is compared, but only where the decisions above lead to it. H is a constant in the inner
- * functions. */
+ * among the leaves that a row has come to does. With a column per node, every node is compared, but
+ * only where the decisions above lead to it. H is a constant in the inner functions. */
 
 HELPER void encode_levels(const nimbus_trees *trees, size_t c, const size_t H,
                           const int8_t *columns, size_t stride, size_t n, uint8_t *codes,

@@ -1,4 +1,4 @@
-/* transpose_template.h - bytes of rows to bytes of columns
+/* transpose_template.h - rows to columns, of bytes and of f32
  *
  * 16 bytes of LANES rows at a time: vector i gets those of rows i, 16 + i, ..., so that four rounds
  * of zipping within each 16 bytes leave in vector i byte i of all rows in their order. Where few
@@ -80,6 +80,17 @@ HELPER void transpose_all(const row_block *block, const bool whole, size_t first
     zip_and_store(block, whole, a, out, out_stride);
 }
 
+/* Within every 16 bytes: number i of 32 bits of all four, as vector i. */
+HELPER void zip_four(vec a[4])
+{
+    const vec low01 = v_zip_low32(a[0], a[1]), high01 = v_zip_high32(a[0], a[1]);
+    const vec low23 = v_zip_low32(a[2], a[3]), high23 = v_zip_high32(a[2], a[3]);
+    a[0] = v_zip_low64(low01, low23);
+    a[1] = v_zip_high64(low01, low23);
+    a[2] = v_zip_low64(high01, high23);
+    a[3] = v_zip_high64(high01, high23);
+}
+
 /* Few of them. */
 HELPER void transpose_few(const row_block *block, const bool whole, const nimbus_part *part,
                           vec flip, uint8_t *out, size_t out_stride)
@@ -99,12 +110,10 @@ HELPER void transpose_few(const row_block *block, const bool whole, const nimbus
             in = next_row(block, !whole && LANES == 16, in, 4 * k + j);
         }
     }
-    vec low01 = v_zip_low32(four[0], four[1]), high01 = v_zip_high32(four[0], four[1]);
-    vec low23 = v_zip_low32(four[2], four[3]), high23 = v_zip_high32(four[2], four[3]);
-    store_column(block, whole, out, v_zip_low64(low01, low23));
-    store_column(block, whole, out + out_stride, v_zip_high64(low01, low23));
-    store_column(block, whole, out + 2 * out_stride, v_zip_low64(high01, high23));
-    store_column(block, whole, out + 3 * out_stride, v_zip_high64(high01, high23));
+    zip_four(four);
+    UNROLL
+    for (size_t i = 0; i < 4; i++)
+        store_column(block, whole, out + i * out_stride, four[i]);
 }
 
 HELPER void transpose_parts(const row_block *block, const bool whole, const nimbus_part *parts,
@@ -157,7 +166,8 @@ TARGET void KERNEL(transpose_f32)(const uint8_t *in, size_t in_stride, size_t wi
         nimbus_transpose_f32__c(in, in_stride, width, n_rows, first, n_parts, out);
         return;
     }
-    for (size_t r = 0; r < NIMBUS_PAD; r += LANES / 4) {
+    const size_t end = n_rows < NIMBUS_PAD ? nimbus_rounded_up(n_rows, LANES) : NIMBUS_PAD;
+    for (size_t r = 0; r < end; r += LANES / 4) {
         size_t at[4][LANES / 16];
         UNROLL
         for (size_t k = 0; k < 4; k++) {
@@ -173,12 +183,10 @@ TARGET void KERNEL(transpose_f32)(const uint8_t *in, size_t in_stride, size_t wi
             UNROLL
             for (size_t k = 0; k < 4; k++)
                 a[k] = v_load_parts(in + first[p] * sizeof *out, at[k]);
-            vec low01 = v_zip_low32(a[0], a[1]), high01 = v_zip_high32(a[0], a[1]);
-            vec low23 = v_zip_low32(a[2], a[3]), high23 = v_zip_high32(a[2], a[3]);
-            v_store(to, v_zip_low64(low01, low23));
-            v_store(to + NIMBUS_PAD, v_zip_high64(low01, low23));
-            v_store(to + 2 * NIMBUS_PAD, v_zip_low64(high01, high23));
-            v_store(to + 3 * NIMBUS_PAD, v_zip_high64(high01, high23));
+            zip_four(a);
+            UNROLL
+            for (size_t i = 0; i < 4; i++)
+                v_store(to + i * NIMBUS_PAD, a[i]);
         }
     }
 }

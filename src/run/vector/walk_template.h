@@ -1,14 +1,28 @@
 /* walk_template.h - walk trees for many codebooks of one row
  *
- * Codebooks lie side by side. With a column per level and four levels, all 15 nodes of a tree are
- * compared, and each decision on the path halves what remains of those of all levels below. With
- * another number of levels, decisions halve the thresholds that may be the next one's, and only
- * that is compared. Either way a comparison or choice waits for one selection only. With a column
- * per node, all 15 nodes are compared at once, which leaves their decisions as bits of a 16-bit
- * number; then the path is followed from bit to bit. H is a constant in the inner functions, but
- * for 1 to 3, 7 and 8 levels of one column each. */
+ * Codebooks lie side by side. With a column per level and four levels of bytes, all 15 nodes of a
+ * tree are compared, and each decision on the path halves what remains of those of all levels
+ * below. With another number of levels, and of f32, decisions halve the thresholds that may be the
+ * next one's, and only that is compared. Either way a comparison or choice waits for one selection
+ * only. With a column per node, all 15 nodes are compared at once, which leaves their decisions as
+ * bits of a 16-bit number; then the path is followed from bit to bit. H is a constant in the inner
+ * functions where it is 4, or 5 or 6 of bytes, or nodes have columns. */
 
 #define MOST_LEVELS 8
+
+#ifndef JOINED_WINDOWS
+HELPER vec copy_bytes(const uint32_t *columns, const uint8_t *x)
+{
+    uint8_t bytes[LANES];
+    for (size_t i = 0; i < LANES; i += 4) {
+        bytes[i] = x[columns[i]];
+        bytes[i + 1] = x[columns[i + 1]];
+        bytes[i + 2] = x[columns[i + 2]];
+        bytes[i + 3] = x[columns[i + 3]];
+    }
+    return v_load(bytes);
+}
+#endif
 
 /* The n vectors of values of a group. */
 HELPER void gather(const nimbus_gather *g, size_t group, const size_t n, const uint8_t *x,
@@ -35,6 +49,12 @@ HELPER void gather(const nimbus_gather *g, size_t group, const size_t n, const u
     UNROLL
     for (size_t j = 0; j < n; j++)
         values[j] = flip;
+    if (g->first_window[group] == end) {
+        const uint32_t *columns = g->columns + group * g->group_step;
+        for (size_t j = 0; j < n; j++)
+            values[j] = v_xor(values[j], copy_bytes(columns + j * g->vector_step, x));
+        return;
+    }
     for (uint32_t w = g->first_window[group]; w < end; w++) {
         const vec window = v_load_parts(x, g->windows[w].first);
         UNROLL
