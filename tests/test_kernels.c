@@ -188,7 +188,7 @@ static void cut_windows(trial *t, nimbus_gather *g, size_t width)
 {
     const nimbus_shape *shape = &t->k->shape;
     const size_t lanes = shape->lanes, n_groups = g->n_values / (g->vectors * lanes);
-    const size_t part_bytes = nimbus_window_part(shape), n_parts = shape->joined ? 2 : lanes / 16;
+    const size_t part_bytes = nimbus_window_part(shape), n_parts = nimbus_window_parts(shape);
     const size_t most = g->n_values; /* of windows */
     uint32_t *first = array(t, (n_groups + 1) * sizeof *first), n = 0;
     nimbus_window *windows = array(t, most * sizeof *windows);

@@ -76,7 +76,7 @@ static void check_windows(const nimbus_program_step *step, const nimbus_shape *s
 {
     const nimbus_gather *g = &step->walk.gather;
     const size_t n_groups = g->n_values / (g->vectors * shape->lanes);
-    const size_t part = nimbus_window_part(shape), n_parts = shape->joined ? 2 : shape->lanes / 16;
+    const size_t part = nimbus_window_part(shape), n_parts = nimbus_window_parts(shape);
     const size_t raw = step->n_inputs < part ? part : step->n_inputs;
     const size_t width = step->input == NIMBUS_IN_U8 ? raw : nimbus_padded(step->n_inputs);
     for (size_t w = 0; w < g->first_window[n_groups]; w++)

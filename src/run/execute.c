@@ -58,23 +58,17 @@ size_t nimbus_block_rows(const nimbus_program *program)
     return rows;
 }
 
-/* The most rows that are run together of n_rows. */
-static size_t block_of(const nimbus_program *program, size_t n_rows)
-{
-    return n_rows < program->block_rows ? n_rows : program->block_rows;
-}
-
 /* Rows that buffers of a block of n_rows have room for. */
 static size_t room(const nimbus_program *program, size_t n_rows)
 {
-    const size_t rows = block_of(program, n_rows);
+    const size_t rows = n_rows < program->block_rows ? n_rows : program->block_rows;
     return rows < program->least_in_columns ? rows : nimbus_padded(rows);
 }
 
-/* Bytes of columns of floats that blocks of n_rows need. */
-static size_t floats(const nimbus_program *program, size_t n_rows)
+/* Bytes of columns of floats where there is room for so many rows. */
+static size_t floats(const nimbus_program *program, size_t rows)
 {
-    return block_of(program, n_rows) < program->least_in_columns ? 0 : program->scratch.floats;
+    return rows < program->least_in_columns ? 0 : program->scratch.floats;
 }
 
 size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows)
@@ -82,9 +76,9 @@ size_t nimbus_scratch_size(const nimbus_program *program, size_t n_rows)
     const nimbus_scratch *s = &program->scratch;
     if (program->image)
         return nimbus_image_scratch_size(program, n_rows);
-    return nimbus_padded((2 * s->activations + s->codes + s->packed + s->sums) *
-                         room(program, n_rows)) +
-           floats(program, n_rows) + s->row_codes + s->row_packed + s->row_sums + NIMBUS_PAD;
+    const size_t rows = room(program, n_rows);
+    return nimbus_padded((2 * s->activations + s->codes + s->packed + s->sums) * rows) +
+           floats(program, rows) + s->row_codes + s->row_packed + s->row_sums + NIMBUS_PAD;
 }
 
 void nimbus_block_init(nimbus_block *b, const nimbus_program *program, size_t n_rows, void *scratch)
@@ -97,7 +91,7 @@ void nimbus_block_init(nimbus_block *b, const nimbus_program *program, size_t n_
     b->row_codes = at += s->row_sums;
     b->row_packed = at += s->row_codes;
     b->floats = (float *)(void *)(at += s->row_packed);
-    b->activations[0] = at += floats(program, n_rows);
+    b->activations[0] = at += floats(program, rows);
     b->activations[1] = at += s->activations * rows;
     b->sums = at += s->activations * rows;
     b->codes = at += s->sums * rows;

@@ -282,10 +282,15 @@ typedef struct nimbus_shape {
     bool joined;         /* windows of nimbus_gather are joined */
 } nimbus_shape;
 
-/* Bytes of a part of a window. */
+/* Bytes of a part of a window, and parts of one. */
 static inline size_t nimbus_window_part(const nimbus_shape *shape)
 {
     return shape->joined ? NIMBUS_PAD : 16;
+}
+
+static inline size_t nimbus_window_parts(const nimbus_shape *shape)
+{
+    return shape->joined ? 2 : shape->lanes / 16;
 }
 
 /* Vectors of a group of nodes' values: without joined windows those of a codebook have their own.

@@ -234,10 +234,9 @@ enum { MOST_VECTORS = 8 }; /* of a group: the levels of a tree, or nimbus_node_v
 /* How rows of `width` bytes, no fewer than a part has, are cut into windows. Shorter ones come in a
  * copy (nimbus_encode_row). */
 typedef struct cutting {
-    nimbus_gather *gather;
-    size_t width, lanes, alignment;
-    size_t part_bytes, n_parts; /* of a window */
-    bool joined;
+    const nimbus_gather *gather;
+    const nimbus_shape *shape;
+    size_t width, alignment;
     nimbus_window *windows; /* NULL to count them only; else this and the next two are filled */
     uint64_t *wanted;
     uint8_t *at;
@@ -249,13 +248,13 @@ static void place_value(const cutting *cut, size_t group, size_t window, size_t 
 {
     const nimbus_gather *g = cut->gather;
     const size_t row = window * g->vectors + v;
-    if (!cut->joined) {
-        cut->at[row * cut->lanes + lane] = (uint8_t)place;
+    if (!cut->shape->joined) {
+        cut->at[row * cut->shape->lanes + lane] = (uint8_t)place;
         return;
     }
     cut->wanted[row] |= (uint64_t)1 << lane;
     cut->at[group * g->group_step + v * g->vector_step + lane] =
-        (uint8_t)(place + part * cut->part_bytes);
+        (uint8_t)(place + part * nimbus_window_part(cut->shape));
 }
 
 /* Cuts windows that have all values of a group, each part from the lowest column on that is left,
@@ -264,28 +263,29 @@ static uint32_t cut_windows(const cutting *cut, size_t group, size_t before)
 {
     const nimbus_gather *g = cut->gather;
     const uint32_t *columns = g->columns + group * g->group_step;
-    const uint64_t all = cut->lanes < 64 ? ((uint64_t)1 << cut->lanes) - 1 : UINT64_MAX;
+    const size_t lanes = cut->shape->lanes, part_bytes = nimbus_window_part(cut->shape);
+    const uint64_t all = lanes < 64 ? ((uint64_t)1 << lanes) - 1 : UINT64_MAX;
     uint64_t left[MOST_VECTORS], any = 1;
     uint32_t n_windows = 0;
     for (size_t v = 0; v < g->vectors; v++)
         left[v] = all;
     for (; any; n_windows++) {
         any = 0;
-        for (size_t part = 0; part < cut->n_parts; part++) {
-            const uint64_t served = cut->joined ? all : (uint64_t)0xffff << 16 * part;
-            size_t first = cut->width - cut->part_bytes;
-            for (size_t i = 0; i < g->vectors * cut->lanes; i++) {
-                const size_t v = i / cut->lanes, lane = i % cut->lanes;
+        for (size_t part = 0; part < nimbus_window_parts(cut->shape); part++) {
+            const uint64_t served = cut->shape->joined ? all : (uint64_t)0xffff << 16 * part;
+            size_t first = cut->width - part_bytes;
+            for (size_t i = 0; i < g->vectors * lanes; i++) {
+                const size_t v = i / lanes, lane = i % lanes;
                 const size_t column = columns[v * g->vector_step + lane];
                 if ((left[v] & served) >> lane & 1 && column < first)
                     first = column / cut->alignment * cut->alignment;
             }
             if (cut->windows)
                 cut->windows[before + n_windows].first[part] = first;
-            for (size_t i = 0; i < g->vectors * cut->lanes; i++) {
-                const size_t v = i / cut->lanes, lane = i % cut->lanes;
+            for (size_t i = 0; i < g->vectors * lanes; i++) {
+                const size_t v = i / lanes, lane = i % lanes;
                 const size_t column = columns[v * g->vector_step + lane];
-                if (!((left[v] & served) >> lane & 1) || column - first >= cut->part_bytes)
+                if (!((left[v] & served) >> lane & 1) || column - first >= part_bytes)
                     continue;
                 left[v] ^= (uint64_t)1 << lane;
                 if (cut->windows)
@@ -306,30 +306,27 @@ static bool lay_out_windows(nimbus_program_step *step, nimbus_gather *gather,
     const bool u8 = step->input == NIMBUS_IN_U8;
     const size_t part_bytes = nimbus_window_part(shape);
     cutting cut = {.gather = gather,
+                   .shape = shape,
                    .width = !u8                           ? nimbus_padded(step->n_inputs)
                             : step->n_inputs > part_bytes ? step->n_inputs
                                                           : part_bytes,
-                   .lanes = shape->lanes,
-                   .alignment = u8 ? 1 : part_bytes,
-                   .part_bytes = part_bytes,
-                   .n_parts = shape->joined ? 2 : shape->lanes / 16,
-                   .joined = shape->joined};
+                   .alignment = u8 ? 1 : part_bytes};
     const size_t n = gather->n_values / (gather->vectors * shape->lanes);
     uint32_t *first = step->first_windows = nimbus_alloc(n + 1, sizeof *first);
     if (!first)
         return false;
     for (size_t g = 0; g < n; g++) {
         const uint32_t n_windows = cut_windows(&cut, g, 0);
-        const bool few = cut.joined || n_windows <= MOST_WINDOWS * gather->vectors;
+        const bool few = shape->joined || n_windows <= MOST_WINDOWS * gather->vectors;
         first[g + 1] = first[g] + (few ? n_windows : 0);
     }
-    const size_t rows = cut.joined ? 1 : first[n]; /* of places */
-    const size_t in_row = cut.joined ? gather->n_values : gather->vectors * cut.lanes;
+    const size_t rows = shape->joined ? 1 : first[n]; /* of places */
+    const size_t in_row = shape->joined ? gather->n_values : gather->vectors * shape->lanes;
     step->windows = nimbus_alloc(first[n], sizeof *step->windows);
     step->window_places = nimbus_alloc_product(rows, in_row, 1, 0);
-    if (cut.joined)
+    if (shape->joined)
         step->wanted = nimbus_alloc_product(first[n], gather->vectors, sizeof *step->wanted, 0);
-    if (!step->windows || !step->window_places || (cut.joined && !step->wanted))
+    if (!step->windows || !step->window_places || (shape->joined && !step->wanted))
         return false;
     memset(step->window_places, NIMBUS_ELSEWHERE, rows * in_row);
     cut.windows = step->windows;

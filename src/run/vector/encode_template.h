@@ -66,35 +66,39 @@ HELPER void encode_levels_wide(const nimbus_trees *trees, size_t c, const size_t
 #define NARROWER_REST(op)
 #endif
 
+/* Encodes all codebooks of at most four levels by a function that takes H as a constant. */
+#define ENCODE_TREES(encode)                                                                       \
+    for (size_t c = 0; c < trees->n_codebooks; c++) {                                              \
+        switch (trees->n_levels) {                                                                 \
+        case 1:                                                                                    \
+            encode(trees, c, 1, columns, stride, n, codes, codes_stride);                          \
+            break;                                                                                 \
+        case 2:                                                                                    \
+            encode(trees, c, 2, columns, stride, n, codes, codes_stride);                          \
+            break;                                                                                 \
+        case 3:                                                                                    \
+            encode(trees, c, 3, columns, stride, n, codes, codes_stride);                          \
+            break;                                                                                 \
+        default:                                                                                   \
+            encode(trees, c, 4, columns, stride, n, codes, codes_stride);                          \
+        }                                                                                          \
+    }
+
 TARGET void KERNEL(encode_i8u8)(const nimbus_trees *trees, const int8_t *columns, size_t stride,
                                 size_t n, uint8_t *codes, size_t codes_stride)
 {
-    if (trees->n_levels <= 4) {
-        NARROWER_REST(encode_i8u8)
-    }
-    for (size_t c = 0; c < trees->n_codebooks; c++) {
-        switch (trees->n_levels) {
-        case 1:
-            encode_levels(trees, c, 1, columns, stride, n, codes, codes_stride);
-            break;
-        case 2:
-            encode_levels(trees, c, 2, columns, stride, n, codes, codes_stride);
-            break;
-        case 3:
-            encode_levels(trees, c, 3, columns, stride, n, codes, codes_stride);
-            break;
-        case 4:
-            encode_levels(trees, c, 4, columns, stride, n, codes, codes_stride);
-            break;
 #ifdef WIDE
-        case 5:
-            encode_levels_wide(trees, c, 5, columns, stride, n, codes, codes_stride);
-            break;
-        default:
-            encode_levels_wide(trees, c, 6, columns, stride, n, codes, codes_stride);
-#endif
-        }
+    if (trees->n_levels > 4) {
+        for (size_t c = 0; c < trees->n_codebooks; c++)
+            if (trees->n_levels == 5)
+                encode_levels_wide(trees, c, 5, columns, stride, n, codes, codes_stride);
+            else
+                encode_levels_wide(trees, c, 6, columns, stride, n, codes, codes_stride);
+        return;
     }
+#endif
+    NARROWER_REST(encode_i8u8)
+    ENCODE_TREES(encode_levels)
 }
 
 /* Codes of f32 columns. The nodes of level h are numbers 2^h .. 2^(h+1) - 1 of NIMBUS_NODES. */
@@ -133,21 +137,7 @@ TARGET void KERNEL(encode_f32u8)(const nimbus_trees *trees, const float *columns
                                  size_t n, uint8_t *codes, size_t codes_stride)
 {
     NARROWER_REST(encode_f32u8)
-    for (size_t c = 0; c < trees->n_codebooks; c++) {
-        switch (trees->n_levels) {
-        case 1:
-            encode_levels_f32(trees, c, 1, columns, stride, n, codes, codes_stride);
-            break;
-        case 2:
-            encode_levels_f32(trees, c, 2, columns, stride, n, codes, codes_stride);
-            break;
-        case 3:
-            encode_levels_f32(trees, c, 3, columns, stride, n, codes, codes_stride);
-            break;
-        default:
-            encode_levels_f32(trees, c, 4, columns, stride, n, codes, codes_stride);
-        }
-    }
+    ENCODE_TREES(encode_levels_f32)
 }
 
 /* The trees of a codebook with a column per node. */
@@ -198,54 +188,44 @@ SUBTREE_FUNCTIONS(f32, mask32)
      : (H) == 3 ? subtree3_##suffix(tree, offset, 0, all, v_zero())                                \
                 : subtree4_##suffix(tree, offset, 0, all, v_zero()))
 
-/* The codes of one codebook, H a constant. */
-HELPER void encode_nodes_i8(const node_tree *tree, const size_t H, size_t n, uint8_t *codes)
+HELPER node_tree tree_of(const nimbus_trees *trees, size_t c, const size_t H, const void *columns,
+                         size_t stride)
 {
-    for (size_t r = 0; r < n; r += LANES)
-        v_store(codes + r, WALK_NODES(i8, H, r, v_all8()));
+    const size_t first = c * (((size_t)1 << H) - 1);
+    return (node_tree){columns, stride, trees->columns + first,
+                       (const uint8_t *)trees->thresholds + 4 * first};
 }
 
-HELPER void encode_nodes_f32(const node_tree *tree, const size_t H, size_t n, uint8_t *codes)
+HELPER void encode_nodes_i8(const nimbus_trees *trees, size_t c, const size_t H,
+                            const int8_t *columns, size_t stride, size_t n, uint8_t *codes,
+                            size_t codes_stride)
 {
+    const node_tree of_c = tree_of(trees, c, H, columns, stride), *tree = &of_c;
+    for (size_t r = 0; r < n; r += LANES)
+        v_store(codes + c * codes_stride + r, WALK_NODES(i8, H, r, v_all8()));
+}
+
+HELPER void encode_nodes_f32(const nimbus_trees *trees, size_t c, const size_t H,
+                             const float *columns, size_t stride, size_t n, uint8_t *codes,
+                             size_t codes_stride)
+{
+    const node_tree of_c = tree_of(trees, c, H, columns, stride * sizeof *columns), *tree = &of_c;
     for (size_t r = 0; r < n; r += LANES) {
         vec quarters[4];
         UNROLL
         for (size_t q = 0; q < 4; q++)
             quarters[q] = WALK_NODES(f32, H, 4 * r + q * LANES, v_all32());
-        v_store(codes + r, v_pack32(quarters));
+        v_store(codes + c * codes_stride + r, v_pack32(quarters));
     }
 }
 
-#define ENCODE_NODES(suffix)                                                                       \
-    const size_t n_nodes = ((size_t)1 << trees->n_levels) - 1;                                     \
-    node_tree tree = {(const uint8_t *)columns, stride * sizeof *columns, trees->columns,          \
-                      trees->thresholds};                                                          \
-    for (size_t c = 0; c < trees->n_codebooks; c++) {                                              \
-        switch (trees->n_levels) {                                                                 \
-        case 1:                                                                                    \
-            encode_nodes_##suffix(&tree, 1, n, codes);                                             \
-            break;                                                                                 \
-        case 2:                                                                                    \
-            encode_nodes_##suffix(&tree, 2, n, codes);                                             \
-            break;                                                                                 \
-        case 3:                                                                                    \
-            encode_nodes_##suffix(&tree, 3, n, codes);                                             \
-            break;                                                                                 \
-        default:                                                                                   \
-            encode_nodes_##suffix(&tree, 4, n, codes);                                             \
-        }                                                                                          \
-        tree.column += n_nodes;                                                                    \
-        tree.threshold += 4 * n_nodes;                                                             \
-        codes += codes_stride;                                                                     \
-    }
-
 TARGET void KERNEL(encode_nodes_i8u8)(const nimbus_trees *trees, const int8_t *columns,
                                       size_t stride, size_t n, uint8_t *codes,
-                                      size_t codes_stride){ENCODE_NODES(i8)}
+                                      size_t codes_stride){ENCODE_TREES(encode_nodes_i8)}
 
 TARGET void KERNEL(encode_nodes_f32u8)(const nimbus_trees *trees, const float *columns,
                                        size_t stride, size_t n, uint8_t *codes, size_t codes_stride)
 {
     NARROWER_REST(encode_nodes_f32u8)
-    ENCODE_NODES(f32)
+    ENCODE_TREES(encode_nodes_f32)
 }
