@@ -285,7 +285,7 @@ static nimbus_status convert_layers(conversion *c, nimbus_convert_report *report
                 status = nimbus_conversion_save(c, error);
         }
         if (status == NIMBUS_OK && i >= c->layers_done && c->options.method == NIMBUS_METHOD_NIMBUS)
-            nimbus_conversion_renew_norm(c, i);
+            status = nimbus_conversion_renew_norm(c, i, error);
         if (status == NIMBUS_OK)
             status = nimbus_frontier_advance(&c->converted, i, error);
     }

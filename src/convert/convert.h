@@ -57,11 +57,11 @@ typedef struct nimbus_tree_job {
     unsigned n_threads;
 } nimbus_tree_job;
 
-/* Mean and variance, 0 or more, of the first n values of every row; rows are `width` apart. */
-void nimbus_mean_and_variance(const real *x, size_t n_rows, size_t width, size_t n, double *mean,
-                              double *variance);
-/* Standard deviations of the columns of x [n_rows][d]. */
-void nimbus_column_deviations(const real *x, size_t n_rows, size_t d, real *out);
+/* Mean and variance, 0 or more, of each channel of x [n_rows][n_channels][n]. */
+void nimbus_channel_moments(const real *x, size_t n_rows, size_t n_channels, size_t n, double *mean,
+                            double *variance);
+/* Standard deviations of the columns of x [n_rows][d]; false: no memory. */
+NIMBUS_MUST_CHECK bool nimbus_column_deviations(const real *x, size_t n_rows, size_t d, real *out);
 
 /* Fills "columns", "thresholds" and "margin" of a layer with attached lookup (its kind, H and C, a
  * multiple of the groups: codebooks g * T .. g * T + T - 1 read group g). Of several trees of a

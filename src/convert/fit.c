@@ -66,16 +66,16 @@ static nimbus_status balance(const conversion *c, size_t i, const real *x, size_
     nimbus_layer *layer = &c->net->layers[i];
     const size_t d = nimbus_lookup_inputs(layer), m = nimbus_lookup_outputs(layer);
     const real *weight = nimbus_layer_param(layer, "weight")->value;
-    double *importance = nimbus_alloc(d, sizeof *importance);
+    double *importance = nimbus_alloc(2 * d, sizeof *importance); /* variances first */
     if (!importance)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for its columns",
                            layer->name);
+    nimbus_channel_moments(x, n, d, 1, importance + d, importance);
     for (size_t j = 0; j < d; j++) {
-        double mean, variance, squares = 0;
-        nimbus_mean_and_variance(x + j, n, d, 1, &mean, &variance);
+        double squares = 0;
         for (size_t k = 0; k < m; k++)
             squares += (double)weight[k * d + j] * (double)weight[k * d + j];
-        importance[j] = variance * squares;
+        importance[j] *= squares;
     }
     const size_t levels = c->plans[i].levels * c->plans[i].trees;
     nimbus_status status =
@@ -132,10 +132,9 @@ static nimbus_status apply_relu(const nimbus_layer *layer, samples *s, nimbus_er
 {
     const size_t d = nimbus_lookup_inputs(layer);
     s->deviations = nimbus_alloc(d, sizeof *s->deviations);
-    if (!s->deviations)
+    if (!s->deviations || !nimbus_column_deviations(s->own_x, s->n, d, s->deviations))
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for margins",
                            layer->name);
-    nimbus_column_deviations(s->own_x, s->n, d, s->deviations);
     for (size_t i = 0; i < s->n * d; i++)
         s->own_x[i] = s->own_x[i] > 0 ? s->own_x[i] : 0;
     return NIMBUS_OK;

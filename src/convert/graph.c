@@ -67,25 +67,29 @@ nimbus_status nimbus_conversion_insert_norms(conversion *c, nimbus_error *error)
     return status;
 }
 
-void nimbus_conversion_renew_norm(conversion *c, size_t i)
+nimbus_status nimbus_conversion_renew_norm(conversion *c, size_t i, nimbus_error *error)
 {
     nimbus_layer *layer = &c->net->layers[i];
-    const size_t from = layer->n_inputs ? layer->input[0] : 0;
+    const size_t from = layer->n_inputs ? layer->input[0] : 0, n_channels = layer->shape.channels;
     if (layer->type != &nimbus_layer_batch_norm || layer->bare || !nimbus_conversion_fits(c, from))
-        return;
+        return NIMBUS_OK;
     real *means = nimbus_layer_param(layer, "mean")->value;
     real *variances = nimbus_layer_param(layer, "variance")->value;
     real *scales = nimbus_layer_param(layer, "scale")->value;
     real *shifts = nimbus_layer_param(layer, "shift")->value;
-    const size_t n = layer->shape.height * layer->shape.width, width = layer->shape.channels * n;
-    for (size_t m = 0; m < layer->shape.channels; m++) {
-        double mean, variance;
-        nimbus_mean_and_variance(c->converted.out[from] + m * n, c->converted.n_rows, width, n,
-                                 &mean, &variance);
+    double *mean = nimbus_alloc(2 * n_channels, sizeof *mean), *variance = mean + n_channels;
+    if (!mean)
+        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for its means",
+                           layer->name);
+    nimbus_channel_moments(c->converted.out[from], c->converted.n_rows, n_channels,
+                           layer->shape.height * layer->shape.width, mean, variance);
+    for (size_t m = 0; m < n_channels; m++) {
         double factor = (double)scales[m] / sqrt((double)variances[m] + layer->number);
-        shifts[m] += (real)(factor * (mean - (double)means[m]));
-        scales[m] = (real)(factor * sqrt(variance + layer->number));
-        means[m] = (real)mean;
-        variances[m] = (real)variance;
+        shifts[m] += (real)(factor * (mean[m] - (double)means[m]));
+        scales[m] = (real)(factor * sqrt(variance[m] + layer->number));
+        means[m] = (real)mean[m];
+        variances[m] = (real)variance[m];
     }
+    nimbus_free(mean);
+    return NIMBUS_OK;
 }

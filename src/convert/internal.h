@@ -124,8 +124,9 @@ void nimbus_conversion_read_before_relus(conversion *c);
 NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_insert_norms(conversion *c, nimbus_error *error);
 /* A batch norm behind a converted layer gets mean and variance of what it now reads, and a
  * scale and shift with which it does the same as before. Other layers: nothing happens. The
- * converted frontier stands just before layer i. */
-void nimbus_conversion_renew_norm(conversion *c, size_t i);
+ * converted frontier stands just before layer i. Errors: MEMORY. */
+NIMBUS_MUST_CHECK nimbus_status nimbus_conversion_renew_norm(conversion *c, size_t i,
+                                                             nimbus_error *error);
 
 /* ---- fit.c ------------------------------------------------------------------------------------
  */

@@ -32,6 +32,7 @@ typedef struct fit {
     real *residual;        /* [n][M] */
     float *counts;         /* [CK][CK] lower triangle of G^T G; exact up to 2^24 rows */
     double *factor;        /* [CK][CK] */
+    real *sums;            /* of 64 outputs at a time, [CK][SOLVE_BLOCK] */
     double *right;         /* [M][CK] G^T residual */
     double *solution;      /* [M][CK] */
     double *squares;       /* [n_rows / SUM_ROWS + 1] of residuals */
@@ -81,6 +82,24 @@ static void leaf_means(const fit *f, size_t c, double *sums, const double *share
             sums[(nodes + k) * width + j] *= share[group[j]];
 }
 
+/* out[m] = sum over the group's columns of weight[m][column] mean[column], for every leaf; weights
+ * [v][M], means in rows of `width`. */
+NIMBUS_SIMD_CLONES
+static void mean_products(const fit *f, const double *weights, size_t v, const double *means,
+                          size_t width, double *restrict sums, real *out)
+{
+    for (size_t k = 0; k < f->k; k++) {
+        memset(sums, 0, f->m * sizeof *sums);
+        for (size_t j = 0; j < v; j++) {
+            const double *restrict weight = weights + j * f->m, mean = means[k * width + j];
+            for (size_t m = 0; m < f->m; m++)
+                sums[m] += weight[m] * mean;
+        }
+        for (size_t m = 0; m < f->m; m++)
+            out[k * f->m + m] = (real)sums[m];
+    }
+}
+
 typedef struct prior_job {
     const fit *f;
     const double *share; /* [D] 1 / number of codebooks that hold the column */
@@ -95,22 +114,20 @@ static void prior_item(void *arg, size_t c)
     const uint32_t *group = group_of(f, c, &v);
     size_t width = v + 1;
     double *sums = nimbus_alloc(2 * f->k * width, sizeof *sums);
+    double *weights = nimbus_alloc((v + 1) * f->m, sizeof *weights);
 
-    p->failed[c] = !sums;
-    if (!sums)
-        return;
+    p->failed[c] = !sums || !weights;
+    if (p->failed[c])
+        goto done;
     leaf_means(f, c, sums, p->share);
-    for (size_t k = 0; k < f->k; k++) {
-        const double *mean = sums + (f->k - 1 + k) * width;
-        real *out = f->prior + (c * f->k + k) * f->m;
-        for (size_t m = 0; m < f->m; m++) {
-            double sum = 0;
-            for (size_t j = 0; j < v; j++)
-                sum += (double)f->job->weight[m * f->d + group[j]] * mean[j];
-            out[m] = (real)sum;
-        }
-    }
+    for (size_t m = 0; m < f->m; m++)
+        for (size_t j = 0; j < v; j++)
+            weights[j * f->m + m] = (double)f->job->weight[m * f->d + group[j]];
+    mean_products(f, weights, v, sums + (f->k - 1) * width, width, weights + v * f->m,
+                  f->prior + c * f->k * f->m);
+done:
     nimbus_free(sums);
+    nimbus_free(weights);
 }
 
 static nimbus_status fill_prior(fit *f, nimbus_error *error)
@@ -191,6 +208,12 @@ static double residuals(const fit *f, const real *tables, size_t first, size_t l
 
 /* ---- the normal equations ------------------------------------------------------------------- */
 
+/* Outputs are solved for in blocks of SOLVE_BLOCK. */
+static size_t n_blocks(const fit *f)
+{
+    return (f->m + SOLVE_BLOCK - 1) / SOLVE_BLOCK;
+}
+
 /* Rows c of blocks of G^T G: counts of codebook c against all codebooks up to c. */
 static void counts_item(void *arg, size_t c)
 {
@@ -205,28 +228,32 @@ static void counts_item(void *arg, size_t c)
     }
 }
 
-/* G^T residual for one codebook. */
+/* sums [C][K][SOLVE_BLOCK]: G^T residual of `width` outputs, from `first` on. */
 NIMBUS_SIMD_CLONES
-static void right_of_codebook(const fit *f, size_t c, real *sums)
+static void right_sums(const fit *f, size_t first, size_t width, real *sums)
 {
-    size_t ck = f->c * f->k;
-    memset(sums, 0, f->k * f->m * sizeof *sums);
+    memset(sums, 0, f->c * f->k * SOLVE_BLOCK * sizeof *sums);
     for (size_t n = 0; n < f->n; n++) {
-        real *restrict sum = sums + f->code_columns[c * f->n + n] * f->m;
-        const real *restrict r = f->residual + n * f->m;
-        for (size_t m = 0; m < f->m; m++)
-            sum[m] += r[m];
+        real row[SOLVE_BLOCK] = {0};
+        memcpy(row, f->residual + n * f->m + first, width * sizeof *row);
+        for (size_t c = 0; c < f->c; c++) {
+            real *restrict sum = sums + (c * f->k + f->codes[n * f->c + c]) * SOLVE_BLOCK;
+            for (size_t m = 0; m < SOLVE_BLOCK; m++)
+                sum[m] += row[m];
+        }
     }
-    for (size_t k = 0; k < f->k; k++)
-        for (size_t m = 0; m < f->m; m++)
-            f->right[m * ck + c * f->k + k] = (double)sums[k * f->m + m];
 }
 
-static void right_item(void *arg, size_t c)
+static void right_item(void *arg, size_t item)
 {
-    fit *f = arg;
-    /* the tables are not in use yet: their codebook's part serves as work space */
-    right_of_codebook(f, c, f->tables + c * f->k * f->m);
+    const fit *f = arg;
+    size_t ck = f->c * f->k, first = item * SOLVE_BLOCK;
+    size_t width = f->m - first < SOLVE_BLOCK ? f->m - first : SOLVE_BLOCK;
+    real *sums = f->sums + item * ck * SOLVE_BLOCK;
+    right_sums(f, first, width, sums);
+    for (size_t m = 0; m < width; m++)
+        for (size_t i = 0; i < ck; i++)
+            f->right[(first + m) * ck + i] = (double)sums[i * SOLVE_BLOCK + m];
 }
 
 static void solve_item(void *arg, size_t item)
@@ -261,7 +288,7 @@ static nimbus_status solve(fit *f, double lambda, nimbus_error *error)
                            "layer %s: the least squares system of %zu unknowns is not positive "
                            "definite at unknown %d; a larger lambda than %g helps",
                            f->layer->name, ck, (int)info, lambda);
-    nimbus_parallel(f->job->n_threads, (f->m + SOLVE_BLOCK - 1) / SOLVE_BLOCK, solve_item, f);
+    nimbus_parallel(f->job->n_threads, n_blocks(f), solve_item, f);
     return NIMBUS_OK;
 }
 
@@ -307,17 +334,18 @@ static nimbus_status solve_dense(fit *f, size_t held_out, double *best, nimbus_e
 
     f->counts = nimbus_alloc(square, sizeof *f->counts);
     f->factor = nimbus_alloc(square, sizeof *f->factor);
+    f->sums = nimbus_alloc(n_blocks(f) * ck * SOLVE_BLOCK, sizeof *f->sums);
     f->right = nimbus_alloc(f->m * ck, sizeof *f->right);
     f->solution = nimbus_alloc(f->m * ck, sizeof *f->solution);
     check = nimbus_alloc(held_out * f->m, sizeof *check);
-    if (!f->counts || !f->factor || !f->right || !f->solution || !check) {
+    if (!f->counts || !f->factor || !f->sums || !f->right || !f->solution || !check) {
         status = nimbus_fail(error, NIMBUS_ERR_MEMORY,
                              "layer %s: no memory for a least squares system of %zu unknowns",
                              f->layer->name, ck);
         goto done;
     }
     nimbus_parallel(f->job->n_threads, f->c, counts_item, f);
-    nimbus_parallel(f->job->n_threads, f->c, right_item, f);
+    nimbus_parallel(f->job->n_threads, n_blocks(f), right_item, f);
     *best = INFINITY;
     for (size_t i = 0; held_out && i < sizeof lambdas / sizeof lambdas[0]; i++) {
         if ((status = solve(f, lambdas[i], error)))
@@ -343,7 +371,7 @@ static nimbus_status solve_all(fit *f, size_t held_out, double *left, nimbus_err
         return solve_dense(f, held_out, left, error);
     memcpy(f->tables, f->prior, f->c * f->k * f->m * sizeof *f->tables);
     for (size_t s = 0; s < SWEEPS; s++)
-        nimbus_parallel(f->job->n_threads, (f->m + SOLVE_BLOCK - 1) / SOLVE_BLOCK, relax_item, f);
+        nimbus_parallel(f->job->n_threads, n_blocks(f), relax_item, f);
     if (held_out)
         *left = residuals(f, f->tables, f->n, last, f->residual);
     return NIMBUS_OK;
@@ -417,6 +445,7 @@ done:
     nimbus_free(f.squares);
     nimbus_free(f.counts);
     nimbus_free(f.factor);
+    nimbus_free(f.sums);
     nimbus_free(f.right);
     nimbus_free(f.solution);
     return status;
