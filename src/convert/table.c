@@ -16,10 +16,10 @@
 
 enum { MAX_DENSE = 8192, SWEEPS = 12, SOLVE_BLOCK = 64, SUM_ROWS = 64 };
 
-/* Ridges tried when none is given, in rows per leaf; the one for too many leaves or too few rows
- * to try. */
+/* Ridges tried when none is given, in rows per leaf, from the usual one on; it also serves where
+ * leaves are too many or rows too few to try. */
 static const double lambdas[] = {1e-4, 1e-3, 1e-2, 1e-1};
-#define DEFAULT_LAMBDA 1e-2
+enum { N_LAMBDAS = sizeof lambdas / sizeof *lambdas, USUAL = 2 };
 
 typedef struct fit {
     const nimbus_table_job *job;
@@ -264,8 +264,8 @@ static void solve_item(void *arg, size_t item)
     double *solution = f->solution + first * ck;
     memcpy(solution, f->right + first * ck, n * ck * sizeof *solution);
     /* the factor's rows are LAPACK's columns: its lower triangle is their upper one */
-    (void)LAPACKE_dpotrs(LAPACK_COL_MAJOR, 'U', (lapack_int)ck, (lapack_int)n, f->factor,
-                         (lapack_int)ck, solution, (lapack_int)ck);
+    (void)LAPACKE_dpotrs_work(LAPACK_COL_MAJOR, 'U', (lapack_int)ck, (lapack_int)n, f->factor,
+                              (lapack_int)ck, solution, (lapack_int)ck);
     for (size_t m = 0; m < n; m++)
         for (size_t i = 0; i < ck; i++)
             f->tables[i * f->m + first + m] =
@@ -282,7 +282,7 @@ static nimbus_status solve(fit *f, double lambda, nimbus_error *error)
         for (size_t j = 0; j <= i; j++)
             f->factor[i * ck + j] = (double)f->counts[i * ck + j] + (i == j ? ridge : 0);
     lapack_int info =
-        LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', (lapack_int)ck, f->factor, (lapack_int)ck);
+        LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)ck, f->factor, (lapack_int)ck);
     if (info != 0)
         return nimbus_fail(error, NIMBUS_ERR_VALUE,
                            "layer %s: the least squares system of %zu unknowns is not positive "
@@ -325,20 +325,63 @@ static void relax_item(void *arg, size_t item)
 
 /* ---- the whole fit -------------------------------------------------------------------------- */
 
+/* What a choice of the ridge keeps. */
+typedef struct ridge_choice {
+    size_t held_out;
+    double left;  /* least squared error on the held-out rows */
+    real *tables; /* those that leave it */
+    real *check;  /* [held_out][M] */
+} ridge_choice;
+
+/* Solves with this ridge; *better: it leaves less than those before it, and is kept. */
+static nimbus_status try_ridge(fit *f, double lambda, ridge_choice *choice, bool *better,
+                               nimbus_error *error)
+{
+    nimbus_status status = solve(f, lambda, error);
+    if (status)
+        return status;
+    double left = residuals(f, f->tables, f->n, f->n + choice->held_out, choice->check);
+    *better = left < choice->left;
+    if (*better) {
+        choice->left = left;
+        memcpy(choice->tables, f->tables, f->c * f->k * f->m * sizeof *f->tables);
+    }
+    return NIMBUS_OK;
+}
+
+/* Tables of the ridge that leaves least on held-out rows: smaller ones than the usual as long as
+ * they leave less, or else larger ones. */
+static nimbus_status choose_ridge(fit *f, ridge_choice *choice, nimbus_error *error)
+{
+    bool better = false, any = false;
+    nimbus_status status = try_ridge(f, lambdas[USUAL], choice, &better, error);
+    for (int step = -1; step <= 1 && status == NIMBUS_OK && !any; step += 2) {
+        better = true;
+        for (int i = USUAL + step; i >= 0 && i < N_LAMBDAS && better && !status; i += step) {
+            status = try_ridge(f, lambdas[i], choice, &better, error);
+            any |= better;
+        }
+    }
+    if (status == NIMBUS_OK && choice->left < INFINITY)
+        memcpy(f->tables, choice->tables, f->c * f->k * f->m * sizeof *f->tables);
+    return status;
+}
+
 static nimbus_status solve_dense(fit *f, size_t held_out, double *best, nimbus_error *error)
 {
     size_t ck = f->c * f->k, square = ck * ck; /* at most MAX_DENSE^2 */
     nimbus_status status = NIMBUS_OK;
-    real *check = NULL;
-    double best_lambda = f->lambda;
+    ridge_choice choice = {.held_out = held_out, .left = INFINITY};
 
     f->counts = nimbus_alloc(square, sizeof *f->counts);
     f->factor = nimbus_alloc(square, sizeof *f->factor);
     f->sums = nimbus_alloc(n_blocks(f) * ck * SOLVE_BLOCK, sizeof *f->sums);
     f->right = nimbus_alloc(f->m * ck, sizeof *f->right);
     f->solution = nimbus_alloc(f->m * ck, sizeof *f->solution);
-    check = nimbus_alloc(held_out * f->m, sizeof *check);
-    if (!f->counts || !f->factor || !f->sums || !f->right || !f->solution || !check) {
+    choice.check = nimbus_alloc(held_out * f->m, sizeof *choice.check);
+    choice.tables = nimbus_alloc(held_out ? ck * f->m : 0, sizeof *choice.tables);
+    if (!f->counts || !f->factor || !f->sums || !f->right || !f->solution || !choice.check ||
+        !choice.tables) {
         status = nimbus_fail(error, NIMBUS_ERR_MEMORY,
                              "layer %s: no memory for a least squares system of %zu unknowns",
                              f->layer->name, ck);
@@ -346,20 +389,11 @@ static nimbus_status solve_dense(fit *f, size_t held_out, double *best, nimbus_e
     }
     nimbus_parallel(f->job->n_threads, f->c, counts_item, f);
     nimbus_parallel(f->job->n_threads, n_blocks(f), right_item, f);
-    *best = INFINITY;
-    for (size_t i = 0; held_out && i < sizeof lambdas / sizeof lambdas[0]; i++) {
-        if ((status = solve(f, lambdas[i], error)))
-            goto done;
-        double left = residuals(f, f->tables, f->n, f->n + held_out, check);
-        if (left < *best) {
-            *best = left;
-            best_lambda = lambdas[i];
-        }
-    }
-    if (!held_out || best_lambda != lambdas[sizeof lambdas / sizeof lambdas[0] - 1])
-        status = solve(f, best_lambda, error);
+    status = held_out ? choose_ridge(f, &choice, error) : solve(f, f->lambda, error);
+    *best = choice.left;
 done:
-    nimbus_free(check);
+    nimbus_free(choice.check);
+    nimbus_free(choice.tables);
     return status;
 }
 
@@ -407,7 +441,7 @@ nimbus_status nimbus_tables_fit(nimbus_layer *layer, const nimbus_table_job *job
              .k = lookup->n_leaves,
              .m = nimbus_lookup_outputs(layer),
              .d = nimbus_lookup_inputs(layer),
-             .lambda = job->lambda > 0 ? job->lambda : DEFAULT_LAMBDA,
+             .lambda = job->lambda > 0 ? job->lambda : lambdas[USUAL],
              .tables = nimbus_layer_param(layer, "tables")->value,
              .bias = nimbus_layer_param(layer, "bias")->value};
 

@@ -26,7 +26,7 @@ typedef uint32_t key;
 #endif
 #define SIGN ((key)1 << (8 * sizeof(key) - 1))
 
-enum { N_BINS = 64, MAX_TREE_ROWS = 10000, LANES = 4 };
+enum { N_BINS = 64, MAX_TREE_ROWS = 10000, LANES = 4, BLOCK = 64 };
 
 /* Work space of one group. v: candidate columns. A row of z has v values, a one and zeros, so that
  * sums of rows end with their number; `stride` values in all, a multiple of LANES. */
@@ -167,6 +167,23 @@ static void bin_column(workspace *w, size_t j)
         edges[0] = w->sorted[w->n - 1];
 }
 
+/* z = x L, L in w->gram, of n rows from `first` on. */
+NIMBUS_SIMD_CLONES
+static void multiply_block(workspace *w, size_t first, size_t n)
+{
+    for (size_t j = 0; j < w->v; j++) {
+        double sums[BLOCK] = {0};
+        for (size_t i = j; i < w->v; i++) {
+            const real *restrict x = w->x + i * w->n + first;
+            const double factor = w->gram[i * w->v + j];
+            for (size_t r = 0; r < n; r++)
+                sums[r] += (double)x[r] * factor;
+        }
+        for (size_t r = 0; r < n; r++)
+            w->z[(first + r) * w->stride + j] = (real)sums[r];
+    }
+}
+
 /* z = x L for joined splits: L from the Cholesky factor of the group's Gram matrix of weights. */
 static void fill_errors_space(workspace *w, const nimbus_tree_job *job, const uint32_t *group)
 {
@@ -193,13 +210,8 @@ static void fill_errors_space(workspace *w, const nimbus_tree_job *job, const ui
     for (size_t i = 0; i < v; i++)
         w->gram[i * v + i] += 1e-6 * trace / (double)v + 1e-30;
     (void)LAPACKE_dpotrf(LAPACK_ROW_MAJOR, 'L', (lapack_int)v, w->gram, (lapack_int)v);
-    for (size_t n = 0; n < w->n; n++)
-        for (size_t j = 0; j < v; j++) {
-            double sum = 0;
-            for (size_t i = j; i < v; i++)
-                sum += (double)w->x[i * w->n + n] * w->gram[i * v + j];
-            w->z[n * w->stride + j] = (real)sum;
-        }
+    for (size_t first = 0; first < w->n; first += BLOCK)
+        multiply_block(w, first, w->n - first < BLOCK ? w->n - first : BLOCK);
 }
 
 /* Adds row n of z. */
