@@ -32,7 +32,8 @@ typedef struct nimbus_progress {
     size_t epoch, n_epochs; /* epoch: 1-based, 0 outside training */
     double loss;            /* running mean of the epoch, NaN if there is none */
     double train_accuracy;  /* running, 0..1; NaN if there is none */
-    double valid_accuracy;  /* after the last finished epoch; NaN if there is none */
+    double valid_accuracy;  /* after the last finished epoch, of converted layers also before
+                               the first one; NaN if there is none */
 } nimbus_progress;
 
 typedef int (*nimbus_progress_fn)(void *user, const nimbus_progress *progress);

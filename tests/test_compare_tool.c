@@ -77,8 +77,12 @@ static void test_all_methods(void **state)
         check_near(json_number_value(json_array_get(last, 2)), number(run, "valid"));
     }
     assert_true(seconds > 0);
-    /* methods with a last training in which all layers take part have a point an epoch */
-    assert_int_equal(json_array_size(member(json_array_get(runs, 0), "curve")), 2);
+    /* methods with a last training in which all layers take part have a point before it, and one an
+     * epoch */
+    const json_t *curve = member(json_array_get(runs, 0), "curve");
+    assert_int_equal(json_array_size(curve), 3);
+    for (size_t i = 0; i < 3; i++)
+        check_near(json_number_value(json_array_get(json_array_get(curve, i), 0)), (double)i);
     check_code(tool("%s", command), 0);
     json_t *again = json_loads(out, 0, NULL);
     assert_true(json_equal(again, file));
@@ -271,11 +275,20 @@ static void test_report(void **state)
     size_t n;
     check_code(tool("convert a.net " DATA " -e 2 -q -t 1 -o l.net --json"), 0);
     keep("conv.json");
+    check_code(tool("convert a.net " DATA " --no-fine-tune -q -t 1 -o l.net --json"), 0);
+    keep("untrained.json");
     check_code(tool("train " DATA " --net mlp:8 -e 3 -q -t 1 -o s.net --json"), 0);
     keep("train.json");
     json_t *train = json_in("train.json"), *convert = json_in("conv.json");
+    json_t *untrained = json_in("untrained.json");
     assert_int_equal(json_array_size(member(train, "curve")), 3);
-    assert_int_equal(json_array_size(member(convert, "curve")), 2);
+    assert_int_equal(json_array_size(member(convert, "curve")), 3);
+    const json_t *start = json_array_get(member(convert, "curve"), 0);
+    check_near(json_number_value(json_array_get(start, 0)), 0);
+    assert_true(json_is_null(json_array_get(start, 2))); /* nothing is lost yet */
+    check_near(json_number_value(json_array_get(start, 4)),
+               number(member(member(untrained, "converted"), "valid"), "accuracy"));
+    json_decref(untrained);
     for (size_t i = 0; i < 3; i++) {
         const json_t *point = json_array_get(member(train, "curve"), i);
         check_near(json_number_value(json_array_get(point, 0)), (double)i + 1);
@@ -288,9 +301,9 @@ static void test_report(void **state)
     assert_null(strstr(page, "http"));
     assert_null(strstr(page, "{{"));
     assert_null(strstr(page, "</script><b>"));
-    const char *start = strstr(page, "id=\"report\">");
-    assert_non_null(start);
-    json_t *embedded = json_loads(strchr(start, '{'), JSON_DISABLE_EOF_CHECK, NULL);
+    const char *data = strstr(page, "id=\"report\">");
+    assert_non_null(data);
+    json_t *embedded = json_loads(strchr(data, '{'), JSON_DISABLE_EOF_CHECK, NULL);
     const json_t *files = member(embedded, "files");
     static const char *const kinds[] = {"compare", "convert", "train"};
     for (size_t i = 0; i < 3; i++)

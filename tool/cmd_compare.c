@@ -59,7 +59,8 @@ const nimbus_verb verb_compare = {
     .about =
         "Converts every net by every method with every seed: the same rows, codebooks, leaves "
         "and bits, trainings that together see equally many rows. Shows accuracy and time, and "
-        "keeps both after every epoch; time is processor time of all threads, so other work on the "
+        "keeps both before the last training and after each of its epochs; time is processor time "
+        "of all threads, so other work on the "
         "machine counts little. Interrupted, the same command keeps the finished runs and starts "
         "with the one it was at; 'nimbus report' draws the file.",
     .examples = {"nimbus compare float.net --data mnist -o compare.json",
@@ -199,8 +200,7 @@ static int on_progress(void *user, const nimbus_progress *progress)
     return progress_show(&w->display, &p) || w->timed_out;
 }
 
-/* [epochs of rows seen, seconds, accuracy on held-out rows], only of epochs in which all layers
- * were converted. */
+/* [epochs of rows seen, seconds, accuracy on held-out rows], from when all layers are converted. */
 static json_t *curve_of(watch *w, double epochs_before)
 {
     json_t *all = progress_curve(&w->display), *curve = json_array();

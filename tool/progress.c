@@ -64,12 +64,12 @@ static void show_bar(progress_display *display, const char *head, const char *ta
     display->shown = 1;
 }
 
-/* Keeps what an epoch came to, when it ends. */
+/* Keeps what an epoch came to, when it ends, and what there was before the first. */
 static void keep_epoch(progress_display *display, const nimbus_progress *p)
 {
     double epochs = p->total > 0 ? p->done / p->total * (double)p->n_epochs : 0;
     double whole = round(epochs);
-    if (whole < 1 || fabs(epochs - whole) > 1e-9)
+    if (fabs(epochs - whole) > 1e-9 || (whole < 1 && !isfinite(p->valid_accuracy)))
         return;
     if (!display->curve)
         display->curve = json_array();

@@ -218,25 +218,30 @@ static double mean_accuracy(const trainer *t, double n_correct, double n)
     return nimbus_data_labels(t->data) && n > 0 ? n_correct / n : (double)NAN;
 }
 
+/* Accuracy on held-out rows, if there are any. */
+static nimbus_status validate(trainer *t, nimbus_error *error)
+{
+    nimbus_evaluation valid;
+    if (!t->valid_pass)
+        return NIMBUS_OK;
+    double start = nimbus_seconds();
+    quieten_soft_layers(t);
+    nimbus_status status = nimbus_evaluate_pass(t->valid_pass, t->o.valid, &valid, error);
+    t->valid_seconds = nimbus_seconds() - start;
+    if (status == NIMBUS_OK)
+        t->state.valid_accuracy = valid.accuracy;
+    return status;
+}
+
 static nimbus_status finish_epoch(trainer *t, nimbus_error *error)
 {
     nimbus_train_state *s = &t->state;
-    nimbus_evaluation valid;
-    nimbus_status status = NIMBUS_OK;
     s->loss = s->loss_sum / (double)s->n_seen;
     s->accuracy = mean_accuracy(t, (double)s->n_correct, (double)s->n_seen);
     s->loss_sum = 0;
     s->n_correct = s->n_seen = s->cursor = 0;
     s->epoch++;
-    if (t->valid_pass) {
-        double start = nimbus_seconds();
-        quieten_soft_layers(t);
-        status = nimbus_evaluate_pass(t->valid_pass, t->o.valid, &valid, error);
-        t->valid_seconds = nimbus_seconds() - start;
-    }
-    if (t->valid_pass && status == NIMBUS_OK)
-        s->valid_accuracy = valid.accuracy;
-    return status;
+    return validate(t, error);
 }
 
 /* ---- progress ------------------------------------------------------------------------------ */
@@ -506,10 +511,23 @@ static nimbus_status cancel(trainer *t, nimbus_error *error)
                        t->o.checkpoint ? "; it can go on from its checkpoint" : "");
 }
 
+/* Layers of trees and tables have learned something before any step. */
+static bool has_soft_layers(const trainer *t)
+{
+    for (size_t l = 0; l < t->net->n_layers; l++)
+        if (is_soft(t, l))
+            return true;
+    return false;
+}
+
 static nimbus_status run(trainer *t, nimbus_error *error)
 {
     nimbus_status status = NIMBUS_OK;
     t->checkpointed = nimbus_seconds();
+    if (t->state.step == 0 && has_soft_layers(t))
+        status = validate(t, error);
+    if (status != NIMBUS_OK)
+        return status;
     while (t->state.step < t->n_steps) {
         if (asked_to_stop(t))
             return cancel(t, error);
