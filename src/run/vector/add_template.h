@@ -16,6 +16,26 @@ HELPER uint64_t codes_word(const uint8_t *codes)
     return word;
 }
 
+/* Where the rows begin that the codes of CODES_AT_ONCE codebooks stand for. */
+HELPER void row_offsets(const uint8_t *codes, size_t book, size_t stride,
+                        uint32_t offsets[CODES_AT_ONCE])
+{
+#ifdef ROW_OFFSETS
+    v_store(offsets, v_row_offsets(codes, (uint32_t)book, (uint32_t)stride));
+#else
+    uint64_t word = codes_word(codes);
+    UNROLL
+    for (size_t j = 0; j < CODES_AT_ONCE; j++, word >>= 8)
+        offsets[j] = (uint32_t)(j * book + (word & 255) * stride);
+#endif
+}
+
+/* How many of n codebooks are added at once: none where offsets would be too large. */
+HELPER size_t n_at_once(size_t n, size_t book)
+{
+    return book <= UINT32_MAX / CODES_AT_ONCE ? n / CODES_AT_ONCE * CODES_AT_ONCE : 0;
+}
+
 /* Adds n codebooks for B vectors of columns to sums of 16 bits: out[2b] has the even columns of
  * vector b, out[2b + 1] the odd ones. */
 HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, size_t n, size_t m,
@@ -29,9 +49,10 @@ HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, 
         high[b] = out[2 * b + 1];
         all[b] = v_add16(out[2 * b], v_to_high_byte16(high[b]));
     }
+    codes += c;
     size_t i = 0;
     for (; table->paired && i + CODES_AT_ONCE <= n; i += CODES_AT_ONCE) {
-        uint64_t word = codes_word(codes + c + i);
+        uint64_t word = codes_word(codes + i);
         UNROLL
         for (size_t j = 0; j < CODES_AT_ONCE; j += 2, word >>= 16, entries += 2 * book) {
             const uint8_t *first = entries + (word & 255) * stride;
@@ -44,11 +65,23 @@ HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, 
             }
         }
     }
+    /* wider rows keep the processor busy enough, and registers full */
+    const size_t at_once = B == 1 ? n_at_once(n, book) : 0;
+    for (; i < at_once; i += CODES_AT_ONCE, entries += CODES_AT_ONCE * book) {
+        uint32_t at[CODES_AT_ONCE];
+        row_offsets(codes + i, book, stride, at);
+        UNROLL
+        for (size_t j = 0; j < CODES_AT_ONCE; j++) {
+            vec entry = v_now(v_load(entries + at[j])); /* once, for both uses */
+            all[0] = v_add16(all[0], entry);
+            high[0] = v_add_high_byte16(high[0], entry);
+        }
+    }
     for (; i < n; i++, entries += book) {
-        const uint8_t *row = entries + codes[c + i] * stride;
+        const uint8_t *row = entries + codes[i] * stride;
         UNROLL
         for (size_t b = 0; b < B; b++) {
-            vec entry = v_now(v_load(row + b * LANES)); /* once, for both uses */
+            vec entry = v_now(v_load(row + b * LANES));
             all[b] = v_add16(all[b], entry);
             high[b] = v_add_high_byte16(high[b], entry);
         }
@@ -63,18 +96,21 @@ HELPER void add_rows(const nimbus_table *table, const uint8_t *codes, size_t c, 
 /* The same for at most LANES / 2 columns, in order. */
 HELPER vec add_short_rows(const nimbus_table *table, const uint8_t *codes, size_t c, size_t n)
 {
-    const size_t stride = table->stride, K = table->n_leaves;
-    const uint8_t *entries = table->entries + c * K * stride;
+    const size_t stride = table->stride, book = table->n_leaves * stride;
+    const uint8_t *entries = table->entries + c * book;
     vec sums[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+    const size_t at_once = n_at_once(n, book);
     size_t i = 0;
-    for (; i + 4 <= n; i += 4, entries += 4 * K * stride) {
+    codes += c;
+    for (; i < at_once; i += CODES_AT_ONCE, entries += CODES_AT_ONCE * book) {
+        uint32_t at[CODES_AT_ONCE];
+        row_offsets(codes + i, book, stride, at);
         UNROLL
-        for (size_t j = 0; j < 4; j++)
-            sums[j] =
-                v_add16(sums[j], v_load_wide_u8(entries + (j * K + codes[c + i + j]) * stride));
+        for (size_t j = 0; j < CODES_AT_ONCE; j++)
+            sums[j % 4] = v_add16(sums[j % 4], v_load_wide_u8(entries + at[j]));
     }
-    for (; i < n; i++, entries += K * stride)
-        sums[0] = v_add16(sums[0], v_load_wide_u8(entries + codes[c + i] * stride));
+    for (; i < n; i++, entries += book)
+        sums[0] = v_add16(sums[0], v_load_wide_u8(entries + codes[i] * stride));
     return v_add16(v_add16(sums[0], sums[1]), v_add16(sums[2], sums[3]));
 }
 

@@ -263,6 +263,16 @@ HELPER vec v_sub16(vec a, vec b)
     return _mm256_sub_epi16(a, b);
 }
 
+/* Where the table rows of 8 codebooks begin whose tables are `book` bytes apart. */
+#define ROW_OFFSETS
+HELPER vec v_row_offsets(const uint8_t *codes, uint32_t book, uint32_t stride)
+{
+    const vec count = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    vec code = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)codes));
+    return _mm256_add_epi32(_mm256_mullo_epi32(code, _mm256_set1_epi32((int32_t)stride)),
+                            _mm256_mullo_epi32(count, _mm256_set1_epi32((int32_t)book)));
+}
+
 /* sums + the upper bytes of a. Left to itself gcc puts the result where the shifted bytes were, and
  * then copies it back to the register that the loop keeps the sums in. */
 HELPER vec v_add_high_byte16(vec sums, vec a)
