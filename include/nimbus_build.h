@@ -32,8 +32,8 @@ typedef struct nimbus_progress {
     size_t epoch, n_epochs; /* epoch: 1-based, 0 outside training */
     double loss;            /* running mean of the epoch, NaN if there is none */
     double train_accuracy;  /* running, 0..1; NaN if there is none */
-    double valid_accuracy;  /* after the last finished epoch, of converted layers also before
-                               the first one; NaN if there is none */
+    double valid_accuracy;  /* after the last finished epoch, of nets with lookup layers also
+                               before the first; NaN if there is none */
 } nimbus_progress;
 
 typedef int (*nimbus_progress_fn)(void *user, const nimbus_progress *progress);
@@ -320,7 +320,8 @@ typedef struct nimbus_train_options {
                                  convolutions, with shift 0, 0.02 for up to 4 layers, and -1
                                  none */
     size_t first_layer;       /* rows are the outputs of layer first_layer - 1 (0: net inputs) */
-    const nimbus_data *valid; /* evaluated after every epoch; may be NULL */
+    const nimbus_data *valid; /* evaluated after every epoch, of nets with lookup layers also
+                                 before the first; may be NULL */
     uint64_t seed;
     unsigned n_threads;        /* 0: all cores; results do not depend on it */
     const char *checkpoint;    /* file written every checkpoint_seconds and at the end of every

@@ -123,7 +123,7 @@ function curveCard(f) {
   const accuracy = [pick(3, "training rows"), pick(4, "held-out rows")].filter(s => s.points.length);
   const charts = accuracy.length ? [lines(accuracy, {xname: String, yname: v => (100 * v).toFixed(1) + " %", xtitle: "epoch", label: "accuracy by epoch"})] : [];
   charts.push(lines([pick(2, "loss")], {xname: String, yname: v => v.toPrecision(2), xtitle: "epoch", label: "loss by epoch"}));
-  return card(`${esc(f.name)}: ${f.kind === "convert" ? "fine-tuning" : "training"}`, f.kind === "convert" ? "Before the first epoch and after each." : "After every epoch.", [...accuracy.map(s => s.name), "loss"], charts, true);
+  return card(`${esc(f.name)}: ${f.kind === "convert" ? "fine-tuning" : "training"}`, c[0][0] === 0 ? "Before the first epoch and after each." : "After every epoch.", [...accuracy.map(s => s.name), "loss"], charts, true);
 }
 
 function layersCard(f) {

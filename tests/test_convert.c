@@ -435,7 +435,7 @@ static void test_failing_allocations(void **state)
 {
     (void)state;
     nimbus_data *data = make_data(12, NIMBUS_U8, 4);
-    nimbus_net *teacher = float_net("mlp:4", data, 0), *same = float_net("mlp:4", data, 0);
+    nimbus_net *teacher = float_net("mlp:4;bn", data, 0), *same = float_net("mlp:4;bn", data, 0);
     nimbus_convert_options o = convert_options();
     nimbus_status status = NIMBUS_ERR_MEMORY;
     nimbus_net *net;

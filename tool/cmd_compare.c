@@ -47,7 +47,8 @@ static const option_entry entries[] = {
     {"shift", 0, OPTION_COUNT, "PIXELS", AT(shift), 0, 16, NULL,
      "images are moved by up to this many pixels in the last training (0)"},
     {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0.001, 0.9, NULL,
-     "part of the training rows held out and evaluated after every epoch (0.05)"},
+     "part of the training rows held out and evaluated before the last training and after "
+     "each of its epochs (0.05)"},
 };
 
 static int compare_run(int argc, char **argv);
@@ -60,9 +61,9 @@ const nimbus_verb verb_compare = {
         "Converts every net by every method with every seed: the same rows, codebooks, leaves "
         "and bits, trainings that together see equally many rows. Shows accuracy and time, and "
         "keeps both before the last training and after each of its epochs; time is processor time "
-        "of all threads, so other work on the "
-        "machine counts little. Interrupted, the same command keeps the finished runs and starts "
-        "with the one it was at; 'nimbus report' draws the file.",
+        "of all threads, so other work on the machine counts little. Interrupted, the same command "
+        "keeps the finished runs and starts with the one it was at; 'nimbus report' draws the "
+        "file.",
     .examples = {"nimbus compare float.net --data mnist -o compare.json",
                  "nimbus compare d2.net d8.net --data mnist --methods nimbus,lut-nn --seeds 3"},
     .groups = GROUP_DATA | GROUP_SEED | GROUP_THREADS,
@@ -107,14 +108,15 @@ typedef struct float_net {
 static json_t *key_of(const compare_arguments *args, const float_net *net, uint64_t rows_sum,
                       size_t method, uint64_t seed)
 {
-    return json_pack("{s:s,s:I,s:s,s:I,s:s,s:I,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s}", "net",
-                     net->path, "net_sum", (json_int_t)net->sum, "data", args->common.data,
+    return json_pack("{s:s,s:I,s:s,s:I,s:s,s:I,s:f,s:f,s:f,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:s}",
+                     "net", net->path, "net_sum", (json_int_t)net->sum, "data", args->common.data,
                      "rows_sum", (json_int_t)rows_sum, "method", method_names[method], "seed",
                      (json_int_t)seed, "budget", args->budget, "limit", args->seconds, "valid_part",
                      args->valid, "v", (json_int_t)net->v, "levels", (json_int_t)args->levels,
                      "trees", (json_int_t)args->trees, "bits", (json_int_t)args->bits, "shift",
                      (json_int_t)args->shift, "rows", (json_int_t)args->common.rows, "data_seed",
-                     (json_int_t)args->common.data_seed, "clock", "processor");
+                     (json_int_t)args->common.data_seed, "clock", "processor", "curve_from",
+                     "start");
 }
 
 /* The run with this key in the file, or NULL. */

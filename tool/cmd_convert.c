@@ -120,7 +120,8 @@ static const option_entry entries[] = {
      "more (0.02 in nets without convolutions of up to 4 converted layers, with --shift 0; else "
      "0)"},
     {"valid", 0, OPTION_NUMBER, "PART", AT(valid), 0, 0.9, NULL,
-     "part of the training rows held out and evaluated after every epoch (0.05)"},
+     "part of the training rows held out and evaluated before the last training and after "
+     "each of its epochs (0.05)"},
     {"checkpoint", 0, OPTION_TEXT, "FILE", AT(checkpoint), 0, 0, NULL,
      "the same command resumes from it, removed at the end (OUTPUT.ckpt)"},
 };

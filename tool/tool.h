@@ -134,7 +134,7 @@ typedef struct progress_display {
 void progress_init(progress_display *display, const common_arguments *common);
 int progress_show(void *display, const nimbus_progress *progress); /* a nimbus_progress_fn */
 void progress_finish(progress_display *display);
-/* Hands the curve over, an empty one if there was no epoch. */
+/* Hands the curve over, an empty one if nothing was measured. */
 json_t *progress_curve(progress_display *display);
 
 /* ---- output.c: tables and JSON ----------------------------------------------------------- */

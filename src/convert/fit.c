@@ -66,7 +66,7 @@ static nimbus_status balance(const conversion *c, size_t i, const real *x, size_
     nimbus_layer *layer = &c->net->layers[i];
     const size_t d = nimbus_lookup_inputs(layer), m = nimbus_lookup_outputs(layer);
     const real *weight = nimbus_layer_param(layer, "weight")->value;
-    double *importance = nimbus_alloc(2 * d, sizeof *importance); /* variances first */
+    double *importance = nimbus_alloc(2 * d, sizeof *importance); /* and behind it, means */
     if (!importance)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for its columns",
                            layer->name);

@@ -77,10 +77,11 @@ nimbus_status nimbus_conversion_renew_norm(conversion *c, size_t i, nimbus_error
     real *variances = nimbus_layer_param(layer, "variance")->value;
     real *scales = nimbus_layer_param(layer, "scale")->value;
     real *shifts = nimbus_layer_param(layer, "shift")->value;
-    double *mean = nimbus_alloc(2 * n_channels, sizeof *mean), *variance = mean + n_channels;
+    double *mean = nimbus_alloc(2 * n_channels, sizeof *mean);
     if (!mean)
         return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for its means",
                            layer->name);
+    double *variance = mean + n_channels;
     nimbus_channel_moments(c->converted.out[from], c->converted.n_rows, n_channels,
                            layer->shape.height * layer->shape.width, mean, variance);
     for (size_t m = 0; m < n_channels; m++) {

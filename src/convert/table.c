@@ -14,10 +14,10 @@
 #include "convert/convert.h"
 #include "net/simd.h"
 
-enum { MAX_DENSE = 8192, SWEEPS = 12, SOLVE_BLOCK = 64, SUM_ROWS = 64 };
+enum { MAX_DENSE = 8192, SWEEPS = 12, SOLVE_BLOCK = 64, RIGHT_CODEBOOKS = 32, SUM_ROWS = 64 };
 
-/* Ridges tried when none is given, in rows per leaf, from the usual one on; it also serves where
- * leaves are too many or rows too few to try. */
+/* Ridges tried when none is given, in rows per leaf. The usual one is tried first, and serves where
+ * leaves are too many or rows too few to try others. */
 static const double lambdas[] = {1e-4, 1e-3, 1e-2, 1e-1};
 enum { N_LAMBDAS = sizeof lambdas / sizeof *lambdas, USUAL = 2 };
 
@@ -32,7 +32,7 @@ typedef struct fit {
     real *residual;        /* [n][M] */
     float *counts;         /* [CK][CK] lower triangle of G^T G; exact up to 2^24 rows */
     double *factor;        /* [CK][CK] */
-    real *sums;            /* of 64 outputs at a time, [CK][SOLVE_BLOCK] */
+    real *sums;            /* [n_blocks][CK][SOLVE_BLOCK] G^T residual, while it is summed */
     double *right;         /* [M][CK] G^T residual */
     double *solution;      /* [M][CK] */
     double *squares;       /* [n_rows / SUM_ROWS + 1] of residuals */
@@ -91,7 +91,8 @@ static void mean_products(const fit *f, const double *weights, size_t v, const d
     for (size_t k = 0; k < f->k; k++) {
         memset(sums, 0, f->m * sizeof *sums);
         for (size_t j = 0; j < v; j++) {
-            const double *restrict weight = weights + j * f->m, mean = means[k * width + j];
+            const double *restrict weight = weights + j * f->m;
+            const double mean = means[k * width + j];
             for (size_t m = 0; m < f->m; m++)
                 sums[m] += weight[m] * mean;
         }
@@ -114,20 +115,22 @@ static void prior_item(void *arg, size_t c)
     const uint32_t *group = group_of(f, c, &v);
     size_t width = v + 1;
     double *sums = nimbus_alloc(2 * f->k * width, sizeof *sums);
-    double *weights = nimbus_alloc((v + 1) * f->m, sizeof *weights);
+    double *weights = nimbus_alloc(v * f->m, sizeof *weights);
+    double *products = nimbus_alloc(f->m, sizeof *products);
 
-    p->failed[c] = !sums || !weights;
+    p->failed[c] = !sums || !weights || !products;
     if (p->failed[c])
         goto done;
     leaf_means(f, c, sums, p->share);
     for (size_t m = 0; m < f->m; m++)
         for (size_t j = 0; j < v; j++)
             weights[j * f->m + m] = (double)f->job->weight[m * f->d + group[j]];
-    mean_products(f, weights, v, sums + (f->k - 1) * width, width, weights + v * f->m,
+    mean_products(f, weights, v, sums + (f->k - 1) * width, width, products,
                   f->prior + c * f->k * f->m);
 done:
     nimbus_free(sums);
     nimbus_free(weights);
+    nimbus_free(products);
 }
 
 static nimbus_status fill_prior(fit *f, nimbus_error *error)
@@ -228,42 +231,70 @@ static void counts_item(void *arg, size_t c)
     }
 }
 
-/* sums [C][K][SOLVE_BLOCK]: G^T residual of `width` outputs, from `first` on. */
-NIMBUS_SIMD_CLONES
-static void right_sums(const fit *f, size_t first, size_t width, real *sums)
+/* A block of outputs: `width` of them from `first` on, at most SOLVE_BLOCK. */
+typedef struct outputs {
+    size_t first, width;
+} outputs;
+
+static outputs block_of(const fit *f, size_t block)
 {
-    memset(sums, 0, f->c * f->k * SOLVE_BLOCK * sizeof *sums);
+    const size_t first = block * SOLVE_BLOCK, left = f->m - first;
+    return (outputs){first, left < SOLVE_BLOCK ? left : SOLVE_BLOCK};
+}
+
+/* Codebooks c to end: sums [C][K][SOLVE_BLOCK] of the residuals of these outputs by code. Of many
+ * outputs a row stays in registers while all codebooks take it. */
+NIMBUS_INLINE void sum_residuals(const fit *f, size_t c, size_t end, outputs of, size_t width,
+                                 real *sums)
+{
     for (size_t n = 0; n < f->n; n++) {
-        real row[SOLVE_BLOCK] = {0};
-        memcpy(row, f->residual + n * f->m + first, width * sizeof *row);
-        for (size_t c = 0; c < f->c; c++) {
-            real *restrict sum = sums + (c * f->k + f->codes[n * f->c + c]) * SOLVE_BLOCK;
-            for (size_t m = 0; m < SOLVE_BLOCK; m++)
+        const real *restrict row = f->residual + n * f->m + of.first;
+        for (size_t i = c; i < end; i++) {
+            real *restrict sum = sums + (i * f->k + f->codes[n * f->c + i]) * SOLVE_BLOCK;
+            for (size_t m = 0; m < width; m++)
                 sum[m] += row[m];
         }
     }
 }
 
+NIMBUS_SIMD_CLONES
+static void sum_block(const fit *f, size_t c, size_t end, outputs of, real *sums)
+{
+    if (of.width == SOLVE_BLOCK) /* known when this is compiled */
+        sum_residuals(f, c, end, of, SOLVE_BLOCK, sums);
+    else
+        sum_residuals(f, c, end, of, of.width, sums);
+}
+
+static size_t n_right_items(const fit *f)
+{
+    return n_blocks(f) * ((f->c + RIGHT_CODEBOOKS - 1) / RIGHT_CODEBOOKS);
+}
+
+/* G^T residual of a block of outputs and some codebooks. */
 static void right_item(void *arg, size_t item)
 {
     const fit *f = arg;
-    size_t ck = f->c * f->k, first = item * SOLVE_BLOCK;
-    size_t width = f->m - first < SOLVE_BLOCK ? f->m - first : SOLVE_BLOCK;
-    real *sums = f->sums + item * ck * SOLVE_BLOCK;
-    right_sums(f, first, width, sums);
-    for (size_t m = 0; m < width; m++)
-        for (size_t i = 0; i < ck; i++)
-            f->right[(first + m) * ck + i] = (double)sums[i * SOLVE_BLOCK + m];
+    const size_t block = item % n_blocks(f), ck = f->c * f->k;
+    const size_t c = item / n_blocks(f) * RIGHT_CODEBOOKS;
+    const size_t end = c + RIGHT_CODEBOOKS < f->c ? c + RIGHT_CODEBOOKS : f->c;
+    const outputs of = block_of(f, block);
+    real *sums = f->sums + block * ck * SOLVE_BLOCK;
+    memset(sums + c * f->k * SOLVE_BLOCK, 0, (end - c) * f->k * SOLVE_BLOCK * sizeof *sums);
+    sum_block(f, c, end, of, sums);
+    for (size_t m = 0; m < of.width; m++)
+        for (size_t i = c * f->k; i < end * f->k; i++)
+            f->right[(of.first + m) * ck + i] = (double)sums[i * SOLVE_BLOCK + m];
 }
 
 static void solve_item(void *arg, size_t item)
 {
     const fit *f = arg;
-    size_t ck = f->c * f->k, first = item * SOLVE_BLOCK;
-    size_t n = f->m - first < SOLVE_BLOCK ? f->m - first : SOLVE_BLOCK;
+    const size_t ck = f->c * f->k, first = block_of(f, item).first, n = block_of(f, item).width;
     double *solution = f->solution + first * ck;
     memcpy(solution, f->right + first * ck, n * ck * sizeof *solution);
-    /* the factor's rows are LAPACK's columns: its lower triangle is their upper one */
+    /* without a search of all entries for NaN, which takes a tenth of the time; the factor's rows
+     * are LAPACK's columns: its lower triangle is their upper one */
     (void)LAPACKE_dpotrs_work(LAPACK_COL_MAJOR, 'U', (lapack_int)ck, (lapack_int)n, f->factor,
                               (lapack_int)ck, solution, (lapack_int)ck);
     for (size_t m = 0; m < n; m++)
@@ -296,8 +327,7 @@ static nimbus_status solve(fit *f, double lambda, nimbus_error *error)
 static void relax_item(void *arg, size_t item)
 {
     const fit *f = arg;
-    size_t first = item * SOLVE_BLOCK;
-    size_t width = f->m - first < SOLVE_BLOCK ? f->m - first : SOLVE_BLOCK;
+    const size_t first = block_of(f, item).first, width = block_of(f, item).width;
     real ridge = (real)(f->lambda * (double)f->n / (double)f->k);
     real change[(1 << NIMBUS_MAX_LEVELS) * SOLVE_BLOCK], count[1 << NIMBUS_MAX_LEVELS];
 
@@ -333,15 +363,15 @@ typedef struct ridge_choice {
     real *check;  /* [held_out][M] */
 } ridge_choice;
 
-/* Solves with this ridge; *better: it leaves less than those before it, and is kept. */
-static nimbus_status try_ridge(fit *f, double lambda, ridge_choice *choice, bool *better,
+/* Solves with ridge i; *better: it is the first, or leaves less than those before, and is kept. */
+static nimbus_status try_ridge(fit *f, size_t i, ridge_choice *choice, bool *better,
                                nimbus_error *error)
 {
-    nimbus_status status = solve(f, lambda, error);
+    nimbus_status status = solve(f, lambdas[i], error);
     if (status)
         return status;
     double left = residuals(f, f->tables, f->n, f->n + choice->held_out, choice->check);
-    *better = left < choice->left;
+    *better = i == USUAL || left < choice->left;
     if (*better) {
         choice->left = left;
         memcpy(choice->tables, f->tables, f->c * f->k * f->m * sizeof *f->tables);
@@ -349,20 +379,20 @@ static nimbus_status try_ridge(fit *f, double lambda, ridge_choice *choice, bool
     return NIMBUS_OK;
 }
 
-/* Tables of the ridge that leaves least on held-out rows: smaller ones than the usual as long as
- * they leave less, or else larger ones. */
+/* Tables of the ridge that leaves least on held-out rows, whose error is taken to have one minimum:
+ * smaller ones than the usual as long as they leave less, or else larger ones. */
 static nimbus_status choose_ridge(fit *f, ridge_choice *choice, nimbus_error *error)
 {
-    bool better = false, any = false;
-    nimbus_status status = try_ridge(f, lambdas[USUAL], choice, &better, error);
-    for (int step = -1; step <= 1 && status == NIMBUS_OK && !any; step += 2) {
-        better = true;
-        for (int i = USUAL + step; i >= 0 && i < N_LAMBDAS && better && !status; i += step) {
-            status = try_ridge(f, lambdas[i], choice, &better, error);
-            any |= better;
-        }
+    bool better = false, smaller = false;
+    nimbus_status status = try_ridge(f, USUAL, choice, &better, error);
+    for (size_t i = USUAL; i-- > 0 && better && status == NIMBUS_OK;) {
+        status = try_ridge(f, i, choice, &better, error);
+        smaller = smaller || better;
     }
-    if (status == NIMBUS_OK && choice->left < INFINITY)
+    better = !smaller;
+    for (size_t i = USUAL + 1; i < N_LAMBDAS && better && status == NIMBUS_OK; i++)
+        status = try_ridge(f, i, choice, &better, error);
+    if (status == NIMBUS_OK)
         memcpy(f->tables, choice->tables, f->c * f->k * f->m * sizeof *f->tables);
     return status;
 }
@@ -388,7 +418,9 @@ static nimbus_status solve_dense(fit *f, size_t held_out, double *best, nimbus_e
         goto done;
     }
     nimbus_parallel(f->job->n_threads, f->c, counts_item, f);
-    nimbus_parallel(f->job->n_threads, n_blocks(f), right_item, f);
+    nimbus_parallel(f->job->n_threads, n_right_items(f), right_item, f);
+    nimbus_free(f->sums);
+    f->sums = NULL;
     status = held_out ? choose_ridge(f, &choice, error) : solve(f, f->lambda, error);
     *best = choice.left;
 done:

@@ -24,6 +24,7 @@ typedef uint64_t key;
 #else
 typedef uint32_t key;
 #endif
+_Static_assert(sizeof(key) == sizeof(real), "a key is a real's bits");
 #define SIGN ((key)1 << (8 * sizeof(key) - 1))
 
 enum { N_BINS = 64, MAX_TREE_ROWS = 10000, LANES = 4, BLOCK = 64 };
@@ -34,7 +35,7 @@ typedef struct workspace {
     size_t n, v, k, stride;
     real *x;         /* [v][n] */
     real *z;         /* [n][stride] */
-    real *edges;     /* [v][N_BINS - 1], infinite from the column's last one on */
+    real *edges;     /* [v][N_BINS - 1], infinite behind the column's last one */
     size_t *n_edges; /* [v] */
     uint8_t *bin;    /* [v][n] */
     uint8_t *bucket; /* [n] path so far: the node's place in its level */
@@ -411,12 +412,16 @@ void nimbus_channel_moments(const real *x, size_t n_rows, size_t n_channels, siz
     memset(mean, 0, n_channels * sizeof *mean);
     memset(variance, 0, n_channels * sizeof *variance);
     for (size_t r = 0; r < n_rows; r++)
-        for (size_t m = 0; m < n_channels; m++)
+        for (size_t m = 0; m < n_channels; m++) {
+            double sum = mean[m], squares = variance[m];
             for (size_t i = 0; i < n; i++) {
                 double value = (double)x[(r * n_channels + m) * n + i];
-                mean[m] += value;
-                variance[m] += value * value;
+                sum += value;
+                squares += value * value;
             }
+            mean[m] = sum;
+            variance[m] = squares;
+        }
     for (size_t m = 0; m < n_channels; m++) {
         mean[m] /= count;
         variance[m] = variance[m] / count - mean[m] * mean[m];
@@ -427,14 +432,15 @@ void nimbus_channel_moments(const real *x, size_t n_rows, size_t n_channels, siz
 
 bool nimbus_column_deviations(const real *x, size_t n_rows, size_t d, real *out)
 {
-    double *mean = nimbus_alloc(2 * d, sizeof *mean), *variance = mean + d;
-    if (!mean)
-        return false;
-    nimbus_channel_moments(x, n_rows, d, 1, mean, variance);
-    for (size_t j = 0; j < d; j++)
+    double *mean = nimbus_alloc(d, sizeof *mean), *variance = nimbus_alloc(d, sizeof *variance);
+    const bool made = mean && variance;
+    if (made)
+        nimbus_channel_moments(x, n_rows, d, 1, mean, variance);
+    for (size_t j = 0; made && j < d; j++)
         out[j] = (real)sqrt(variance[j]);
     nimbus_free(mean);
-    return true;
+    nimbus_free(variance);
+    return made;
 }
 
 nimbus_status nimbus_trees_margins(nimbus_layer *layer, const real *x, size_t n_rows,
@@ -448,17 +454,12 @@ nimbus_status nimbus_trees_margins(nimbus_layer *layer, const real *x, size_t n_
     real *margin = nimbus_layer_param(layer, "margin")->value;
     size_t n_live = 0;
 
-    bool known = deviation && keys;
-    if (known && deviations)
+    if (!deviation || !keys)
+        goto no_memory;
+    if (deviations)
         memcpy(deviation, deviations, d * sizeof *deviation);
-    else if (known)
-        known = nimbus_column_deviations(x, n_rows, d, deviation);
-    if (!known) {
-        nimbus_free(deviation);
-        nimbus_free(keys);
-        return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for margins",
-                           layer->name);
-    }
+    else if (!nimbus_column_deviations(x, n_rows, d, deviation))
+        goto no_memory;
     real *sorted = deviation + d;
     for (size_t j = 0; j < d; j++)
         if (deviation[j] > 0)
@@ -472,6 +473,10 @@ nimbus_status nimbus_trees_margins(nimbus_layer *layer, const real *x, size_t n_
     nimbus_free(deviation);
     nimbus_free(keys);
     return NIMBUS_OK;
+no_memory:
+    nimbus_free(deviation);
+    nimbus_free(keys);
+    return nimbus_fail(error, NIMBUS_ERR_MEMORY, "layer %s: no memory for margins", layer->name);
 }
 
 nimbus_status nimbus_trees_learn(nimbus_layer *layer, const nimbus_tree_job *job,

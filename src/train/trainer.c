@@ -511,7 +511,7 @@ static nimbus_status cancel(trainer *t, nimbus_error *error)
                        t->o.checkpoint ? "; it can go on from its checkpoint" : "");
 }
 
-/* Layers of trees and tables have learned something before any step. */
+/* Lookup layers: mostly converted ones, which have learned something before any step. */
 static bool has_soft_layers(const trainer *t)
 {
     for (size_t l = 0; l < t->net->n_layers; l++)
