@@ -230,6 +230,41 @@ static void peers_compute_the_net(void **state)
     }
 }
 
+/* A program that reads floats takes rows that lie there as bytes. */
+static void bytes_are_read_as_floats(void **state)
+{
+    (void)state;
+    static uint8_t bytes[N_ROWS * PIXELS], labels[N_ROWS];
+    static float floats[N_ROWS * PIXELS];
+    static const char *const names[] = {"whole.npy", "bytes.npy"};
+    json_t *shown[2];
+    nimbus_net *net = net_of_all(NIMBUS_F32);
+    write_rows(net);
+    nimbus_net_free(net);
+    make_program(NIMBUS_F32);
+    for (size_t i = 0; i < N_ROWS * PIXELS; i++)
+        floats[i] = bytes[i] = (uint8_t)(i * 7 % 251);
+    for (size_t r = 0; r < N_ROWS; r++)
+        labels[r] = (uint8_t)(r % CLASSES);
+    write_npy("labels.npy", "|u1", "640,", labels, sizeof labels);
+    write_npy(names[0], "<f4", "640, 3, 10, 9", floats, sizeof floats);
+    write_npy(names[1], "|u1", "640, 3, 10, 9", bytes, sizeof bytes);
+    for (size_t i = 0; i < 2; i++) {
+        check_code(tool("eval small.nimbus --data %s,labels.npy --json", names[i]), 0);
+        shown[i] = json_loads(out, 0, NULL);
+        check_code(
+            tool("check --net small.net --program small.nimbus --data %s,labels.npy", names[i]), 0);
+        check_code(tool("bench small.nimbus --data %s,labels.npy --rounds 2 --batches 8 "
+                        "--no-latency",
+                        names[i]),
+                   0);
+    }
+    assert_true(number(shown[0], "accuracy") == number(shown[1], "accuracy"));
+    assert_true(number(shown[0], "loss") == number(shown[1], "loss"));
+    json_decref(shown[0]);
+    json_decref(shown[1]);
+}
+
 /* ---- steps */
 
 static void steps_stand_beside_layers(void **state)
@@ -327,6 +362,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(peers_compute_the_net),
+        cmocka_unit_test(bytes_are_read_as_floats),
         cmocka_unit_test(what_peers_do_not_know_is_named),
         cmocka_unit_test(steps_stand_beside_layers),
     };

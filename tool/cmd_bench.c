@@ -154,11 +154,14 @@ static nimbus_status open_rows(const common_arguments *common, bench_inputs *in,
                                nimbus_error *error)
 {
     nimbus_data_options o = data_options_of(common, in->m.schema);
-    nimbus_status status = nimbus_data_open(common->data, NIMBUS_SPLIT_TEST, &o, &in->test, error);
+    const nimbus_program *program = in->m.program;
+    nimbus_status status =
+        program_data_open(program, common->data, NIMBUS_SPLIT_TEST, &o, &in->test, error);
     if (o.n_rows == 0)
         o.n_rows = 4096;
     return status ? status
-                  : nimbus_data_open(common->data, NIMBUS_SPLIT_TRAIN, &o, &in->calibration, error);
+                  : program_data_open(program, common->data, NIMBUS_SPLIT_TRAIN, &o,
+                                      &in->calibration, error);
 }
 
 static nimbus_status open_inputs(const bench_arguments *args, bench_inputs *in, nimbus_error *error)

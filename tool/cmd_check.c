@@ -122,8 +122,8 @@ static int check_run(int argc, char **argv)
     nimbus_net_get_info(net, &info);
     schema = schema_of_metadata(info.metadata, NULL);
     nimbus_data_options o = data_options_of(&args.common, schema);
-    if ((status = nimbus_data_open(args.common.data, (nimbus_split)args.common.split, &o, &data,
-                                   &error)))
+    if ((status = program_data_open(program, args.common.data, (nimbus_split)args.common.split, &o,
+                                    &data, &error)))
         goto done;
     status = nimbus_check(teacher, net, program, data, &report, &error);
 done:

@@ -56,7 +56,7 @@ static int compare_run(int argc, char **argv);
 const nimbus_verb verb_compare = {
     .name = "compare",
     .purpose = "convert nets by this and previous methods on equal budgets",
-    .usage = "FLOAT.net... --data SPEC -o RESULTS.json [options]",
+    .usage = "FLOAT.net... --data SPEC [-o RESULTS.json] [options]",
     .about =
         "Converts every net by every method with every seed: the same rows, codebooks, leaves "
         "and bits, trainings that together see equally many rows. Shows accuracy and time, and "

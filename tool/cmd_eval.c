@@ -52,7 +52,8 @@ static int eval_run(int argc, char **argv)
     if ((status = model_open(common.files[0], &m, &error)))
         goto done;
     nimbus_data_options o = data_options_of(&common, m.schema);
-    if ((status = nimbus_data_open(common.data, (nimbus_split)common.split, &o, &data, &error)))
+    if ((status = program_data_open(m.program, common.data, (nimbus_split)common.split, &o, &data,
+                                    &error)))
         goto done;
     status = model_evaluate(&m, data, (unsigned)common.threads, &result, &error);
 done:

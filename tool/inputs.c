@@ -210,6 +210,45 @@ nimbus_status net_open(const char *path, nimbus_net **out, nimbus_error *error)
     return nimbus_net_load(path, out, error);
 }
 
+/* The same rows and labels, of floats. */
+static nimbus_status widen(nimbus_data **data, nimbus_error *error)
+{
+    nimbus_data_info info = *nimbus_data_get_info(*data);
+    const size_t n = info.n_rows * info.n_features;
+    const uint8_t *bytes = nimbus_data_features(*data);
+    nimbus_data *wide = NULL;
+    float *floats = malloc(n * sizeof *floats + 1);
+    if (!floats)
+        return tool_error(error, NIMBUS_ERR_MEMORY, "out of memory for %zu rows of floats",
+                          info.n_rows);
+    for (size_t i = 0; i < n; i++)
+        floats[i] = (float)bytes[i];
+    info.dtype = NIMBUS_F32;
+    nimbus_status status = nimbus_data_from_arrays(&info, floats, nimbus_data_labels(*data),
+                                                   nimbus_data_targets(*data), &wide, error);
+    free(floats);
+    if (status)
+        return status;
+    nimbus_data_free(*data);
+    *data = wide;
+    return NIMBUS_OK;
+}
+
+nimbus_status program_data_open(const nimbus_program *program, const char *spec, nimbus_split split,
+                                const nimbus_data_options *options, nimbus_data **out,
+                                nimbus_error *error)
+{
+    nimbus_status status = nimbus_data_open(spec, split, options, out, error);
+    if (status || !program || nimbus_info(program)->input_dtype != NIMBUS_F32 ||
+        nimbus_data_get_info(*out)->dtype != NIMBUS_U8)
+        return status;
+    if ((status = widen(out, error))) {
+        nimbus_data_free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
 nimbus_status program_outputs(const nimbus_program *program, const nimbus_data *data,
                               size_t n_threads, float **outputs, nimbus_error *error)
 {

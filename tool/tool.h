@@ -206,6 +206,12 @@ char *schema_of_metadata(const char *metadata, json_t **classes); /* malloc'd or
 /* Lines that say what scores and inputs are; malloc'd, NULL if the schema has no names. */
 char *names_of_schema(const char *schema);
 
+/* Opens a split for a program (NULL: for nets), whose f32 rows may lie there as u8: nets read both.
+ * Errors: as of nimbus_data_open. */
+nimbus_status program_data_open(const nimbus_program *program, const char *spec, nimbus_split split,
+                                const nimbus_data_options *options, nimbus_data **out,
+                                nimbus_error *error);
+
 /* Scores [N][n_outputs] of a program over all rows of data, times its output scale; freed with
  * free(). Errors: MISMATCH, MEMORY. */
 nimbus_status program_outputs(const nimbus_program *program, const nimbus_data *data,
