@@ -176,7 +176,7 @@ typedef struct round_job {
     const real *tables, *scales;
     real *rounded;
     size_t rows_per_item, m;
-    real low, high;
+    real limit;
 } round_job;
 
 NIMBUS_SIMD_CLONES
@@ -188,8 +188,8 @@ static void round_rows(const round_job *job, size_t first)
         real *restrict out = job->rounded + r * job->m;
         for (size_t m = 0; m < job->m; m++) {
             real q = NIMBUS_RINT(in[m] / scales[m]);
-            q = q > job->high ? job->high : q;
-            q = q < job->low ? job->low : q;
+            q = q > job->limit ? job->limit : q;
+            q = q < -job->limit ? -job->limit : q;
             out[m] = q * scales[m];
         }
     }
@@ -212,7 +212,7 @@ static void scale_to_largest(nimbus_layer *layer)
         largest = size > largest ? size : largest;
     }
     for (size_t i = 0; i < scales->n; i++)
-        scales->value[i] = largest > 0 ? largest / nimbus_table_high(layer->lookup->bits) : 1;
+        scales->value[i] = largest > 0 ? largest / (real)((1 << (layer->lookup->bits - 1)) - 1) : 1;
 }
 
 nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads, nimbus_error *error)
@@ -238,8 +238,7 @@ nimbus_status nimbus_lookup_round(nimbus_layer *layer, unsigned n_threads, nimbu
                      .rounded = lookup->rounded,
                      .rows_per_item = lookup->n_leaves,
                      .m = m,
-                     .low = nimbus_table_low(lookup->bits),
-                     .high = nimbus_table_high(lookup->bits)};
+                     .limit = (real)((1 << (lookup->bits - 1)) - 1)};
     nimbus_parallel(n_threads, lookup->n_codebooks, round_item, &job);
     return NIMBUS_OK;
 }

@@ -54,18 +54,6 @@ void nimbus_lookup_free(nimbus_lookup *lookup);
 void nimbus_lookup_encode(const nimbus_layer *layer, const real *x, size_t n_rows, uint8_t *codes,
                           unsigned n_threads);
 
-/* The least and the largest entry of tables of so many bits, in steps. Of up to 4 bits all values
- * are used; more bits have enough, and keep the same on both sides. */
-static inline real nimbus_table_high(unsigned bits)
-{
-    return (real)((1 << (bits - 1)) - 1);
-}
-
-static inline real nimbus_table_low(unsigned bits)
-{
-    return -nimbus_table_high(bits) - (bits <= 4);
-}
-
 /* Rounds the tables of a layer with bits > 0 to what the forward pass adds (and the compiler
  * stores); of centroids it makes the tables, and their scales, first. Call after any of these
  * change. Error: MEMORY, on the first call only. */
@@ -78,8 +66,7 @@ const real *nimbus_lookup_tables(const nimbus_layer *layer);
 /* quantise.c: chooses the quantisation steps for tables of `bits` (2..8) and rounds: entries are
  * first centred (a codebook's mid-range moves into the bias, which changes nothing), then each
  * output gets the step of least squared error - one step for all outputs if `uniform`, as the last
- * layer needs it for its scores to be compared. Of up to 4 bits a codebook's entries for an output
- * are moved down by half a step, and the bias up, where they round better so. Error: MEMORY. */
+ * layer needs it for its scores to be compared. Error: MEMORY. */
 NIMBUS_MUST_CHECK nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits,
                                                       bool uniform, unsigned n_threads,
                                                       nimbus_error *error);

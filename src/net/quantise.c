@@ -28,51 +28,29 @@ static void centre(nimbus_layer *layer)
 }
 
 typedef struct step_job {
-    real *tables;
-    size_t c, k, m;
+    const real *tables;
+    size_t rows, m; /* C * K, M */
     real *scales;
-    real low, high; /* of rounded entries */
+    real limit;
 } step_job;
 
-/* `error` and the squared error of codebook c's entries for output j, moved down by `down` steps
- * and rounded. */
-static double error_with(const step_job *job, size_t c, size_t j, real step, real down,
-                         double error)
+/* Squared error of output j's entries rounded with this step. */
+static double rounding_error(const step_job *job, size_t j, real step)
 {
-    for (size_t k = 0; k < job->k; k++) {
-        real entry = job->tables[(c * job->k + k) * job->m + j] - down * step;
-        real q = NIMBUS_RINT(entry / step);
-        q = q > job->high ? job->high : q < job->low ? job->low : q;
+    double error = 0;
+    for (size_t r = 0; r < job->rows; r++) {
+        real entry = job->tables[r * job->m + j], q = NIMBUS_RINT(entry / step);
+        q = q > job->limit ? job->limit : q < -job->limit ? -job->limit : q;
         double difference = (double)(entry - q * step);
         error += difference * difference;
     }
     return error;
 }
 
-/* Where there is a value more below 0 than above, entries use it if they are moved down by half a
- * step, which is done where it helps. */
-static bool is_moved(const step_job *job, size_t c, size_t j, real step, double *error)
-{
-    double as_it_is = error_with(job, c, j, step, 0, *error), moved = as_it_is;
-    if (job->low + job->high < 0)
-        moved = error_with(job, c, j, step, (real)0.5, *error);
-    *error = moved < as_it_is ? moved : as_it_is;
-    return moved < as_it_is;
-}
-
-/* Squared error of output j's entries rounded with this step. */
-static double rounding_error(const step_job *job, size_t j, real step)
-{
-    double error = 0;
-    for (size_t c = 0; c < job->c; c++)
-        (void)is_moved(job, c, j, step, &error);
-    return error;
-}
-
 static real largest_entry(const step_job *job, size_t j)
 {
     real largest = 0;
-    for (size_t r = 0; r < job->c * job->k; r++) {
+    for (size_t r = 0; r < job->rows; r++) {
         real entry = NIMBUS_FABS(job->tables[r * job->m + j]);
         largest = entry > largest ? entry : largest;
     }
@@ -84,7 +62,7 @@ static real largest_entry(const step_job *job, size_t j)
 static void step_item(void *arg, size_t j)
 {
     const step_job *job = arg;
-    real full = largest_entry(job, j) / job->high, best_step = full;
+    real full = largest_entry(job, j) / job->limit, best_step = full;
     double best = full > 0 ? rounding_error(job, j, full) : 0;
     for (int i = 19; full > 0 && i >= 5; i--) {
         real step = full * (real)i / 20;
@@ -116,33 +94,16 @@ static real common_step(const step_job *job, unsigned bits, real widest)
     return best_step;
 }
 
-/* Moves entries of few bits by what is_moved says, and biases against it. */
-static void move_entries(const step_job *job, real *bias)
-{
-    for (size_t j = 0; j < job->m; j++)
-        for (size_t c = 0; c < job->c; c++) {
-            const real step = job->scales[j];
-            double error = 0;
-            if (!is_moved(job, c, j, step, &error))
-                continue;
-            for (size_t k = 0; k < job->k; k++)
-                job->tables[(c * job->k + k) * job->m + j] -= step / 2;
-            bias[j] += step / 2;
-        }
-}
-
 nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits, bool uniform,
                                     unsigned n_threads, nimbus_error *error)
 {
     nimbus_lookup *lookup = layer->lookup;
     size_t m = nimbus_lookup_outputs(layer);
     step_job job = {.tables = nimbus_layer_param(layer, "tables")->value,
-                    .c = lookup->n_codebooks,
-                    .k = lookup->n_leaves,
+                    .rows = lookup->n_codebooks * lookup->n_leaves,
                     .m = m,
                     .scales = nimbus_layer_param(layer, "scales")->value,
-                    .low = nimbus_table_low(bits),
-                    .high = nimbus_table_high(bits)};
+                    .limit = (real)((1 << (bits - 1)) - 1)};
 
     if (lookup->kind == NIMBUS_CENTROIDS) { /* tables follow the centroids, and scales them */
         lookup->bits = bits;
@@ -157,7 +118,6 @@ nimbus_status nimbus_layer_quantise(nimbus_layer *layer, unsigned bits, bool uni
     for (size_t j = 0; j < m; j++)
         if (uniform || job.scales[j] == 0)
             job.scales[j] = common > 0 ? common : 1;
-    move_entries(&job, nimbus_layer_param(layer, "bias")->value);
     lookup->bits = bits;
     return nimbus_lookup_round(layer, n_threads, error);
 }
