@@ -290,7 +290,8 @@ static void right_item(void *arg, size_t item)
 static void solve_item(void *arg, size_t item)
 {
     const fit *f = arg;
-    const size_t ck = f->c * f->k, first = block_of(f, item).first, n = block_of(f, item).width;
+    const outputs of = block_of(f, item);
+    const size_t ck = f->c * f->k, first = of.first, n = of.width;
     double *solution = f->solution + first * ck;
     memcpy(solution, f->right + first * ck, n * ck * sizeof *solution);
     /* without a search of all entries for NaN, which takes a tenth of the time; the factor's rows
@@ -327,7 +328,8 @@ static nimbus_status solve(fit *f, double lambda, nimbus_error *error)
 static void relax_item(void *arg, size_t item)
 {
     const fit *f = arg;
-    const size_t first = block_of(f, item).first, width = block_of(f, item).width;
+    const outputs of = block_of(f, item);
+    const size_t first = of.first, width = of.width;
     real ridge = (real)(f->lambda * (double)f->n / (double)f->k);
     real change[(1 << NIMBUS_MAX_LEVELS) * SOLVE_BLOCK], count[1 << NIMBUS_MAX_LEVELS];
 
